@@ -1,0 +1,1 @@
+"""Ring 1: which endpoint is tried."""

@@ -1,0 +1,1 @@
+"""Ring 1: where a service answers."""

@@ -1,0 +1,221 @@
+"""
+The plugin interfaces: everything that is a matter of taste or of place.
+
+Ring 0, public, stable within one :data:`API_VERSION`. Each of the five kinds is a factory (what twistd's plugin
+system finds: a name, a description, a settings class) and the thing that the factory creates.
+
+Threads: every method is called in the reactor's thread, and every call into an observer must be made there.
+Failure: a plugin that raises, is too slow or returns nonsense means *deny*, *no endpoint* or *no retry*; it is
+logged with its name and never takes the proxy down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface
+
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.values import (
+    AttemptFailure,
+    AuthorizationRequest,
+    Decision,
+    Endpoint,
+    IdentitySnapshot,
+    RetryContext,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.logger import Logger
+
+API_VERSION = 1
+
+
+@attrs.frozen(eq=False)
+class PluginContext:
+    """What the proxy lends to a plugin that it creates."""
+
+    name: str  # the entry's name in the configuration: a source's, a service's, a policy's
+    trust_domain: TrustDomain  # the proxy's own
+    clock: IReactorTime  # all time comes from here, so that tests own it
+    log: Logger  # namespaced with the plugin's name
+    directory: Path  # of the configuration file: relative paths in settings are already resolved against it
+    workloads: Mapping[str, Workload] = attrs.field(factory=dict)  # for identity sources: whom to serve
+
+
+class IPluginFactory(IPlugin):
+    """What all five kinds of factory have in common."""
+
+    name: str = Attribute("The word that selects it in ``plugin:``; unique among its kind.")
+    description: str = Attribute("One line for ``tcpmesh plugins``.")
+    settings: type = Attribute(
+        "An attrs class: its fields are the plugin's configuration keys, its types and defaults their rules. "
+        "Values are read, and errors reported with file, line and column, before ``create`` is called."
+    )
+
+    def create(settings: Any, context: PluginContext) -> Any:
+        """
+        Make one instance; must not start work, open files or block.
+
+        :param settings: an instance of the settings class.
+        :raises ValueError: when the settings contradict each other; the message is shown beside their place.
+        """
+
+
+class IIdentityObserver(Interface):
+    """Where an identity source delivers; provided by the proxy."""
+
+    def identity_changed(snapshot: IdentitySnapshot) -> None:
+        """Use this from now on: the complete state, replacing whatever came before. What is absent is withdrawn."""
+
+    def identity_failed(reason: str) -> None:
+        """The source cannot refresh; the last snapshot goes on to serve until it expires."""
+
+    def identity_revoked(reason: str) -> None:
+        """The source says that nothing it gave may be used any longer."""
+
+
+class IIdentitySource(Interface):
+    """Delivers this proxy's own identities and the bundles to verify others with. Runs on the control side."""
+
+    def start(observer: IIdentityObserver) -> None:
+        """
+        Begin; the first snapshot may come at once or later. Called once.
+
+        :raises tcpmesh.errors.StartError: when the proxy must not start (a state that somebody else owns).
+        """
+
+    def stop() -> Deferred[None] | None:
+        """End, release everything; no observer call may follow. Called once, also when ``start`` raised."""
+
+
+class IIdentitySourceFactory(IPluginFactory):
+    """Makes identity sources. ``create`` gets the workloads that name this source in its context."""
+
+    workload_settings: type | None = Attribute(
+        "An attrs class for the keys that a workload of this source may have beside ``id`` and ``source``, or None."
+    )
+
+    def create(settings: Any, context: PluginContext) -> IIdentitySource:
+        """Make one source."""
+
+
+class IDiscoveryObserver(Interface):
+    """Where discovery delivers; provided by the proxy."""
+
+    def endpoints_changed(endpoints: Sequence[Endpoint]) -> None:
+        """These are all endpoints of the service from now on."""
+
+    def endpoints_failed(reason: str) -> None:
+        """The source of endpoints cannot be asked; the last ones go on to serve."""
+
+
+class IServiceDiscovery(Interface):
+    """Says where a service answers. Runs on the control side, one instance per service."""
+
+    def start(observer: IDiscoveryObserver) -> None:
+        """Begin; called once."""
+
+    def stop() -> Deferred[None] | None:
+        """End; no observer call may follow."""
+
+
+class IServiceDiscoveryFactory(IPluginFactory):
+    """Makes discoveries."""
+
+    def create(settings: Any, context: PluginContext) -> IServiceDiscovery:
+        """Make the discovery of one service, whose name is ``context.name``."""
+
+
+class IAuthorizationPolicy(Interface):
+    """Decides who may use an inbound listener. Runs on the data side, before the application is dialled."""
+
+    def decide(request: AuthorizationRequest) -> Decision | Deferred[Decision]:
+        """
+        Allow, deny or abstain; of all policies any denial denies, and one at least must allow.
+
+        A Deferred is given 200 ms and cancelled after that; no answer denies.
+        """
+
+    def describe() -> Sequence[str]:
+        """Say in one line per rule what the policy holds, for the start-up block."""
+
+
+class IAuthorizationPolicyFactory(IPluginFactory):
+    """Makes policies."""
+
+    def create(settings: Any, context: PluginContext) -> IAuthorizationPolicy:
+        """Make one policy."""
+
+
+class IRetryStrategy(Interface):
+    """Says whether and when a failed attempt is followed by another. One instance per service, on the data side."""
+
+    def attempts(context: RetryContext) -> Iterator[float]:
+        """
+        Give the waits, in seconds, before a second, third, … attempt; ending means: no more.
+
+        The proxy asks for the next wait after appending the newest failure to ``context.failures``, so a
+        generator may look at it. Failures whose code is not retryable never get here.
+        """
+
+
+class IRetryStrategyFactory(IPluginFactory):
+    """Makes retry strategies."""
+
+    def create(settings: Any, context: PluginContext) -> IRetryStrategy:
+        """Make the strategy of one service."""
+
+
+class ILoadBalancer(Interface):
+    """Chooses an endpoint for each attempt. One instance per service, on the data side."""
+
+    def pick(endpoints: Sequence[Endpoint], exclude: frozenset[Endpoint]) -> Endpoint | None:
+        """
+        Choose one of the endpoints that is not excluded (it failed for this connection already), or None.
+
+        Never called with no endpoints. Every pick is followed by ``opened``, or ``failed``.
+        """
+
+    def opened(endpoint: Endpoint) -> None:
+        """Dialling the endpoint begins."""
+
+    def established(endpoint: Endpoint, duration: float) -> None:
+        """Connection, handshake and preface took ``duration`` seconds."""
+
+    def failed(endpoint: Endpoint, failure: AttemptFailure) -> None:
+        """An opened attempt failed; ``closed`` does not follow."""
+
+    def closed(endpoint: Endpoint) -> None:
+        """An established connection ended."""
+
+
+class ILoadBalancerFactory(IPluginFactory):
+    """Makes balancers."""
+
+    def create(settings: Any, context: PluginContext) -> ILoadBalancer:
+        """Make the balancer of one service."""
+
+
+@attrs.frozen
+class PluginKind:
+    """One of the five kinds: the word for it, the factory's interface and what the factory makes."""
+
+    name: str
+    factory: type[Interface]
+    product: type[Interface]
+
+
+IDENTITY = PluginKind("identity", IIdentitySourceFactory, IIdentitySource)
+DISCOVERY = PluginKind("discovery", IServiceDiscoveryFactory, IServiceDiscovery)
+AUTHORIZATION = PluginKind("authorization", IAuthorizationPolicyFactory, IAuthorizationPolicy)
+RETRY = PluginKind("retry", IRetryStrategyFactory, IRetryStrategy)
+BALANCE = PluginKind("balance", ILoadBalancerFactory, ILoadBalancer)
+KINDS: tuple[PluginKind, ...] = (IDENTITY, DISCOVERY, AUTHORIZATION, RETRY, BALANCE)

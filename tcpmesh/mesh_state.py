@@ -1,0 +1,58 @@
+"""
+The one way from the control side to the data side: an immutable state, swapped whole.
+
+Ring 0. Identity sources and discovery change it through :class:`tcpmesh.control.MeshControl`; the data path only
+reads ``cell.current``. This is where the process can later be split into one control and several data processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle
+
+
+@attrs.frozen
+class NamedPolicy:
+    """A policy and the name of the plugin that made it, for records and failures."""
+
+    name: str
+    policy: IAuthorizationPolicy
+
+
+@attrs.frozen(eq=False)
+class MeshState:
+    """Everything that the data path needs from outside. ``generation`` grows with every change."""
+
+    generation: int = 0
+    svids: Mapping[str, Svid] = attrs.field(factory=dict)  # by workload name; absent: no identity
+    identity_states: Mapping[str, IdentityState] = attrs.field(factory=dict)  # by workload name
+    bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service name
+    policies: tuple[NamedPolicy, ...] = ()
+
+
+class MeshStateCell:
+    """Holds the current state; readers take ``current`` once per connection and keep what they took."""
+
+    __slots__ = ("_observers", "current")
+
+    def __init__(self, state: MeshState | None = None) -> None:
+        self.current = state or MeshState()
+        self._observers: list[Callable[[MeshState], None]] = []
+
+    def observe(self, observer: Callable[[MeshState], None]) -> None:
+        """Call ``observer`` after every swap."""
+        self._observers.append(observer)
+
+    def swap(self, **changes: Any) -> MeshState:
+        """Replace the state by one with these changes and the next generation."""
+        self.current = attrs.evolve(self.current, generation=self.current.generation + 1, **changes)
+        for observer in self._observers:
+            observer(self.current)
+        return self.current

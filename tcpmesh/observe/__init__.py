@@ -1,0 +1,1 @@
+"""What the proxy reports: records, metrics, logs and the admin interface."""

@@ -1,0 +1,1 @@
+"""Ring 1: who may talk to whom."""

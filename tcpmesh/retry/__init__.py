@@ -1,0 +1,1 @@
+"""Ring 1: whether a failed attempt is followed by another."""

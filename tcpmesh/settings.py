@@ -1,0 +1,222 @@
+"""
+The configuration as values: one attrs class per mapping of the file, one field per key.
+
+Ring 0. The classes are the contract: the loader (``tcpmesh.config``) reads whatever is declared here, and
+``etc/reference.yaml`` is held against it by a test. A field's type is its rule, its default what an absent key means.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from tcpmesh.errors import Mark
+from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
+from tcpmesh.values import (
+    Address,
+    Duration,
+    ExpectedIdentity,
+    ServiceName,
+    SourceName,
+    TCPAddress,
+    WorkloadName,
+)
+
+TLSVersion = Literal["1.2", "1.3"]
+
+
+@attrs.frozen
+class PluginChoice:
+    """A mapping with ``plugin: NAME``: the plugin, and its siblings read into the plugin's settings class."""
+
+    plugin: str
+    settings: Any
+    mark: Mark | None = attrs.field(default=None, eq=False)
+
+
+# The annotation tells the loader which kind of plugin the name selects.
+IdentityChoice = Annotated[PluginChoice, IDENTITY]
+DiscoveryChoice = Annotated[PluginChoice, DISCOVERY]
+AuthorizationChoice = Annotated[PluginChoice, AUTHORIZATION]
+RetryChoice = Annotated[PluginChoice, RETRY]
+BalanceChoice = Annotated[PluginChoice, BALANCE]
+
+
+@attrs.frozen
+class NoSettings:
+    """The settings class of a plugin that has none."""
+
+
+@attrs.frozen
+class WorkloadSettings:
+    """Whom this proxy may act as. Further keys belong to the identity source (``extra``)."""
+
+    id: SpiffeId
+    source: SourceName | None = None  # may be absent when there is only one source
+    extra: Any = None  # an instance of the source's workload_settings; filled by the loader, not a key
+    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+
+
+@attrs.frozen
+class IdentitySettings:
+    """Where identities come from and whom they are for."""
+
+    sources: dict[str, IdentityChoice]
+    workloads: dict[str, WorkloadSettings]
+
+
+@attrs.frozen
+class TLSSettings:
+    """TLS limits of one listener or service."""
+
+    min_version: TLSVersion = "1.3"
+    max_version: TLSVersion = "1.3"
+
+
+@attrs.frozen
+class TimeoutOverrides:
+    """Times of one listener or service; what is absent is taken from ``timeouts``."""
+
+    connect: Duration | None = None
+    handshake: Duration | None = None
+    preface: Duration | None = None
+    idle: Duration | None = None
+    half_close: Duration | None = None
+    lifetime: Duration | None = None
+    lifetime_jitter: float | None = None
+    linger: Duration | None = None
+    keepalive: Duration | None = None
+    user_timeout: Duration | None = None
+
+
+@attrs.frozen
+class Timeouts:
+    """
+    How long each step may take. ``idle`` and ``lifetime`` are off unless set; all others have a default.
+
+    ``half_close`` counts silence, not time: a slow reply that keeps coming is never cut.
+    """
+
+    connect: Duration = Duration(3.0)
+    handshake: Duration = Duration(10.0)
+    preface: Duration = Duration(10.0)  # must be longer than the far proxy's connect
+    idle: Duration | None = None
+    half_close: Duration = Duration(60.0)
+    lifetime: Duration | None = None
+    lifetime_jitter: float = 0.1  # up to this share of the lifetime is taken off, so that closes spread
+    linger: Duration = Duration(1.0)
+    keepalive: Duration = Duration(60.0)
+    user_timeout: Duration = Duration(60.0)
+    shutdown: Duration = Duration(30.0)
+
+    def override(self, more: TimeoutOverrides) -> Timeouts:
+        """Take over whatever the more specific place has set."""
+        changes = {
+            field.name: value
+            for field in attrs.fields(TimeoutOverrides)
+            if (value := getattr(more, field.name)) is not None
+        }
+        return attrs.evolve(self, **changes)
+
+
+@attrs.frozen
+class ServiceSettings:
+    """What can be reached, and who must answer."""
+
+    expect: list[ExpectedIdentity]
+    discovery: DiscoveryChoice
+    balance: BalanceChoice = attrs.field(factory=lambda: PluginChoice("round-robin", None))
+    retry: RetryChoice = attrs.field(factory=lambda: PluginChoice("none", None))
+    trust: Literal["mesh", "system"] | Path = (
+        "mesh"  # for dns: names: the own bundle, the system's store, or a PEM file
+    )
+    sni: str | None = None
+    preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
+    truncation: Literal["reset", "eof"] = "reset"
+    tls: TLSSettings = attrs.field(factory=TLSSettings)
+    timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
+
+
+@attrs.frozen
+class ClientSettings:
+    """Which local users may use an outbound listener; empty means everybody on this machine who can connect."""
+
+    uids: list[int] = attrs.field(factory=list)
+    gids: list[int] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class OutboundSettings:
+    """A plain listener for applications, and the service and identity that it stands for."""
+
+    name: str
+    listen: Address
+    service: ServiceName
+    workload: WorkloadName
+    clients: ClientSettings = attrs.field(factory=ClientSettings)
+    plaintext_network: Literal["refuse", "allow"] = "refuse"
+    timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
+    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+
+
+@attrs.frozen
+class InboundSettings:
+    """A TLS listener for peers, and the application that it guards."""
+
+    name: str
+    listen: Address
+    target: Address
+    workload: WorkloadName
+    plaintext_network: Literal["refuse", "allow"] = "refuse"
+    truncation: Literal["reset", "eof"] = "reset"
+    tls: TLSSettings = attrs.field(factory=TLSSettings)
+    timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
+    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+
+
+@attrs.frozen
+class Limits:
+    """How much the proxy lets itself be asked for; over the limit a connection is accepted, reset and counted."""
+
+    connections: int = 9000
+    handshakes: int = 1000
+
+
+@attrs.frozen
+class AdminSettings:
+    """``listen``: a unix socket for commands; ``metrics``: a TCP address for /live, /ready and /metrics."""
+
+    listen: Address | None = None
+    metrics: TCPAddress | None = None
+
+
+@attrs.frozen
+class LogSettings:
+    """Where and how the proxy reports."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    access: str = "-"  # records: "-" is standard output, "none" is nowhere, else a file
+
+
+@attrs.frozen
+class Settings:
+    """One configuration file."""
+
+    version: Literal[1]
+    trust_domain: TrustDomain
+    identity: IdentitySettings
+    services: dict[str, ServiceSettings] = attrs.field(factory=dict)
+    outbound: list[OutboundSettings] = attrs.field(factory=list)
+    inbound: list[InboundSettings] = attrs.field(factory=list)
+    authorization: list[AuthorizationChoice] = attrs.field(factory=list)
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    limits: Limits = attrs.field(factory=Limits)
+    admin: AdminSettings = attrs.field(factory=AdminSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+    # not keys: where the file was, and the SHA-256 of its bytes in hex
+    file: Path = attrs.field(default=Path(), eq=False)
+    digest: str = attrs.field(default="", eq=False)

@@ -1,0 +1,1 @@
+"""Ring 3: identity and discovery sources that do I/O."""
