@@ -1,0 +1,58 @@
+"""
+Tells twistd about ``twistd tcpmesh`` and tcpmesh about its built-in plugins; imports nothing heavy.
+
+Every twistd on the machine imports this. The module-level names are frozen by a test: Twisted's ``dropin.cache``
+may outlive an upgrade, and a renamed plugin would be missing until somebody deletes that file.
+"""
+
+from twisted.application.service import ServiceMaker
+
+from tcpmesh.descriptors import PluginDescriptor
+from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
+
+service = ServiceMaker(
+    "tcpmesh", "tcpmesh.tap", "mutual TLS, identity and authorization beside a TCP service", "tcpmesh"
+)
+
+identity_embedded = PluginDescriptor(
+    IDENTITY,
+    "embedded",
+    "an own certificate authority in a state directory",
+    "tcpmesh.sources.embedded:EmbeddedFactory",
+)
+identity_files = PluginDescriptor(
+    IDENTITY,
+    "files",
+    "certificates, keys and bundles from PEM files",
+    "tcpmesh.sources.files:FilesFactory",
+)
+discovery_static = PluginDescriptor(
+    DISCOVERY,
+    "static",
+    "the addresses that the configuration lists",
+    "tcpmesh.discovery.static:StaticFactory",
+)
+authorization_rules = PluginDescriptor(
+    AUTHORIZATION,
+    "rules",
+    "allow and deny rules in the configuration, by exact SPIFFE ID",
+    "tcpmesh.policy.rules:RulesFactory",
+)
+balance_round_robin = PluginDescriptor(
+    BALANCE,
+    "round-robin",
+    "one endpoint after the other, by weight",
+    "tcpmesh.balance.round_robin:RoundRobinFactory",
+)
+retry_none = PluginDescriptor(
+    RETRY,
+    "none",
+    "one attempt, no retry",
+    "tcpmesh.retry.none:NoRetryFactory",
+)
+retry_exponential = PluginDescriptor(
+    RETRY,
+    "exponential",
+    "exponentially growing waits with full jitter",
+    "tcpmesh.retry.exponential:ExponentialFactory",
+)
