@@ -9,15 +9,34 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import attrs
 
 from tcpmesh.codes import Code
 
+__all__ = [
+    "MAX_TEXT",
+    "SCHEMA_VERSION",
+    "ConnectionRecord",
+    "Direction",
+    "IRecordSink",
+    "Side",
+    "as_json_line",
+    "as_mapping",
+    "bounded",
+    "rfc3339",
+]
+
 SCHEMA_VERSION = 1
 Direction = Literal["inbound", "outbound"]
 Side = Literal["src", "dst", "proxy"]
+Event = Literal["open", "close"]
+
+# No text in a record or a log field is longer: SPIFFE-ID.md section 2.3 makes 2048 bytes the longest valid ID, and
+# what a stranger's certificate claims beyond that explains nothing.
+MAX_TEXT = 2048
 
 
 @attrs.define(eq=False)
@@ -28,6 +47,9 @@ class ConnectionRecord:
     ``src`` is who connected to us, ``dst`` whom we connected to. ``bytes_sent`` is payload handed to the kernel
     towards ``dst``, ``bytes_recv`` towards ``src``: payload, never TLS bytes. Times are wall-clock seconds in
     ``time`` and milliseconds in the others.
+
+    ``src_identity`` and ``dst_identity`` hold verified identities only. What a refused peer merely claimed goes to
+    ``presented``, and what we wanted instead to ``expected``; both may hold anything, of any length.
     """
 
     id: int
@@ -35,6 +57,7 @@ class ConnectionRecord:
     listener: str
     src_addr: str
     time: float  # of the accept, seconds since the epoch
+    local_addr: str = ""  # our own end of the accepted connection; for the log and metrics, not in the record
     conn: str = ""  # TLS exporter output in hex, equal in both proxies' records
     src_identity: str = ""
     src_serial: str = ""
@@ -64,6 +87,8 @@ class ConnectionRecord:
     closed_by: Side | None = None
     code: Code | None = None
     reason: str = ""
+    expected: str = ""  # identities that would have been accepted, when that is why it was refused
+    presented: str = ""  # what the refused peer showed instead, not verified
     errno: str = ""  # ECONNRESET, ETIMEDOUT, …: what the kernel said, for tcp_close_total
     established: bool = False  # an open record was written
 
@@ -84,12 +109,18 @@ class IRecordSink(Protocol):
         """One attempt to reach an endpoint failed and another follows."""
 
 
-def _rfc3339(seconds: float) -> str:
+def bounded(text: str, limit: int = MAX_TEXT) -> str:
+    """Cut a text that is longer than ``limit`` characters, and say how long it was."""
+    return text if len(text) <= limit else f"{text[:limit]}...({len(text)} characters)"
+
+
+def rfc3339(seconds: float) -> str:
+    """Write seconds since the epoch as UTC with milliseconds (RFC 3339)."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def as_mapping(record: ConnectionRecord, event: Literal["open", "close"], now: float) -> dict[str, Any]:
+def as_mapping(record: ConnectionRecord, event: Event, now: float) -> dict[str, Any]:
     """
     The record as the documented JSON object; empty values are left out.
 
@@ -98,7 +129,7 @@ def as_mapping(record: ConnectionRecord, event: Literal["open", "close"], now: f
     fields: dict[str, Any] = {
         "v": SCHEMA_VERSION,
         "event": event,
-        "time": _rfc3339(now),
+        "time": rfc3339(now),
         "id": record.id,
         "conn": record.conn,
         "direction": record.direction,
@@ -107,12 +138,12 @@ def as_mapping(record: ConnectionRecord, event: Literal["open", "close"], now: f
         "src.addr": record.src_addr,
         "src.identity": record.src_identity,
         "src.serial": record.src_serial,
-        "src.not_after": _rfc3339(record.src_not_after) if record.src_not_after is not None else "",
+        "src.not_after": rfc3339(record.src_not_after) if record.src_not_after is not None else "",
         "dst.addr": record.dst_addr,
         "dst.service": record.dst_service,
         "dst.identity": record.dst_identity,
         "dst.serial": record.dst_serial,
-        "dst.not_after": _rfc3339(record.dst_not_after) if record.dst_not_after is not None else "",
+        "dst.not_after": rfc3339(record.dst_not_after) if record.dst_not_after is not None else "",
         "sni": record.sni,
         "alpn": record.alpn,
         "tls.version": record.tls_version,
@@ -123,27 +154,40 @@ def as_mapping(record: ConnectionRecord, event: Literal["open", "close"], now: f
         "rule": record.rule,
         "generation": record.generation,
         "attempts": record.attempts or "",
-        "queue_ms": record.queue_ms,
-        "connect_ms": record.connect_ms,
-        "handshake_ms": record.handshake_ms,
+        "queue_ms": _rounded(record.queue_ms),
+        "connect_ms": _rounded(record.connect_ms),
+        "handshake_ms": _rounded(record.handshake_ms),
     }
     if event == "close":
         fields |= {
-            "duration_ms": record.duration_ms,
+            "duration_ms": _rounded(record.duration_ms),
             "bytes_sent": record.bytes_sent,
             "bytes_recv": record.bytes_recv,
             "closed_by": record.closed_by,
             "code": record.code.id if record.code else "",
             "reason": record.reason,
+            "expected": record.expected,
+            "presented": record.presented,
             "errno": record.errno,
         }
-    return {name: value for name, value in fields.items() if value not in ("", None)}
+    return {
+        name: bounded(value) if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value not in ("", None)
+    }
 
 
-def as_json_line(mapping: dict[str, Any]) -> str:
+def _rounded(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else round(milliseconds, 3)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
+
+
+def as_json_line(mapping: Mapping[str, Any]) -> str:
     """
     One line of ASCII JSON without its newline.
 
     ASCII, so that nothing a peer put into a name can end the line, move a terminal's cursor or imitate other text.
     """
-    return json.dumps(mapping, separators=(",", ":"), ensure_ascii=True)
+    return _ENCODER.encode(mapping)
