@@ -1,0 +1,174 @@
+"""
+Asks all policies and makes one verdict of their answers. Fails closed.
+
+Ring 1. Any denial denies, someone must allow, and a policy that raises, answers nonsense or does not answer in time
+denies. Answers that are there at once give a verdict at once: no Deferred on the common path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT, Code
+from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, format_duration
+
+__all__ = ["DECISION_BUDGET", "Verdict", "decide"]
+
+DECISION_BUDGET = 0.2  # seconds
+
+
+@attrs.frozen
+class Verdict:
+    """What becomes of a connection; ``code`` is None exactly when it is allowed."""
+
+    allowed: bool
+    decision: Decision
+    code: Code | None = None
+
+
+_ABANDONED = Verdict(False, Decision(Effect.DENY, reason="the connection ended before the decision"), NO_RULE_ALLOWS)
+
+
+def decide(
+    policies: Sequence[NamedPolicy],
+    request: AuthorizationRequest,
+    clock: IReactorTime,
+    log: Logger,
+    budget: float = DECISION_BUDGET,
+) -> Verdict | Deferred[Verdict]:
+    """
+    Decide about one connection.
+
+    Policies are asked in order until one denies. A Deferred comes only when a policy returned one that has not
+    fired; it fails only with CancelledError, when the caller cancels it, which cancels the policies too.
+
+    :param budget: seconds for all answers together; what is missing then is cancelled and denies.
+    """
+    inquiry = _Inquiry(request, log)
+    for order, named in enumerate(policies):
+        inquiry.ask(order, named)
+        if inquiry.verdict is not None:
+            return inquiry.verdict
+    return inquiry.conclude() or inquiry.wait(clock, budget)
+
+
+class _Inquiry:
+    """The answers to one request so far."""
+
+    __slots__ = ("_allowing", "_log", "_pending", "_request", "_result", "_timer", "verdict")
+
+    def __init__(self, request: AuthorizationRequest, log: Logger) -> None:
+        self.verdict: Verdict | None = None
+        self._request = request
+        self._log = log
+        self._allowing: tuple[int, Decision] | None = None
+        self._pending: dict[int, tuple[str, Deferred[Decision]]] = {}
+        self._result: Deferred[Verdict] | None = None
+        self._timer: IDelayedCall | None = None
+
+    def ask(self, order: int, named: NamedPolicy) -> None:
+        """Put the request to one policy."""
+        try:
+            answer = named.policy.decide(self._request)
+        except Exception:  # noqa: BLE001 - a plugin's failure denies; logged with its traceback
+            self._failed(Failure(), order, named.name)
+            return
+        if isinstance(answer, Deferred):
+            self._pending[order] = (named.name, answer)
+            position = (order, named.name)
+            answer.addCallbacks(self._answered, self._failed, callbackArgs=position, errbackArgs=position)
+        else:
+            self._answered(answer, order, named.name)
+
+    def conclude(self) -> Verdict | None:
+        """The verdict, once nothing more can change it."""
+        if self.verdict is None and not self._pending:
+            if self._allowing is not None:
+                self.verdict = Verdict(True, self._allowing[1])
+            else:
+                reason = f"no policy allows {self._request.peer} at inbound listener {self._request.inbound!r}"
+                self.verdict = Verdict(False, Decision(Effect.DENY, reason=reason), NO_RULE_ALLOWS)
+        return self.verdict
+
+    def wait(self, clock: IReactorTime, budget: float) -> Deferred[Verdict]:
+        """Give the missing answers their time."""
+        self._timer = clock.callLater(budget, self._timed_out, budget)
+        self._result = Deferred(lambda _: self._end())
+        return self._result
+
+    def _answered(self, answer: object, order: int, plugin: str) -> None:
+        self._pending.pop(order, None)
+        if self.verdict is not None:
+            return
+        if not (isinstance(answer, Decision) and isinstance(answer.effect, Effect)):
+            reason = f"policy plugin {plugin!r} answered with {type(answer).__name__}, not a Decision"
+            self._log.error("{reason}; that denies", reason=reason)
+            self._deny(POLICY_FAILED, plugin, reason)
+        elif answer.effect is Effect.DENY:
+            reason = answer.reason or f"policy plugin {plugin!r} denies {self._request.peer}"
+            self._decide(Verdict(False, _named(answer, plugin, reason), DENIED_BY_RULE))
+        else:
+            if answer.effect is Effect.ALLOW and (self._allowing is None or order < self._allowing[0]):
+                self._allowing = (order, _named(answer, plugin, answer.reason))
+            self._report()
+
+    def _failed(self, failure: Failure, order: int, plugin: str) -> None:
+        self._pending.pop(order, None)
+        if self.verdict is not None and failure.check(CancelledError):
+            return  # we cancelled it
+        self._log.failure("policy plugin {plugin} failed; that denies", failure=failure, plugin=plugin)
+        if self.verdict is None:
+            name = failure.type.__name__ if failure.type else "an exception"
+            self._deny(POLICY_FAILED, plugin, f"policy plugin {plugin!r} raised {name}; its traceback is in the log")
+
+    def _timed_out(self, budget: float) -> None:
+        self._timer = None
+        plugins = ", ".join(repr(name) for name, _ in self._pending.values())
+        reason = f"policy plugin {plugins} did not answer within {format_duration(budget)}"
+        self._log.error("{reason}; that denies", reason=reason)
+        self._deny(POLICY_TIMED_OUT, next(iter(self._pending.values()))[0], reason)
+
+    def _deny(self, code: Code, plugin: str, reason: str) -> None:
+        self._decide(Verdict(False, Decision(Effect.DENY, plugin, "", reason), code))
+
+    def _decide(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self._report()
+
+    def _report(self) -> None:
+        """Fire the result if there is one to fire and it is decided."""
+        if self._result is None:
+            if self.verdict is not None:
+                self._end()
+        elif (verdict := self.conclude()) is not None:
+            result = self._result
+            self._result = None
+            self._end()
+            result.callback(verdict)
+
+    def _end(self) -> None:
+        """Cancel whatever still runs."""
+        if self.verdict is None:
+            self.verdict = _ABANDONED  # so that the cancelled policies' failures count for nothing
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for plugin, answer in list(self._pending.values()):
+            try:
+                answer.cancel()
+            except Exception:  # noqa: BLE001 - a plugin's canceller; the verdict stands
+                self._log.failure("policy plugin {plugin} failed while it was cancelled", plugin=plugin)
+
+
+def _named(answer: Decision, plugin: str, reason: str) -> Decision:
+    """The answer, with a policy and a reason for the record even if the plugin gave none."""
+    if answer.policy and answer.reason == reason:
+        return answer
+    return attrs.evolve(answer, policy=answer.policy or plugin, reason=reason)
