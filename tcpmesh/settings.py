@@ -27,6 +27,30 @@ from tcpmesh.values import (
 
 TLSVersion = Literal["1.2", "1.3"]
 
+NOT_A_KEY = "tcpmesh.settings.not_a_key"
+
+
+def not_a_key(default: Any = None) -> Any:
+    """
+    Declare a field of a settings class that no key of the file fills, and that does not count in comparisons.
+
+    One with the type ``Mark | None`` receives the place where the mapping begins; any settings class may have one.
+    """
+    return attrs.field(default=default, eq=False, metadata={NOT_A_KEY: True})
+
+
+def keys(settings: type) -> dict[str, attrs.Attribute[Any]]:
+    """
+    The configuration keys that a settings class declares.
+
+    A key is the field's name without the underscore at its end that Python's own words need (``from_``: ``from``).
+    """
+    return {
+        (field.alias or field.name).removesuffix("_"): field
+        for field in attrs.fields(settings)
+        if field.init and NOT_A_KEY not in field.metadata
+    }
+
 
 @attrs.frozen
 class PluginChoice:
@@ -56,8 +80,8 @@ class WorkloadSettings:
 
     id: SpiffeId
     source: SourceName | None = None  # may be absent when there is only one source
-    extra: Any = None  # an instance of the source's workload_settings; filled by the loader, not a key
-    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+    extra: Any = attrs.field(default=None, metadata={NOT_A_KEY: True})  # an instance of the source's workload_settings
+    mark: Mark | None = not_a_key()
 
 
 @attrs.frozen
@@ -159,7 +183,7 @@ class OutboundSettings:
     clients: ClientSettings = attrs.field(factory=ClientSettings)
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
-    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+    mark: Mark | None = not_a_key()
 
 
 @attrs.frozen
@@ -174,7 +198,7 @@ class InboundSettings:
     truncation: Literal["reset", "eof"] = "reset"
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
-    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+    mark: Mark | None = not_a_key()
 
 
 @attrs.frozen
@@ -199,7 +223,7 @@ class LogSettings:
 
     format: Literal["auto", "text", "json"] = "auto"
     level: Literal["debug", "info", "warn", "error"] = "info"
-    access: str = "-"  # records: "-" is standard output, "none" is nowhere, else a file
+    access: Literal["-", "none"] | Path = "-"  # records: "-" is standard output, "none" is nowhere, else a file
 
 
 @attrs.frozen
@@ -217,6 +241,5 @@ class Settings:
     limits: Limits = attrs.field(factory=Limits)
     admin: AdminSettings = attrs.field(factory=AdminSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
-    # not keys: where the file was, and the SHA-256 of its bytes in hex
-    file: Path = attrs.field(default=Path(), eq=False)
-    digest: str = attrs.field(default="", eq=False)
+    file: Path = not_a_key(Path())  # where it was read from, absolute
+    digest: str = not_a_key("")  # the SHA-256 of its bytes in hex

@@ -6,7 +6,6 @@ Ring 0. No I/O, no reactor, no OpenSSL; ``cryptography`` objects are carried, no
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -14,12 +13,58 @@ from typing import TYPE_CHECKING, Any, NewType
 
 import attrs
 
+from tcpmesh.addresses import (
+    MAX_UNIX_PATH_BYTES,
+    Address,
+    DNSName,
+    ExpectedIdentity,
+    TCPAddress,
+    UnixAddress,
+    parse_address,
+    parse_dns_name,
+    parse_expected_identity,
+    shown,
+)
 from tcpmesh.codes import Code
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+__all__ = [
+    "MAX_UNIX_PATH_BYTES",
+    "Address",
+    "AttemptFailure",
+    "AuthorizationRequest",
+    "DNSName",
+    "Decision",
+    "Duration",
+    "Effect",
+    "Endpoint",
+    "ExpectedIdentity",
+    "IdentitySnapshot",
+    "IdentityState",
+    "InboundName",
+    "OutboundName",
+    "PeerIdentity",
+    "RetryContext",
+    "ServiceName",
+    "Size",
+    "SourceName",
+    "Svid",
+    "TCPAddress",
+    "TrustBundle",
+    "UnixAddress",
+    "Workload",
+    "WorkloadName",
+    "format_duration",
+    "parse_address",
+    "parse_dns_name",
+    "parse_duration",
+    "parse_expected_identity",
+    "parse_size",
+]
 
 Duration = NewType("Duration", float)  # seconds
 Size = NewType("Size", int)  # bytes
@@ -32,24 +77,27 @@ ServiceName = NewType("ServiceName", str)
 WorkloadName = NewType("WorkloadName", str)
 SourceName = NewType("SourceName", str)
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)\Z")
+_MAX_DURATION = 3650 * 86400.0
+_SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-# sockaddr_un.sun_path holds 108 bytes with its terminating NUL (unix(7)).
-MAX_UNIX_PATH_BYTES = 107
+_MAX_SIZE = 2**50
 
 
 def parse_duration(text: str) -> Duration:
     """
     Read ``50ms``, ``5s``, ``1.5m``, ``1h`` or ``7d`` as seconds.
 
-    :raises ValueError: for anything else, a bare number among it: its unit would be a guess.
+    :raises ValueError: for anything else, a bare number among it: its unit would be a guess; for more than 3650d.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write a number and a unit: 50ms, 5s, 10m, 1h or 7d")
-    return Duration(float(match.group(1)) * _DURATION_UNITS[match.group(2)])
+        raise ValueError(f"{shown(text)} is not a duration; write a number and a unit: 50ms, 5s, 10m, 1h or 7d")
+    seconds = float(match.group(1)) * _DURATION_UNITS[match.group(2)]
+    if seconds > _MAX_DURATION:
+        raise ValueError(f"{shown(text)} is longer than ten years (3650d)")
+    return Duration(seconds)
 
 
 def format_duration(seconds: float) -> str:
@@ -57,111 +105,23 @@ def format_duration(seconds: float) -> str:
     for unit, factor in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= factor and seconds % factor == 0:
             return f"{int(seconds // factor)}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 else f"{round(seconds * 1000, 3):g}ms"
+    number, unit = (seconds, "s") if seconds >= 1 else (seconds * 1000, "ms")
+    return f"{number:.3f}".rstrip("0").rstrip(".") + unit
 
 
 def parse_size(text: str) -> Size:
     """
     Read ``512B``, ``64KiB``, ``1MiB`` or ``2GiB`` as bytes.
 
-    :raises ValueError: for anything else.
+    :raises ValueError: for anything else, and for more than 1 PiB.
     """
-    match = _SIZE.match(text)
+    match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write a whole number and a unit: 512B, 64KiB, 1MiB or 2GiB")
-    return Size(int(match.group(1)) * _SIZE_UNITS[match.group(2)])
-
-
-@attrs.frozen
-class TCPAddress:
-    """A literal IP address and a port."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether no other machine can reach it or be reached through it."""
-        return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@attrs.frozen
-class UnixAddress:
-    """The path of a unix stream socket."""
-
-    path: str
-
-    @property
-    def is_loopback(self) -> bool:
-        """Always: a unix socket never leaves the machine."""
-        return True
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-Address = TCPAddress | UnixAddress
-
-
-def parse_address(text: str) -> Address:
-    """
-    Read ``127.0.0.1:5432``, ``[::1]:5432`` or ``unix:/run/app.sock``.
-
-    Port 0 is read (a listener may ask the kernel for a port); whoever dials must refuse it.
-
-    :raises ValueError: saying what is wrong; host names are refused, since resolving is a discovery plugin's work.
-    """
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if not path:
-            raise ValueError(f"{text!r} names no path; write unix:/run/app.sock")
-        if len(path.encode()) > MAX_UNIX_PATH_BYTES:
-            raise ValueError(
-                f"the path in {text!r} is longer than the {MAX_UNIX_PATH_BYTES} bytes that a unix socket can have"
-            )
-        if "\0" in path:
-            raise ValueError(f"{text!r} has a NUL byte in its path")
-        return UnixAddress(path)
-    host, colon, port_text = text.rpartition(":")
-    if not colon:
-        raise ValueError(f"{text!r} has no port; write 127.0.0.1:5432, [::1]:5432 or unix:/run/app.sock")
-    if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535):
-        raise ValueError(f"{port_text!r} in {text!r} is not a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        version = 6
-    elif ":" in host:
-        raise ValueError(f"an IPv6 address needs brackets: [{host}]:{port_text}")
-    else:
-        version = 4
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        hint = (
-            "write 127.0.0.1"
-            if host == "localhost"
-            else "names are resolved by a discovery plugin; write an IP address"
-        )
-        raise ValueError(f"{host!r} in {text!r} is not an IP address: {hint}") from None
-    if address.version != version:
-        raise ValueError(f"{text!r} puts brackets around an IPv4 address")
-    return TCPAddress(str(address), int(port_text))
-
-
-@attrs.frozen
-class DNSName:
-    """An expected peer that is known by a DNS name instead of a SPIFFE ID (written ``dns:db.example.com``)."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"dns:{self.name}"
-
-
-ExpectedIdentity = SpiffeId | DNSName
+        raise ValueError(f"{shown(text)} is not a size; write a whole number and a unit: 512B, 64KiB, 1MiB or 2GiB")
+    size = int(match.group(1)) * _SIZE_UNITS[match.group(2)]
+    if size > _MAX_SIZE:
+        raise ValueError(f"{shown(text)} is more than 1048576GiB")
+    return Size(size)
 
 
 @attrs.frozen(eq=False)
