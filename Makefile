@@ -1,0 +1,62 @@
+# tcpmesh: what can be done in a fresh clone with Python 3.11 or later and make.
+#
+#   make run     the quick start: a plain service behind two mutual TLS hops, and what to type
+#   make test    every test; afterwards "trial tests" works in the environment .venv
+#   make check   format, lint, types and every test
+#   make clean   remove everything that these make
+#
+# PYTHON=python3.13 make run chooses another interpreter. Commands run modules, not scripts, and paths are relative,
+# so that a directory with a space in its name is as good as any.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --quiet --disable-pip-version-check
+TESTS ?= tests
+
+.DELETE_ON_ERROR:
+.PHONY: run test check lint bench clean help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+run: $(VENV)/.installed
+	@$(RUN) examples/quickstart.py
+
+test: $(VENV)/.test
+	$(RUN) -m twisted.trial $(TESTS)
+
+check: lint
+	$(RUN) -m twisted.trial $(TESTS)
+
+lint: $(VENV)/.dev
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench:
+	@echo "make bench: not in this version" >&2; exit 1
+
+clean:
+	rm -rf $(VENV) build dist var _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp leads to the next, so "make -j" never runs two installations at once.
+# Dependency groups (PEP 735) need pip 25.1; the one that Python 3.11 brings along is older.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tcpmesh needs Python 3.11 or later; this is " + sys.version.split()[0] + ": PYTHON=python3.13 make ...")'
+	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) install --group dev
+	@touch $@

@@ -1,0 +1,130 @@
+"""
+How the process ends: what signals do, and the exit status, the same under twistd and ``tcpmesh run``.
+
+Ring 4. Knows the proxy only as something that drains; the reactor is passed in.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
+
+__all__ = ["Drains", "OrderlyStop", "ReactorOfProcess", "end_interpreter_with"]
+
+# After a second signal, how many seconds until the process is ended whatever may still hang, a plugin's thread say.
+FORCE_AFTER = 1.0
+
+
+class Drains(Protocol):
+    """The part of the service that this module uses."""
+
+    @property
+    def cut(self) -> int:
+        """How many connections the stop has cut."""
+
+    def stop_now(self) -> None:
+        """Reset and record what is still open; the stop that was under way is over then."""
+
+
+class ReactorOfProcess(Protocol):
+    """The part of the reactor that this module uses (IReactorCore and IReactorFromThreads)."""
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:  # noqa: A002
+        """Run it in the next turn; safe inside a signal's callback."""
+
+    def stop(self) -> None:
+        """Run the shutdown triggers, the service's stop among them, and end."""
+
+
+class OrderlyStop:
+    """
+    Makes SIGTERM and SIGINT drain the proxy, and makes the process end with a status instead of a signal.
+
+    The first signal stops the reactor, which waits for the service to drain. The second one resets what is left
+    and, if something hangs, forces the end. SIGHUP, which would kill, is answered with a log line.
+
+    :param last_words: called before a forced end, to remove what a normal end removes.
+    """
+
+    _log = Logger(namespace="tcpmesh")
+
+    def __init__(
+        self,
+        service: Drains,
+        reactor: ReactorOfProcess,
+        *,
+        last_words: Callable[[], object] = lambda: None,
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._service = service
+        self._reactor = reactor
+        self._last_words = last_words
+        self._leave = leave
+        self._asked = 0
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 when every connection finished, 1 when some were cut."""
+        return 1 if self._service.cut else 0
+
+    def install(self) -> None:
+        """Take over the signals; to be repeated once the reactor runs, since its start puts its own in place."""
+        signal.signal(signal.SIGTERM, self.signalled)
+        signal.signal(signal.SIGINT, self.signalled)
+        signal.signal(signal.SIGHUP, self.hung_up)
+
+    def signalled(self, number: int, frame: FrameType | None = None) -> None:
+        """Answer a SIGTERM or SIGINT. Runs between two bytecodes of anything, so the work is left to the reactor."""
+        self._asked += 1
+        name = signal.Signals(number).name
+        if self._asked == 1:
+            self._reactor.callFromThread(self._stop, name)
+        elif self._asked == 2:
+            signal.signal(signal.SIGALRM, self._force)
+            signal.setitimer(signal.ITIMER_REAL, FORCE_AFTER)
+            self._reactor.callFromThread(self._stop_now, name)
+
+    def hung_up(self, number: int, frame: FrameType | None = None) -> None:
+        """Answer a SIGHUP, which init scripts send to reload."""
+        self._reactor.callFromThread(
+            self._log.warn, "SIGHUP ignored: reload is not in this version; restart to use a changed configuration"
+        )
+
+    def _stop(self, name: str) -> None:
+        self._log.info("{name}: stopping; a second signal ends at once", name=name)
+        try:
+            self._reactor.stop()
+        except ReactorNotRunning:
+            self._log.debug("the reactor had stopped already")
+
+    def _stop_now(self, name: str) -> None:
+        self._log.warn("{name} again: ending at once", name=name)
+        self._service.stop_now()
+
+    def _force(self, number: int, frame: FrameType | None = None) -> None:
+        self._last_words()
+        self._leave(1)
+
+
+def end_interpreter_with(status: Callable[[], int]) -> None:
+    """
+    Make the interpreter end with this status where somebody else's main function always returns 0, as twistd's does.
+
+    The status is asked for when everything else is over: callbacks of :mod:`atexit` run last in, first out.
+    """
+
+    def leave() -> None:
+        if code := status():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    atexit.register(leave)
