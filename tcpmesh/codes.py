@@ -304,6 +304,11 @@ OUT_OF_DESCRIPTORS = _code(
     "raise the limit of open files (LimitNOFILE=, ulimit -n)",
     retryable=True,
 )
+LINES_DROPPED = _code(
+    "TM-L104",
+    "log lines or records were dropped, because their destination does not take them",
+    "look for a full disk, or for a reader of the pipe that has stopped: df, tcpmesh_records_dropped_total",
+)
 
 # --- TM-D data path
 CLEAN = _code("TM-D100", "both sides ended", "nothing to do")
@@ -346,3 +351,6 @@ STATE_IN_USE = _code(
 )
 STATE_UNUSABLE = _code("TM-C104", "the state directory cannot be used", "correct what the message names")
 PLUGIN_UNUSABLE = _code("TM-C105", "a plugin cannot be used", "tcpmesh plugins")
+LOG_UNUSABLE = _code(
+    "TM-C106", "a log file cannot be opened", "correct log.access, or who may write in that directory: ls -ld"
+)
