@@ -1,0 +1,34 @@
+"""
+For authors of plugins: contracts that a plugin must keep, fakes, and an authority that issues test identities.
+
+Public, stable like :mod:`tcpmesh.interfaces`. Nothing in tcpmesh itself imports it.
+"""
+
+from __future__ import annotations
+
+from tcpmesh.testing.contract import PluginContract
+from tcpmesh.testing.data_side import AuthorizationPolicyContract, LoadBalancerContract, RetryStrategyContract
+from tcpmesh.testing.discovery import ServiceDiscoveryContract
+from tcpmesh.testing.making import (
+    attempt_failure,
+    authorization_request,
+    endpoint,
+    peer_identity,
+    plugin_context,
+)
+from tcpmesh.testing.observers import FakeDiscoveryObserver, FakeIdentityObserver
+
+__all__ = [
+    "AuthorizationPolicyContract",
+    "FakeDiscoveryObserver",
+    "FakeIdentityObserver",
+    "LoadBalancerContract",
+    "PluginContract",
+    "RetryStrategyContract",
+    "ServiceDiscoveryContract",
+    "attempt_failure",
+    "authorization_request",
+    "endpoint",
+    "peer_identity",
+    "plugin_context",
+]

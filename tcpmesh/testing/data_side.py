@@ -1,0 +1,195 @@
+"""
+Contracts of the plugins that run on the data side: authorization, retry and balance.
+
+Public.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+from unittest import SkipTest
+
+from twisted.internet.defer import Deferred
+
+from tcpmesh.interfaces import (
+    AUTHORIZATION,
+    BALANCE,
+    RETRY,
+    IAuthorizationPolicy,
+    ILoadBalancer,
+    IRetryStrategy,
+    PluginKind,
+)
+from tcpmesh.policy.evaluate import DECISION_BUDGET
+from tcpmesh.testing.contract import PluginContract
+from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext
+
+__all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "RetryStrategyContract"]
+
+_MANY = 1000
+
+
+class AuthorizationPolicyContract(PluginContract):
+    """
+    The points of an authorization policy.
+
+    Override ``allowed`` and ``denied`` with requests that the policy made of ``make_settings`` must allow and deny.
+    """
+
+    kind: ClassVar[PluginKind] = AUTHORIZATION
+
+    def allowed(self) -> list[AuthorizationRequest]:
+        """Override: requests that must be allowed."""
+        return []
+
+    def denied(self) -> list[AuthorizationRequest]:
+        """Override: requests that must not be allowed."""
+        return []
+
+    def decision(self, request: AuthorizationRequest) -> Decision:
+        """Ask, and wait as long as the proxy would."""
+        policy: IAuthorizationPolicy = self.create()
+        answer = policy.decide(request)
+        if isinstance(answer, Deferred):
+            self.clock.advance(DECISION_BUDGET)
+            answer = self.successResultOf(answer)
+        return answer
+
+    def check_decision(self, decision: object) -> None:
+        """What every answer must be."""
+        assert isinstance(decision, Decision), f"{decision!r} is not a Decision"
+        self.assertIsInstance(decision.effect, Effect)
+        for text in (decision.policy, decision.rule, decision.reason):
+            self.assertIsInstance(text, str)
+        if decision.valid_for is not None:
+            self.assertGreaterEqual(decision.valid_for, 0)
+
+    def test_decides_about_a_peer_with_an_id(self) -> None:
+        """A peer with a SPIFFE ID gets a Decision, in time."""
+        self.check_decision(self.decision(authorization_request()))
+
+    def test_decides_about_a_peer_without_an_id(self) -> None:
+        """A peer that is known by a DNS name gets a Decision, not an exception."""
+        self.check_decision(self.decision(authorization_request(peer_identity(None, dns_name="db.example.test"))))
+
+    def test_decides_about_a_listener_it_never_heard_of(self) -> None:
+        """A request for an unknown listener gets a Decision, not an exception."""
+        self.check_decision(self.decision(authorization_request(inbound="somewhere-else")))
+
+    def test_allows_what_it_must(self) -> None:
+        """Every request of ``allowed`` is allowed, and the answer names policy or rule for the record."""
+        if not self.allowed():
+            raise SkipTest("allowed is not overridden")
+        for request in self.allowed():
+            decision = self.decision(request)
+            self.check_decision(decision)
+            self.assertIs(decision.effect, Effect.ALLOW, f"{request} got {decision}")
+            self.assertTrue(decision.policy or decision.rule, f"{decision} names neither policy nor rule")
+
+    def test_does_not_allow_what_it_must_not(self) -> None:
+        """No request of ``denied`` is allowed."""
+        if not self.denied():
+            raise SkipTest("denied is not overridden")
+        for request in self.denied():
+            decision = self.decision(request)
+            self.check_decision(decision)
+            self.assertIsNot(decision.effect, Effect.ALLOW, f"{request} got {decision}")
+
+    def test_describes_itself_in_single_lines(self) -> None:
+        """``describe`` gives lines of text for the start-up block."""
+        policy: IAuthorizationPolicy = self.create()
+        for line in policy.describe():
+            self.assertEqual(line.splitlines(), [line])
+
+
+class RetryStrategyContract(PluginContract):
+    """The points of a retry strategy."""
+
+    kind: ClassVar[PluginKind] = RETRY
+
+    def waits(self, strategy: IRetryStrategy, limit: int = _MANY) -> list[float]:
+        """Ask as the proxy does: one more failure before each question."""
+        context = RetryContext("orders")
+        waits: list[float] = []
+        context.failures.append(attempt_failure(endpoint()))
+        attempts: Iterator[float] = strategy.attempts(context)
+        for wait in itertools.islice(attempts, limit):
+            waits.append(wait)
+            context.failures.append(attempt_failure(endpoint()))
+            context.elapsed += wait
+        return waits
+
+    def test_waits_are_numbers_of_seconds(self) -> None:
+        """Every wait is a finite number of seconds, not below zero."""
+        for wait in self.waits(self.create()):
+            self.assertIsInstance(wait, (int, float))
+            self.assertTrue(math.isfinite(wait) and wait >= 0, f"{wait!r} is no wait")
+
+    def test_ends(self) -> None:
+        """A strategy gives up: no connection is attempted for ever."""
+        self.assertLess(len(self.waits(self.create())), _MANY)
+
+    def test_connections_have_retries_of_their_own(self) -> None:
+        """A connection that used up its retries leaves those of the next one alone."""
+        strategy = self.create()
+        self.assertEqual(len(self.waits(strategy)), len(self.waits(strategy)))
+
+
+class LoadBalancerContract(PluginContract):
+    """The points of a load balancer."""
+
+    kind: ClassVar[PluginKind] = BALANCE
+
+    endpoints = (endpoint(1), endpoint(2), endpoint(3))
+
+    def test_picks_the_only_one(self) -> None:
+        """With one endpoint there is no choice."""
+        balancer: ILoadBalancer = self.create()
+        self.assertEqual(balancer.pick((endpoint(1),), frozenset()), endpoint(1))
+
+    def test_picks_what_there_is(self) -> None:
+        """A pick is one of the endpoints that were offered."""
+        balancer: ILoadBalancer = self.create()
+        for _ in range(10):
+            self.assertIn(balancer.pick(self.endpoints, frozenset()), self.endpoints)
+
+    def test_does_not_pick_what_is_excluded(self) -> None:
+        """An endpoint that failed for this connection is not picked for it again."""
+        balancer: ILoadBalancer = self.create()
+        for spared in self.endpoints:
+            excluded = frozenset(self.endpoints) - {spared}
+            self.assertEqual(balancer.pick(self.endpoints, excluded), spared)
+
+    def test_picks_none_when_all_are_excluded(self) -> None:
+        """When every endpoint failed there is none to pick."""
+        balancer: ILoadBalancer = self.create()
+        self.assertIsNone(balancer.pick(self.endpoints, frozenset(self.endpoints)))
+
+    def test_follows_a_change_of_endpoints(self) -> None:
+        """After a change only the new endpoints are picked, and news of an old one does no harm."""
+        balancer: ILoadBalancer = self.create()
+        old = balancer.pick((endpoint(1),), frozenset())
+        assert old is not None
+        balancer.opened(old)
+        balancer.established(old, 0.01)
+        self.assertEqual(balancer.pick((endpoint(2),), frozenset()), endpoint(2))
+        balancer.closed(old)
+        self.assertEqual(balancer.pick((endpoint(2),), frozenset()), endpoint(2))
+
+    def test_takes_note_of_a_whole_life(self) -> None:
+        """Success and failure are reported without an exception, and picking goes on."""
+        balancer: ILoadBalancer = self.create()
+        for number in range(20):
+            picked = balancer.pick(self.endpoints, frozenset())
+            assert picked is not None
+            balancer.opened(picked)
+            if number % 3:
+                balancer.established(picked, 0.002)
+                balancer.closed(picked)
+            else:
+                balancer.failed(picked, attempt_failure(picked))
+        self.assertIn(balancer.pick(self.endpoints, frozenset()), self.endpoints)

@@ -1,0 +1,89 @@
+"""
+The contract of service discoveries.
+
+Public.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+
+from tcpmesh.interfaces import DISCOVERY, IServiceDiscovery, PluginKind
+from tcpmesh.testing.contract import PluginContract
+from tcpmesh.testing.observers import FakeDiscoveryObserver
+from tcpmesh.values import Endpoint, TCPAddress
+
+__all__ = ["ServiceDiscoveryContract"]
+
+_LONG = 86400.0  # seconds; nobody polls more slowly
+
+
+class ServiceDiscoveryContract(PluginContract):
+    """
+    The points of a discovery. With ``make_settings`` it must find at least one endpoint.
+
+    Override ``deliver`` when endpoints do not come within ``start`` itself.
+    """
+
+    kind: ClassVar[PluginKind] = DISCOVERY
+
+    def deliver(self, observer: FakeDiscoveryObserver) -> None:
+        """Override: let the time pass, or the answer come, after which the observer has been told."""
+
+    def started(self) -> tuple[IServiceDiscovery, FakeDiscoveryObserver]:
+        """A discovery that has delivered; it is stopped at the end of the test."""
+        discovery: IServiceDiscovery = self.create()
+        observer = FakeDiscoveryObserver()
+        discovery.start(observer)
+        self.deliver(observer)
+        return discovery, observer
+
+    def stop(self, discovery: IServiceDiscovery) -> None:
+        """Stop, and wait for it."""
+        stopped = discovery.stop()
+        if isinstance(stopped, Deferred):
+            self.successResultOf(stopped)
+
+    def test_delivers_endpoints(self) -> None:
+        """After ``start`` the observer is told of endpoints, and of no failure."""
+        discovery, observer = self.started()
+        self.addCleanup(self.stop, discovery)
+        self.assertEqual(observer.failures, [])
+        self.assertTrue(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
+        self.assertTrue(observer.deliveries[-1], "the observer was told of an empty set")
+
+    def test_endpoints_can_be_dialled(self) -> None:
+        """Each endpoint has a port that exists and a weight that is not negative, and none comes twice."""
+        discovery, observer = self.started()
+        self.addCleanup(self.stop, discovery)
+        self.assertTrue(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
+        endpoints = observer.deliveries[-1]
+        addresses = [endpoint.address for endpoint in endpoints]
+        self.assertEqual(len(set(addresses)), len(addresses), f"an address comes twice in {addresses}")
+        for endpoint in endpoints:
+            self.assertIsInstance(endpoint, Endpoint)
+            self.assertGreaterEqual(endpoint.weight, 0)
+            if isinstance(endpoint.address, TCPAddress):
+                self.assertIn(endpoint.address.port, range(1, 65536))
+
+    def test_is_silent_after_stop(self) -> None:
+        """After ``stop`` nothing is scheduled and the observer hears nothing more."""
+        discovery, observer = self.started()
+        self.stop(discovery)
+        heard = list(observer.events)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(_LONG)
+        self.assertEqual(observer.events, heard)
+
+    def test_can_be_stopped_at_once(self) -> None:
+        """A proxy that stops right after its start leaves nothing behind."""
+        discovery: IServiceDiscovery = self.create()
+        observer = FakeDiscoveryObserver()
+        discovery.start(observer)
+        self.stop(discovery)
+        heard = list(observer.events)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(_LONG)
+        self.assertEqual(observer.events, heard)
