@@ -1,0 +1,78 @@
+"""
+``tcpmesh check``: every problem of a configuration at its place, or what it says.
+
+Ring 4. Puts the proxy together as ``run`` does, plugins included, and leaves it at that: nothing is started, bound or
+created.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tcpmesh.cli.options import chosen_file, config_option, file_argument, json_option
+from tcpmesh.errors import ConfigurationError, Problem
+from tcpmesh.settings import Settings
+
+__all__ = ["check"]
+
+
+@click.command()
+@file_argument
+@config_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, file: Path | None, config: Path, as_json: bool) -> None:
+    """
+    Read FILE and say what is wrong with it; nothing is started or created.
+
+    Exit status: 0 when a proxy can be started from it, warnings or not; 1 when it cannot.
+    """
+    path = chosen_file(ctx, file, config).absolute()
+    try:
+        settings, warnings = _read(path)
+    except ConfigurationError as error:
+        if as_json:
+            click.echo(
+                json.dumps({"file": str(path), "ok": False, "problems": [_as_mapping(p) for p in error.problems]})
+            )
+            ctx.exit(1)
+        raise
+    if as_json:
+        click.echo(json.dumps({"file": str(path), "ok": True, "digest": settings.digest, "warnings": warnings}))
+    else:
+        click.echo("\n".join(_block(settings, warnings)))
+
+
+def _read(path: Path) -> tuple[Settings, list[str]]:
+    from twisted.internet import reactor  # noqa: TID251  # lent to plugins as their clock; never run
+
+    from tcpmesh import config
+    from tcpmesh.plugins import PluginRegistry
+    from tcpmesh.service import MeshService
+
+    plugins = PluginRegistry()
+    settings = config.load(path, plugins)
+    MeshService(settings, plugins, reactor)
+    return settings, [str(warning) for warning in config.warnings(settings)]
+
+
+def _as_mapping(problem: Problem) -> dict[str, Any]:
+    place = (
+        {"file": problem.mark.file, "line": problem.mark.line, "column": problem.mark.column} if problem.mark else {}
+    )
+    return {"message": problem.message, **place}
+
+
+def _block(settings: Settings, warnings: list[str]) -> list[str]:
+    workloads = settings.identity.workloads
+    lines = [f"OK {settings.file} (SHA-256 {settings.digest[:16]}), trust domain {settings.trust_domain}"]
+    lines += [
+        f"  outbound {o.name}: {o.listen} to {o.service} as {workloads[o.workload].id}" for o in settings.outbound
+    ]
+    lines += [f"  inbound {i.name}: {i.listen} to {i.target} as {workloads[i.workload].id}" for i in settings.inbound]
+    lines += [f"warning: {warning}" for warning in warnings]
+    return lines

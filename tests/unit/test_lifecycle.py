@@ -1,0 +1,170 @@
+"""What signals do, and which status the process ends with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tcpmesh import lifecycle
+from tcpmesh.lifecycle import FORCE_AFTER, OrderlyStop
+
+
+class RecordingReactor:
+    """Keeps what is asked of it until :meth:`turn`, as a reactor does for what comes from a signal's callback."""
+
+    def __init__(self) -> None:
+        self.queue: list[Any] = []
+        self.stopped = 0
+
+    def callFromThread(self, call: Any, *args: Any, **kwargs: Any) -> None:
+        self.queue.append((call, args, kwargs))
+
+    def stop(self) -> None:
+        if self.stopped:
+            raise ReactorNotRunning
+        self.stopped += 1
+
+    def turn(self) -> None:
+        queue, self.queue = self.queue, []
+        for call, args, kwargs in queue:
+            call(*args, **kwargs)
+
+
+class Draining:
+    """A service with open connections."""
+
+    def __init__(self) -> None:
+        self.open = 3
+        self.cut = 0
+
+    def stop_now(self) -> None:
+        self.cut += self.open
+        self.open = 0
+
+
+class OrderlyStopTests(SynchronousTestCase):
+    """Signals, one after the other."""
+
+    def setUp(self) -> None:
+        self.reactor = RecordingReactor()
+        self.service = Draining()
+        self.left: list[str] = []
+        self.stop = OrderlyStop(
+            self.service,
+            self.reactor,
+            last_words=lambda: self.left.append("last words"),
+            leave=lambda status: self.left.append(f"status {status}"),
+        )
+        self.logged: list[str] = []
+
+        def observe(event: Any) -> None:
+            if event.get("log_namespace", "").startswith("tcpmesh"):
+                self.logged.append(f"{event['log_level'].name}: {event['log_format'].format(**event)}")
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def test_stops_the_reactor_at_the_first_signal(self) -> None:
+        """The reactor's shutdown drains the service; nothing is done inside the signal's callback itself."""
+        self.stop.signalled(signal.SIGTERM)
+        self.assertEqual(self.reactor.stopped, 0)
+        self.reactor.turn()
+        self.assertEqual((self.reactor.stopped, self.service.cut), (1, 0))
+        self.assertEqual(self.logged, ["info: SIGTERM: stopping; a second signal ends at once"])
+        self.assertEqual(signal.getitimer(signal.ITIMER_REAL)[0], 0)
+
+    def test_cuts_at_the_second_signal(self) -> None:
+        """A second signal, of either sort, resets what is open and sets a time for the end of all hanging."""
+        self.stop.signalled(signal.SIGTERM)
+        self.reactor.turn()
+        self.stop.signalled(signal.SIGINT)
+        self.reactor.turn()
+        self.assertEqual((self.reactor.stopped, self.service.cut), (1, 3))
+        self.assertEqual(self.logged[1:], ["warn: SIGINT again: ending at once"])
+        armed = signal.getitimer(signal.ITIMER_REAL)[0]
+        self.assertTrue(0 < armed <= FORCE_AFTER or self.left, "no timer was set")
+        self.assertIs(signal.getsignal(signal.SIGALRM).__func__, OrderlyStop._force)  # type: ignore[union-attr]
+
+    def test_ignores_further_signals(self) -> None:
+        """A third signal has nothing to add."""
+        for _ in range(3):
+            self.stop.signalled(signal.SIGTERM)
+        self.assertEqual(len(self.reactor.queue), 2)
+
+    def test_forces_the_end_of_what_hangs(self) -> None:
+        """When the time is up the pid file goes and the process leaves with status 1."""
+        self.stop._force(signal.SIGALRM)
+        self.assertEqual(self.left, ["last words", "status 1"])
+
+    def test_survives_a_reactor_that_has_stopped(self) -> None:
+        """Somebody else may have stopped the reactor before the signal's turn came."""
+        self.reactor.stopped = 1
+        self.stop.signalled(signal.SIGTERM)
+        self.reactor.turn()
+        self.assertIn("debug: the reactor had stopped already", self.logged)
+
+    def test_answers_sighup_with_a_line(self) -> None:
+        """SIGHUP must not kill, and must not look as if it had reloaded."""
+        self.stop.hung_up(signal.SIGHUP)
+        self.reactor.turn()
+        self.assertEqual(
+            self.logged,
+            ["warn: SIGHUP ignored: reload is not in this version; restart to use a changed configuration"],
+        )
+        self.assertEqual(self.reactor.stopped, 0)
+
+    def test_takes_the_three_signals(self) -> None:
+        """A real signal reaches the right answer."""
+        self.stop.install()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        self.assertEqual(
+            [call.__name__ for call, _, _ in self.reactor.queue],
+            ["warn", "_stop", "_stop_now"],
+        )
+
+    def test_status_tells_whether_connections_were_cut(self) -> None:
+        """0 when every connection finished, 1 when one was cut."""
+        self.assertEqual(self.stop.status, 0)
+        self.service.stop_now()
+        self.assertEqual(self.stop.status, 1)
+
+
+class EndInterpreterWithTests(SynchronousTestCase):
+    """The exit status of a main function that is not ours."""
+
+    def run_python(self, status: int) -> subprocess.CompletedProcess[str]:
+        program = (
+            "import atexit\n"
+            "from tcpmesh.lifecycle import end_interpreter_with\n"
+            f"end_interpreter_with(lambda: {status})\n"
+            "atexit.register(print, 'others first')\n"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=os.path.dirname(os.path.dirname(lifecycle.__file__)),
+        )
+
+    def test_ends_with_the_status(self) -> None:
+        """A status that is not 0 is the interpreter's, after what others registered and with output flushed."""
+        ended = self.run_python(1)
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (1, "others first\n", ""))
+
+    def test_leaves_a_good_end_alone(self) -> None:
+        """Status 0 takes the interpreter's ordinary way out."""
+        ended = self.run_python(0)
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "others first\n", ""))
