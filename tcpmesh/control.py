@@ -1,0 +1,277 @@
+"""
+The control side: runs identity sources and discovery, and turns what they deliver into the next mesh state.
+
+Ring 4. The data path never sees a source; it sees the state that this module swaps in. What a source delivers is
+verified before it is used: a bad delivery is refused, logged, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tcpmesh.errors import Refusal
+from tcpmesh.identity.own import verify_own
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.interfaces import IDiscoveryObserver, IIdentityObserver, IIdentitySource, IServiceDiscovery
+from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.wall_clock import WallClock
+
+_log = Logger()
+
+# Certificates expire by the wall clock, which may be stepped: it is looked at this often (seconds) at least.
+_EXPIRY_LOOK = 10.0
+
+
+@attrs.define(eq=False)
+class _Source:
+    """One identity source, whom it serves, and what it delivered last."""
+
+    name: str
+    source: IIdentitySource
+    workloads: Mapping[str, Workload]
+    snapshot: IdentitySnapshot | None = None
+    state: IdentityState = IdentityState.INIT
+    started: bool = False
+
+
+@attrs.define(eq=False)
+class _Discovery:
+    """One service's discovery."""
+
+    service: str
+    discovery: IServiceDiscovery
+    started: bool = False
+
+
+@implementer(IIdentityObserver)
+@attrs.frozen(eq=False)
+class _IdentityObserver:
+    """Where one source delivers."""
+
+    control: MeshControl
+    source: _Source
+
+    def identity_changed(self, snapshot: IdentitySnapshot) -> None:
+        """(IIdentityObserver)."""
+        self.control.take_identities(self.source, snapshot)
+
+    def identity_failed(self, reason: str) -> None:
+        """(IIdentityObserver)."""
+        self.control.note_failure(self.source, reason)
+
+    def identity_revoked(self, reason: str) -> None:
+        """(IIdentityObserver)."""
+        self.control.revoke(self.source, reason)
+
+
+@implementer(IDiscoveryObserver)
+@attrs.frozen(eq=False)
+class _DiscoveryObserver:
+    """Where one service's discovery delivers."""
+
+    control: MeshControl
+    service: str
+
+    def endpoints_changed(self, endpoints: Sequence[Endpoint]) -> None:
+        """(IDiscoveryObserver)."""
+        self.control.take_endpoints(self.service, endpoints)
+
+    def endpoints_failed(self, reason: str) -> None:
+        """(IDiscoveryObserver)."""
+        _log.warn(
+            "discovery of service {service!r} fails, its last endpoints go on to serve: {reason}",
+            service=self.service,
+            reason=reason,
+        )
+
+
+class MeshControl:
+    """
+    Keeps the mesh state current.
+
+    :param cell: where the data path reads it.
+    """
+
+    def __init__(self, cell: MeshStateCell, clock: Any, wall_clock: WallClock) -> None:
+        self._cell = cell
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._sources: list[_Source] = []
+        self._discoveries: list[_Discovery] = []
+        self._expiry: Any = None
+
+    def add_source(self, name: str, source: IIdentitySource, workloads: Mapping[str, Workload]) -> None:
+        """Register an identity source; it is started by :meth:`start`."""
+        self._sources.append(_Source(name, source, workloads))
+
+    def add_discovery(self, service: str, discovery: IServiceDiscovery) -> None:
+        """Register a service's discovery; it is started by :meth:`start`."""
+        self._discoveries.append(_Discovery(service, discovery))
+
+    def start(self) -> None:
+        """
+        Start everything.
+
+        :raises StartError: from the first source that cannot start; :meth:`stop` must be called all the same.
+        """
+        self._publish()
+        for discovery in self._discoveries:
+            discovery.started = True
+            discovery.discovery.start(_DiscoveryObserver(self, discovery.service))
+        for source in self._sources:
+            source.started = True
+            source.source.start(_IdentityObserver(self, source))
+        self._look_at_expiry()
+
+    def stop(self) -> Deferred[Any]:
+        """Stop whatever was started; never fails."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        started: list[tuple[str, Any]] = [(s.name, s.source) for s in self._sources if s.started]
+        started += [(d.service, d.discovery) for d in self._discoveries if d.started]
+        for entry in (*self._sources, *self._discoveries):
+            entry.started = False  # type: ignore[attr-defined]
+        stopping = []
+        for name, plugin in started:
+            outcome = maybeDeferred(plugin.stop)
+            outcome.addErrback(self._stop_failed, name)
+            stopping.append(outcome)
+        return DeferredList(stopping)
+
+    def _stop_failed(self, failure: Failure, name: str) -> None:
+        _log.failure("stopping {name!r} failed", failure, name=name)
+
+    # --- identities
+
+    def take_identities(self, source: _Source, snapshot: IdentitySnapshot) -> None:
+        """A source delivered: verify it, and make it the state if it is good."""
+        if not source.started:
+            return
+        try:
+            self._check(source, snapshot)
+        except Refusal as refusal:
+            self.note_failure(source, f"delivered an identity that cannot be used: {refusal}")
+            return
+        except Exception:  # noqa: BLE001  a plugin's nonsense must not take the proxy down
+            _log.failure("identity source {name!r} delivered nonsense", name=source.name)
+            self.note_failure(source, "delivered something that is not an identity snapshot")
+            return
+        source.snapshot = snapshot
+        self._set_state(source, IdentityState.READY, "identities received")
+        self._publish()
+        self._look_at_expiry()
+
+    def _check(self, source: _Source, snapshot: IdentitySnapshot) -> None:
+        bundles = dict(snapshot.bundles)
+        for domain, bundle in bundles.items():
+            if not isinstance(domain, TrustDomain) or bundle.trust_domain != domain:
+                raise TypeError(f"a bundle is filed under {domain!r}")
+        now = self._wall_clock()
+        for workload in source.workloads.values():
+            svid = _find(snapshot.svids, workload)
+            if svid is not None:
+                verify_own(svid, bundles, now)
+
+    def note_failure(self, source: _Source, reason: str) -> None:
+        """The source cannot refresh: what it gave goes on to serve."""
+        if source.state in (IdentityState.READY, IdentityState.STALE):
+            self._set_state(source, IdentityState.STALE, reason)
+            self._publish()
+        else:
+            _log.warn(
+                "identity source {name!r} is in state {state}: {reason}",
+                name=source.name,
+                state=source.state.name,
+                reason=reason,
+            )
+
+    def revoke(self, source: _Source, reason: str) -> None:
+        """The source withdrew everything: nothing it gave may be used from now on."""
+        source.snapshot = None
+        self._set_state(source, IdentityState.REVOKED, reason)
+        self._publish()
+
+    def _set_state(self, source: _Source, state: IdentityState, reason: str) -> None:
+        if source.state is state and state is IdentityState.READY:
+            return
+        level = _log.info if state is IdentityState.READY else _log.warn
+        level(
+            "identity source {name!r}: {before} -> {state} ({reason})",
+            name=source.name,
+            before=source.state.name,
+            state=state.name,
+            reason=reason,
+        )
+        source.state = state
+
+    # --- state
+
+    def _publish(self) -> None:
+        """Compose the state of everything that was delivered."""
+        now = self._wall_clock()
+        svids: dict[str, Svid] = {}
+        states: dict[str, IdentityState] = {}
+        authorities: dict[TrustDomain, dict[bytes, Any]] = {}
+        for source in self._sources:
+            for workload in source.workloads.values():
+                svid = _find(source.snapshot.svids, workload) if source.snapshot else None
+                states[workload.name] = _state_of(source, svid, now)
+                if svid is not None and states[workload.name] is not IdentityState.EXPIRED:
+                    svids[workload.name] = svid
+            for domain, bundle in (source.snapshot.bundles if source.snapshot else {}).items():
+                # Two sources may hold the same trust domain's authorities, never different domains' in one bundle.
+                pool = authorities.setdefault(domain, {})
+                pool.update((authority.public_bytes(Encoding.DER), authority) for authority in bundle.authorities)
+        bundles = {domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in authorities.items()}
+        self._cell.swap(svids=svids, identity_states=states, bundles=bundles)
+
+    def _look_at_expiry(self) -> None:
+        """Take expired identities out of the state, at the time and not when somebody next looks."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        now = self._wall_clock()
+        remaining = []
+        expired = False
+        for name, svid in self._cell.current.svids.items():
+            left = svid.leaf.not_valid_after_utc.timestamp() - now
+            if left < 0:
+                expired = True
+                _log.error("the certificate of workload {name!r} has expired: its connections are refused", name=name)
+            else:
+                # A certificate is valid up to and including its last second.
+                remaining.append(left + 1)
+        if expired:
+            self._publish()
+        self._expiry = self._clock.callLater(min([_EXPIRY_LOOK, *remaining]), self._look_at_expiry)
+
+    # --- endpoints
+
+    def take_endpoints(self, service: str, endpoints: Sequence[Endpoint]) -> None:
+        """A discovery delivered."""
+        known = tuple(endpoints)
+        if not all(isinstance(endpoint, Endpoint) for endpoint in known):
+            _log.error("discovery of service {service!r} delivered something that is no endpoint", service=service)
+            return
+        self._cell.swap(endpoints={**self._cell.current.endpoints, service: known})
+
+
+def _find(svids: Sequence[Svid], workload: Workload) -> Svid | None:
+    return next((svid for svid in svids if svid.id == workload.id), None)
+
+
+def _state_of(source: _Source, svid: Svid | None, now: float) -> IdentityState:
+    if svid is None:
+        # Delivered without this workload: withdrawn (or never registered with the source).
+        return IdentityState.REVOKED if source.snapshot is not None else source.state
+    if svid.leaf.not_valid_after_utc.timestamp() < now:
+        return IdentityState.EXPIRED
+    return source.state

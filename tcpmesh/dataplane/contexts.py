@@ -1,0 +1,130 @@
+"""
+TLS contexts: one per (generation, workload, role, settings), made when first needed and dropped with its generation.
+
+Ring 2: pyOpenSSL, no I/O. A rotation makes a new context; connections keep the one they were made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL, crypto
+
+from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, Code
+from tcpmesh.dataplane.preface import ALPN
+from tcpmesh.dataplane.verification import verify_callback
+from tcpmesh.errors import Refusal
+from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.settings import TLSSettings
+from tcpmesh.values import IdentityState, Svid
+
+Trust = Literal["mesh", "system"] | Path
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+# TLS 1.2 only for foreign peers that ask for it: forward secret AEAD suites and nothing else (RFC 9325 section 4.2).
+_TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
+_NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED}
+
+
+def own_svid(state: MeshState, workload: str) -> Svid:
+    """
+    The workload's own identity.
+
+    :raises Refusal: NO_IDENTITY or OWN_EXPIRED, so that nothing is ever sent without one.
+    """
+    svid = state.svids.get(workload)
+    if svid is None:
+        status = state.identity_states.get(workload, IdentityState.INIT)
+        code = _NO_IDENTITY_CODES.get(status, NO_IDENTITY)
+        raise Refusal(code, f"workload {workload!r} has no usable identity (its source is in state {status.name})")
+    return svid
+
+
+class TLSContexts:
+    """
+    Makes and remembers contexts.
+
+    :param foreign_authorities: the certificates of each PEM file that some service names in ``trust``.
+    """
+
+    def __init__(self, foreign_authorities: dict[Path, Sequence[x509.Certificate]] | None = None) -> None:
+        self._foreign_authorities = foreign_authorities or {}
+        self._generation = -1
+        self._contexts: dict[tuple[Any, ...], SSL.Context] = {}
+
+    def server(self, state: MeshState, workload: str, tls: TLSSettings) -> SSL.Context:
+        """
+        For an inbound listener: a client certificate is required.
+
+        :raises Refusal: when the workload has no identity.
+        """
+        return self._context(state, ("server", workload, tls), workload, tls, "mesh")
+
+    def client(self, state: MeshState, workload: str, tls: TLSSettings, trust: Trust) -> SSL.Context:
+        """
+        For a service, reached as ``workload``.
+
+        :raises Refusal: when the workload has no identity.
+        """
+        return self._context(state, ("client", workload, tls, trust), workload, tls, trust)
+
+    def _context(
+        self, state: MeshState, key: tuple[Any, ...], workload: str, tls: TLSSettings, trust: Trust
+    ) -> SSL.Context:
+        if state.generation != self._generation:
+            self._contexts.clear()
+            self._generation = state.generation
+        context = self._contexts.get(key)
+        if context is None:
+            context = _new_context(own_svid(state, workload), tls, server=key[0] == "server")
+            if trust == "system":
+                context.set_default_verify_paths()
+            else:
+                _trust(context, self._authorities(state, trust))
+            self._contexts[key] = context
+        return context
+
+    def _authorities(self, state: MeshState, trust: Trust) -> Iterable[x509.Certificate]:
+        if isinstance(trust, Path):
+            return self._foreign_authorities[trust]
+        return (authority for bundle in state.bundles.values() for authority in bundle.authorities)
+
+
+def _new_context(svid: Svid, tls: TLSSettings, *, server: bool) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(_VERSIONS[tls.min_version])
+    context.set_max_proto_version(_VERSIONS[tls.max_version])
+    context.set_cipher_list(_TLS12_CIPHERS)
+    context.set_options(_OPTIONS)
+    # A resumed session would skip the verification of the peer: without a cache and tickets none can be resumed.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.use_certificate(svid.leaf)
+    for intermediate in svid.chain[1:]:
+        context.add_extra_chain_cert(intermediate)
+    context.use_privatekey(svid.private_key)  # type: ignore[arg-type]  # kinds are checked where keys are read
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify_callback)
+    context.set_verify_depth(MAX_CHAIN_LENGTH)
+    if server:
+        context.set_alpn_select_callback(_select_alpn)
+    return context
+
+
+def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    if store is None:
+        raise TypeError("an SSL.Context without a certificate store")
+    # Any certificate of a bundle is an anchor, self-signed or not (SPIRE's nested authorities are not).
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for authority in {a.public_bytes(Encoding.DER): a for a in authorities}.values():
+        store.add_cert(crypto.X509.from_cryptography(authority))
+
+
+def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
+    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS

@@ -1,0 +1,195 @@
+"""
+One TLS connection on memory BIOs, written for proxying.
+
+Ring 2: pyOpenSSL, no I/O. Bytes go in and come out; the caller moves them. Unlike ``TLSMemoryBIOProtocol`` it can
+half-close (``close_notify`` in one direction while the other lives, RFC 8446 section 6.1), tells a truncated stream
+from an ended one, and works on batches of records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from OpenSSL import SSL
+
+from tcpmesh.codes import NO_CERTIFICATE, PEER_ALERT, PLAINTEXT_PEER, TLS_BROKEN, TLS_FAILED, Code
+from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.errors import Refusal
+
+# The plaintext of one record (RFC 8446 section 5.1): SSL_read returns at most this much.
+RECORD_BYTES = 16384
+# What one bio_read takes. Larger than one full read of the socket grows when encrypted, so that one call is the rule.
+_OUTPUT_BYTES = 300 * 1024
+_EXPORTER_LABEL = b"EXPORTER-tcpmesh-connection"  # RFC 5705; "EXPORTER-" prefixes are for specifications like ours
+_CONTENT_TYPES = b"\x14\x15\x16\x17"  # change_cipher_spec, alert, handshake, application_data
+
+
+class TLSCore:
+    """
+    The state of one TLS connection.
+
+    :param verification: judges the peer's certificate during the handshake.
+    """
+
+    __slots__ = ("_connection", "_first_bytes_seen", "_reads_since_flush", "broken", "peer_ended", "verification")
+
+    def __init__(
+        self, context: SSL.Context, verification: PeerVerification, *, server: bool, sni: str = "", alpn: bytes = b""
+    ) -> None:
+        connection = SSL.Connection(context, None)
+        connection.set_app_data(verification)
+        if server:
+            connection.set_accept_state()
+        else:
+            connection.set_connect_state()
+            if sni:
+                connection.set_tlsext_host_name(sni.encode("ascii"))
+            if alpn:
+                connection.set_alpn_protos([alpn])
+        self._connection = connection
+        self._first_bytes_seen = False
+        self._reads_since_flush = 0
+        self.verification = verification
+        self.peer_ended = False  # close_notify came: the peer's stream is complete
+        self.broken: Refusal | None = None  # a fatal alert or an unreadable record: nothing more comes
+
+    def handshake(self, ciphertext: bytes | memoryview) -> bool:
+        """
+        Go on with the handshake; true once it is complete on this side.
+
+        Whatever the outcome, :meth:`take_output` may hold bytes for the peer (an alert, when it failed).
+
+        :raises Refusal: with the verification's own refusal, or PLAINTEXT_PEER, PEER_ALERT, NO_CERTIFICATE, TLS_FAILED.
+        """
+        if ciphertext:
+            if not self._first_bytes_seen:
+                self._first_bytes_seen = True
+                if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
+                    shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
+                    raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
+            self._connection.bio_write(ciphertext)
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            raise self._explain(error) from None
+        if self.verification.peer is None:
+            # Never reached while the verify callback does its work; without it nobody may get in.
+            raise self.verification.refusal or Refusal(NO_CERTIFICATE, "the peer's certificate was never verified")
+        return True
+
+    def decrypt(self, ciphertext: bytes | memoryview) -> bytes:
+        """
+        Feed ciphertext and give all plaintext that it completes.
+
+        Sets :attr:`peer_ended` at a close_notify, and :attr:`broken` (PEER_ALERT, TLS_BROKEN) at a fatal alert or a
+        record that does not decrypt: what came before them is given all the same.
+        """
+        if ciphertext:
+            self._connection.bio_write(ciphertext)
+        chunks: list[bytes] = []
+        receive = self._connection.recv
+        try:
+            while True:
+                chunks.append(receive(RECORD_BYTES))
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.peer_ended = True
+        except SSL.Error as error:
+            self.broken = self._explain(error, TLS_BROKEN)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+        """
+        Turn payload into records.
+
+        :raises Refusal: TLS_BROKEN when the connection can no longer carry data.
+        """
+        view = memoryview(plaintext)
+        send = self._connection.send
+        try:
+            # pyOpenSSL enables partial writes: each call takes one record and no more.
+            while view:
+                view = view[send(view) :]
+        except SSL.Error as error:
+            raise self._explain(error, TLS_BROKEN) from None
+        return self.take_output()
+
+    def close_notify(self) -> bytes:
+        """End our direction: the peer may go on sending, we may not."""
+        # An error here means that the connection is beyond an orderly end; its reader reports that.
+        with contextlib.suppress(SSL.Error):
+            self._connection.shutdown()
+        return self.take_output()
+
+    def take_output(self) -> bytes:
+        """Everything that waits to be sent to the peer."""
+        read = self._connection.bio_read
+        chunks: list[bytes] = []
+        try:
+            while True:
+                chunk = read(_OUTPUT_BYTES)
+                chunks.append(chunk)
+                if len(chunk) < _OUTPUT_BYTES:
+                    break
+        except SSL.WantReadError:
+            pass
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def take_answers(self, *, idle: bool) -> bytes:
+        """
+        Answers to the peer's own messages (a KeyUpdate asks for one, RFC 8446 section 4.6.3).
+
+        They leave with the next payload anyway. Without payload of ours they must not pile up, so they are looked for
+        when a read brought nothing (``idle``), and now and then when a peer mixes them with data.
+        """
+        self._reads_since_flush += 1
+        if not idle and self._reads_since_flush < 64:
+            return b""
+        self._reads_since_flush = 0
+        return self.take_output()
+
+    @property
+    def alpn(self) -> bytes:
+        """The protocol that was negotiated, empty if none."""
+        return self._connection.get_alpn_proto_negotiated()
+
+    @property
+    def sni(self) -> str:
+        """The server name that the client asked for, empty if none."""
+        name = self._connection.get_servername()
+        return name.decode("ascii", "backslashreplace") if name else ""
+
+    @property
+    def version(self) -> str:
+        """For example ``TLSv1.3``."""
+        return self._connection.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str:
+        """For example ``TLS_AES_256_GCM_SHA384``."""
+        return self._connection.get_cipher_name() or ""
+
+    @property
+    def group(self) -> str:
+        """The key exchange group, for example ``X25519MLKEM768``."""
+        return self._connection.get_group_name() or ""
+
+    def exporter(self) -> str:
+        """8 bytes in hex that both ends compute alike and nobody else can: they join two proxies' records."""
+        return self._connection.export_keying_material(_EXPORTER_LABEL, 8).hex()
+
+    def _explain(self, error: SSL.Error, otherwise: Code = TLS_FAILED) -> Refusal:
+        """Say in our terms what OpenSSL reports."""
+        if self.verification.refusal is not None and self.verification.peer is None:
+            return self.verification.refusal
+        reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+        text = "; ".join(reason for reason in reasons if reason) or str(error) or type(error).__name__
+        if any("alert" in reason for reason in reasons):
+            name = text.partition("alert ")[2] or text
+            return Refusal(PEER_ALERT, f"the peer sent the TLS alert {name!r}")
+        if any("did not return a certificate" in reason for reason in reasons):
+            return Refusal(NO_CERTIFICATE, "the client presented no certificate")
+        return Refusal(otherwise, f"OpenSSL says: {text}")

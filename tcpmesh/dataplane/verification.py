@@ -1,0 +1,122 @@
+"""
+The judgement of a peer's certificate while OpenSSL verifies its chain.
+
+Ring 2, no I/O. OpenSSL builds the path and checks signatures, validity and purpose against the pooled authorities of
+all trust domains; :mod:`tcpmesh.identity.verify` then applies what OpenSSL does not know: the SPIFFE profile, and that
+the anchor belongs to the leaf's own trust domain. One object per handshake, kept as the connection's app data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from twisted.logger import Logger
+
+from tcpmesh.codes import CERTIFICATE_TOO_LARGE, INTERNAL
+from tcpmesh.errors import Refusal
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.identity.verify import (
+    MAX_CHAIN_LENGTH,
+    explain_chain_failure,
+    match_expected,
+    presented_name,
+    verify_dns_name,
+    verify_svid_chain,
+)
+from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
+
+_log = Logger()
+
+
+class PeerVerification:
+    """
+    Verifies one peer. After the handshake either ``peer`` or ``refusal`` is set; while both are None nobody gets in.
+
+    :param expected: whom we want to talk to; None accepts any identity that verifies (an inbound listener: who may come
+        in is the policies' business).
+    :param now: wall-clock seconds, asked for when a refusal is explained.
+    """
+
+    __slots__ = ("_bundles", "_expected", "_failure", "_now", "_seen", "peer", "refusal")
+
+    def __init__(
+        self,
+        bundles: Mapping[TrustDomain, TrustBundle],
+        expected: Sequence[ExpectedIdentity] | None,
+        now: Callable[[], float],
+    ) -> None:
+        self._bundles = bundles
+        self._expected = expected
+        self._now = now
+        self._seen: dict[int, x509.Certificate] = {}
+        self._failure: tuple[int, int] | None = None
+        self.peer: PeerIdentity | None = None
+        self.refusal: Refusal | None = None
+
+    @property
+    def presented(self) -> str:
+        """The name in the peer's leaf certificate, verified or not, escaped for a log line."""
+        leaf = self._seen.get(0)
+        return presented_name(leaf) if leaf is not None else ""
+
+    def certificate(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
+        """
+        Take one step of OpenSSL's verification; false ends the handshake with an alert.
+
+        A defect above the leaf is remembered and the walk goes on, so that the refusal can name the leaf; at the leaf
+        itself any defect refuses. Whatever is raised in here refuses.
+        """
+        try:
+            return self._step(certificate, error, depth, ok)
+        except Refusal as refusal:
+            self.refusal = refusal
+        except Exception as unexpected:  # noqa: BLE001  an exception must never let anybody in
+            _log.failure("verifying a peer's certificate failed")
+            self.refusal = Refusal(INTERNAL, f"verifying the certificate failed: {type(unexpected).__name__}")
+        return False
+
+    def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
+        if depth > MAX_CHAIN_LENGTH:
+            raise Refusal(
+                CERTIFICATE_TOO_LARGE, f"the chain has more than {MAX_CHAIN_LENGTH} certificates above the leaf"
+            )
+        self._seen[depth] = certificate.to_cryptography()
+        if not ok and self._failure is None:
+            self._failure = (error, depth)
+        if depth > 0:
+            return True
+        if self._failure is not None:
+            number, at = self._failure
+            raise explain_chain_failure(number, _error_text(number), at, self._seen, self._bundles, self._now())
+        chain = [self._seen[position] for position in sorted(self._seen)]
+        self.peer = self._judge(chain)
+        return True
+
+    def _judge(self, chain: Sequence[x509.Certificate]) -> PeerIdentity:
+        names = self._dns_names()
+        if names:
+            return verify_dns_name(chain, names)
+        peer = verify_svid_chain(chain, self._bundles)
+        if self._expected is not None:
+            match_expected(peer, self._expected)
+        return peer
+
+    def _dns_names(self) -> list[DNSName]:
+        return [expected for expected in self._expected or () if isinstance(expected, DNSName)]
+
+
+def _error_text(number: int) -> str:
+    """OpenSSL's own words for a verification error (X509_verify_cert_error_string)."""
+    # pyOpenSSL offers the text only inside an exception of its store context; the number identifies it as well.
+    return f"X509_V_ERR {number}"
+
+
+def verify_callback(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:
+    """For ``SSL.Context.set_verify``: hand the step to the connection's own verification."""
+    verification: Any = connection.get_app_data()
+    if not isinstance(verification, PeerVerification):
+        return False
+    return verification.certificate(certificate, error, depth, bool(ok))

@@ -1,0 +1,191 @@
+"""
+What inbound and outbound connections have in common: a record, two legs, a relay, and one end.
+
+Ring 3. The subclasses establish; this class carries, ends and reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tcpmesh.codes import CANCELLED, Code
+from tcpmesh.errors import Refusal
+from tcpmesh.net.legs import Leg, Loss
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.relay import Relay
+from tcpmesh.net.tls import TLSLeg
+from tcpmesh.observe.records import ConnectionRecord, Direction, Side
+from tcpmesh.settings import Timeouts
+
+
+class MeshConnection:
+    """
+    One accepted connection, from accept to close.
+
+    ``src`` is the leg that was accepted, ``dst`` the one that we dial. Slotted: there are thousands of these.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_deadline",
+        "_open_legs",
+        "_started",
+        "dst",
+        "plane",
+        "record",
+        "relay",
+        "src",
+        "timeouts",
+    )
+
+    def __init__(
+        self, plane: DataPlane, direction: Direction, listener: str, workload: str, timeouts: Timeouts
+    ) -> None:
+        self.plane = plane
+        self.timeouts = timeouts
+        self.record = ConnectionRecord(
+            id=plane.next_number(),
+            direction=direction,
+            listener=listener,
+            src_addr="",
+            time=plane.wall_clock(),
+            workload=workload,
+        )
+        self.record.generation = plane.state.current.generation
+        self._started = plane.clock.seconds()
+        self._open_legs = 0
+        self._closed = False
+        self._deadline: Any = None
+        self.relay: Relay | None = None
+        self.src: Leg | None = None
+        self.dst: Leg | None = None
+
+    # --- lifecycle shared by both directions
+
+    def accepted(self, address: str) -> None:
+        """The source leg is connected: from here on there will be exactly one close record."""
+        self.record.src_addr = address
+        self.leg_opened()
+        self.plane.live.add(self)
+        self.plane.sink.accepted(self.record)
+
+    def leg_opened(self) -> None:
+        """One more socket belongs to this connection."""
+        self._open_legs += 1
+
+    def leg_closed(self, _leg: Leg) -> None:
+        """A socket is closed; with the last one the connection gives its place back. (LegKeeper)"""
+        self._open_legs -= 1
+        if self._open_legs == 0 and self._closed:
+            self.plane.forget(self)
+
+    def deadline(self, seconds: float | None, expired: Callable[[], None] | None = None) -> None:
+        """Replace the running deadline by another, or by none."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        if seconds is not None and expired is not None:
+            self._deadline = self.plane.clock.callLater(seconds, expired)
+
+    def milliseconds_since(self, start: float) -> float:
+        """For the record."""
+        return float(round((self.plane.clock.seconds() - start) * 1000, 3))
+
+    def note_peer(self, leg: TLSLeg) -> None:
+        """Write down what the handshake told."""
+        core = leg.core
+        record = self.record
+        record.conn = core.exporter()
+        record.sni = core.sni
+        record.alpn = core.alpn.decode("ascii", "backslashreplace")
+        record.tls_version = core.version
+        record.tls_group = core.group
+        record.tls_cipher = core.cipher
+
+    def establish(self, on_early_loss: Callable[[Loss], bool] | None = None) -> None:
+        """Both legs are there: report it and let payload flow."""
+        assert self.src is not None
+        assert self.dst is not None
+        self.deadline(None)
+        self.record.established = True
+        self.plane.sink.opened(self.record)
+        self.relay = Relay(
+            self.record, self.src, self.dst, self.timeouts, self.plane.clock, self._relay_closed, on_early_loss
+        )
+        self.relay.start(self._lifetime())
+
+    def _lifetime(self) -> float | None:
+        lifetime = self.timeouts.lifetime
+        if lifetime is None:
+            return None
+        return lifetime * (1 - self.timeouts.lifetime_jitter * self.plane.random.random())
+
+    def _relay_closed(self) -> None:
+        self.close()
+
+    def close(self, code: Code | None = None, reason: str = "", closed_by: Side | None = None) -> None:
+        """Report the end, once; what is given fills in what nobody has set."""
+        if self._closed:
+            return
+        self._closed = True
+        self.deadline(None)
+        record = self.record
+        if record.code is None:
+            record.code, record.reason, record.closed_by = code, reason, closed_by
+        record.duration_ms = self.milliseconds_since(self._started)
+        self.plane.sink.closed(record)
+        self.relay = None
+        if self._open_legs == 0:
+            self.plane.forget(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the end was reported."""
+        return self._closed
+
+    # --- LegOwner, while no relay owns the legs
+
+    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
+        """(LegOwner)."""
+        raise AssertionError(f"{leg!r} delivered {len(data)} bytes before it was asked to")
+
+    def leg_ended(self, leg: Leg) -> None:
+        """(LegOwner)."""
+
+    def leg_gone(self, leg: Leg) -> None:
+        """(LegOwner)."""
+
+    def leg_lost(self, leg: Leg, loss: Loss) -> None:
+        """A leg broke while the connection was being established. (LegOwner)"""
+        if self._closed:
+            return
+        self.record.errno = self.record.errno or loss.errno
+        if leg is self.src:
+            self.abandon()
+            self.close(CANCELLED, f"the client went away: {loss.reason}", "src")
+        else:
+            self.dst_lost(Refusal(loss.code, loss.reason))
+
+    def dst_lost(self, refusal: Refusal) -> None:
+        """The leg that we dialled broke before payload could flow."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Stop whatever is under way towards ``dst``."""
+        raise NotImplementedError
+
+    def cut(self, code: Code, reason: str) -> None:
+        """End it now, visibly broken. (LiveConnection)"""
+        if self.relay is not None:
+            self.relay.expire(code, reason)
+        elif not self._closed:
+            self.abandon()
+            if self.src is not None:
+                self.src.reset()
+            self.close(code, reason, "proxy")
+        else:
+            # Reported already; only a lingering socket is left.
+            for leg in (self.src, self.dst):
+                if leg is not None and leg.transport is not None:
+                    leg.transport.abortConnection()

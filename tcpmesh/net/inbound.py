@@ -1,0 +1,237 @@
+"""
+Inbound: peers come in over mutual TLS, are verified and authorized, and only then is the application dialled.
+
+Ring 3. accept → limits → handshake under a deadline → verify → authorize → dial → preface → relay → record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, TARGET_FAILED
+from tcpmesh.dataplane.preface import ALPN, OK, Preface
+from tcpmesh.dataplane.tls_core import TLSCore
+from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.errors import Refusal
+from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.legs import Leg, Loss, PlainLeg
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.sockets import Dial, format_peer, tune_plain
+from tcpmesh.net.tls import TLSLeg
+from tcpmesh.policy.evaluate import Verdict, decide
+from tcpmesh.settings import InboundSettings, Timeouts
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, parse_address
+
+_log = Logger()
+
+
+@attrs.frozen(eq=False)
+class InboundListener:
+    """One inbound listener: its settings, the times that hold for it and what it shares."""
+
+    settings: InboundSettings
+    timeouts: Timeouts
+    plane: DataPlane
+
+    @property
+    def name(self) -> str:
+        """As records call it."""
+        return self.settings.name
+
+    def build(self) -> TLSLeg:
+        """
+        Make the protocol for one accepted connection.
+
+        :raises Refusal: when this proxy has no identity to show.
+        """
+        plane, settings = self.plane, self.settings
+        state = plane.state.current
+        context = plane.contexts.server(state, settings.workload, settings.tls)
+        core = TLSCore(context, PeerVerification(state.bundles, None, plane.wall_clock), server=True)
+        connection = InboundConnection(self)
+        leg = _AcceptedLeg(
+            connection,
+            connection,
+            core,
+            self.timeouts,
+            plane.clock,
+            client=False,
+            truncation_is_end=settings.truncation == "eof",
+        )
+        connection.src = leg
+        return leg
+
+
+class _AcceptedLeg(TLSLeg):
+    """The leg of a peer that came to us."""
+
+    def connectionMade(self) -> None:
+        self.keeper.begin(format_peer(self.transport))  # type: ignore[attr-defined]
+        super().connectionMade()
+
+
+class InboundConnection(MeshConnection):
+    """One connection from a peer to our application."""
+
+    __slots__ = ("_dial", "_dial_started", "_handshaking", "_verdict", "listener")
+
+    def __init__(self, listener: InboundListener) -> None:
+        super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
+        self.listener = listener
+        self.record.dst_addr = str(listener.settings.target)
+        self._handshaking = False
+        self._dial: Dial | None = None
+        self._dial_started = 0.0
+        self._verdict: Deferred[Verdict] | None = None
+
+    @property
+    def _leg(self) -> TLSLeg:
+        assert isinstance(self.src, TLSLeg)
+        return self.src
+
+    # --- handshake
+
+    def begin(self, address: str) -> None:
+        """The peer is connected."""
+        self.accepted(address)
+        code = self.plane.gate.begin_handshake()
+        if code is not None:
+            self._leg.reset()
+            self.close(code, f"{self.plane.gate.handshakes} handshakes are pending", "proxy")
+            return
+        self._handshaking = True
+        self.deadline(self.timeouts.handshake, self._handshake_expired)
+
+    def _handshake_expired(self) -> None:
+        self._leg.reset()
+        self.close(HANDSHAKE_TIMEOUT, f"no complete handshake within {self.timeouts.handshake:g} s", "proxy")
+
+    def _end_handshake(self) -> None:
+        if self._handshaking:
+            self._handshaking = False
+            self.plane.gate.end_handshake()
+
+    def leg_lost(self, leg: Leg, loss: Loss) -> None:
+        """A leg broke while the connection was being established. (LegOwner)"""
+        if leg is self.src and self._handshaking:
+            self.record.errno = loss.errno
+            code = HANDSHAKE_TRUNCATED if self._leg.any_byte else NO_BYTE
+            self.close(code, f"during the handshake: {loss.reason}", "src")
+        else:
+            super().leg_lost(leg, loss)
+
+    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
+        """Handshake or verification failed; the alert is on its way."""
+        self.record.src_identity = leg.core.verification.presented
+        self.close(refusal.code, refusal.reason, "proxy")
+
+    def leg_secured(self, leg: TLSLeg) -> None:
+        """The peer is verified: ask the policies."""
+        self._end_handshake()
+        self.deadline(None)
+        self.record.handshake_ms = self.milliseconds_since(self._started)
+        self.note_peer(leg)
+        peer = leg.core.verification.peer
+        assert peer is not None
+        self._note_identity(peer)
+        request = AuthorizationRequest(
+            peer=peer,
+            source=parse_address(self.record.src_addr),
+            inbound=self.listener.name,
+            workload=self.record.workload,
+            sni=self.record.sni,
+            alpn=self.record.alpn,
+        )
+        verdict = decide(self.plane.state.current.policies, request, self.plane.clock, _log)
+        if isinstance(verdict, Deferred):
+            self._verdict = verdict
+            verdict.addCallbacks(self._decided, self._decision_failed)
+        else:
+            self._decided(verdict)
+
+    def _note_identity(self, peer: PeerIdentity) -> None:
+        self.record.src_identity = str(peer)
+        self.record.src_serial = peer.serial
+        self.record.src_not_after = peer.not_after
+
+    # --- decision
+
+    def _decided(self, verdict: Verdict) -> None:
+        self._verdict = None
+        if self.is_closed:
+            return
+        record = self.record
+        record.decision = (Effect.ALLOW if verdict.allowed else Effect.DENY).value
+        record.policy = verdict.decision.policy
+        record.rule = verdict.decision.rule
+        if verdict.allowed:
+            self._dial_target()
+        else:
+            assert verdict.code is not None
+            self._refuse(Refusal(verdict.code, verdict.decision.reason))
+
+    def _decision_failed(self, failure: Any) -> None:
+        if not self.is_closed:
+            _log.failure("deciding about a connection failed", failure)
+            self._refuse(Refusal(INTERNAL, "deciding failed"))
+
+    # --- target
+
+    def _dial_target(self) -> None:
+        self._dial_started = self.plane.clock.seconds()
+        leg = PlainLeg(self, self, on_connected=self._target_connected)
+        self.dst = leg
+        self._dial = self.plane.sockets.dial(
+            self.listener.settings.target, leg, self.timeouts.connect, self._dial_failed
+        )
+
+    def _dial_failed(self, refusal: Refusal) -> None:
+        self._dial = None
+        self.dst = None
+        if not self.is_closed:
+            self._refuse(Refusal(TARGET_FAILED, f"the application is not reachable: {refusal.code} {refusal.reason}"))
+
+    def _target_connected(self, leg: Leg) -> None:
+        self.leg_opened()
+        self._dial = None
+        tune_plain(leg.transport)
+        self.record.connect_ms = self.milliseconds_since(self._dial_started)
+        if self._leg.core.alpn == ALPN:
+            self._leg.send_preface(OK)
+        if not self.is_closed:
+            self.establish()
+
+    def dst_lost(self, refusal: Refusal) -> None:
+        """The application went away before payload could flow."""
+        self._refuse(Refusal(TARGET_FAILED, f"the application closed at once: {refusal.reason}"))
+
+    # --- refusing
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
+        leg = self._leg
+        if leg.core.alpn == ALPN:
+            leg.refuse(Preface(ok=False, code=refusal.code.id, text=refusal.reason).encode())
+        else:
+            leg.reset()
+        self.close(refusal.code, refusal.reason, "proxy")
+
+    def abandon(self) -> None:
+        """The peer went away, or we stop: drop what is under way."""
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            verdict.cancel()
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        if self.dst is not None and self.dst.transport is not None:
+            self.dst.reset()
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Report the end, once."""
+        self._end_handshake()
+        super().close(*args, **kwargs)

@@ -1,0 +1,199 @@
+"""
+The two ends of a connection inside the proxy, and what they tell whoever owns them.
+
+Ring 3. A leg is a Twisted protocol on one transport. The plain leg is here, the TLS leg in ``tls.py``; a relay joins
+two of them and does not know which is which.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tcpmesh.codes import PEER_VANISHED, RESET, Code
+
+
+@attrs.frozen
+class Loss:
+    """Why a leg broke; ``errno`` is the system error's name, empty when the system had none."""
+
+    code: Code
+    reason: str
+    errno: str = ""
+
+
+class LegOwner(Protocol):
+    """Who is told what happens on a leg: a connection while it is being established, then its relay."""
+
+    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
+        """Payload arrived; a memoryview is valid only during the call."""
+
+    def leg_ended(self, leg: Leg) -> None:
+        """The peer sent its last byte in an orderly way."""
+
+    def leg_lost(self, leg: Leg, loss: Loss) -> None:
+        """The leg broke; nothing follows on it but ``leg_closed`` to its keeper."""
+
+    def leg_gone(self, leg: Leg) -> None:
+        """After ``finish`` or ``reset``: everything that was to be delivered is with the kernel."""
+
+
+class LegKeeper(Protocol):
+    """Who counts descriptors: told once for each connected leg that its socket is closed."""
+
+    def leg_closed(self, leg: Leg) -> None:
+        """The socket is closed."""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Leg(TwistedProtocol):
+    """
+    What both kinds of leg share: being a producer for the other leg's transport, ending, and telling how it ended.
+
+    ``owner`` changes when the relay takes over, ``keeper`` never.
+    """
+
+    transport: Any
+
+    def __init__(self, keeper: LegKeeper, owner: LegOwner) -> None:
+        self.keeper = keeper
+        self.owner = owner
+        self.ended = False  # the peer's stream is complete
+        self.truncated = False  # the stream ended without close_notify, and that was taken for an end
+        self.finishing = False
+        self._given_up = False  # reset by us, or a loss that was reported
+        self._gone = False
+
+    # --- towards the peer
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write payload; whatever the kernel refuses is queued and pauses the producer."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Half-close: say that no more payload comes, after what is queued."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Both directions have ended: close, after what is queued."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Break the connection: drop what is queued and send RST, so that nobody takes it for an end."""
+        if self._given_up:
+            return
+        self._given_up = True
+        self.transport.abortConnection()
+        self.gone()
+
+    def start_relaying(self) -> None:
+        """Deliver payload to the owner from now on."""
+        self.transport.resumeProducing()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that are queued in this process."""
+        return int(self.transport.unsent) if self.transport is not None else 0
+
+    # --- IPushProducer: the other leg's transport calls these
+
+    def pauseProducing(self) -> None:
+        """Stop reading: the other leg cannot take more."""
+        if not self._given_up:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if not self._given_up:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The other leg's transport is gone; its own leg tells the owner, which decides about this one."""
+
+    # --- from the transport
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN is out. (IHalfCloseableProtocol)"""
+
+    def readConnectionLost(self) -> None:
+        """The peer's FIN came. (IHalfCloseableProtocol)"""
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+        """The socket is closed. (IProtocol)"""
+        if not self._given_up:
+            if self.finishing and not self.unsent:
+                self.gone()
+            else:
+                self.lost(self._explain_loss())
+        self.keeper.leg_closed(self)
+
+    def _explain_loss(self) -> Loss:
+        """Say why the transport broke."""
+        errno = self.transport.errno_name
+        if errno in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"):
+            return Loss(PEER_VANISHED, f"the peer no longer answers ({errno})", errno)
+        return Loss(RESET, "reset by the peer", errno or "ECONNRESET")
+
+    def lost(self, loss: Loss) -> None:
+        """Report a loss, once, and make sure that the socket goes."""
+        if self._given_up:
+            return
+        self._given_up = True
+        self.transport.abortConnection()
+        self.owner.leg_lost(self, loss)
+
+    def gone(self) -> None:
+        """Report that everything is delivered, once."""
+        if not self._gone:
+            self._gone = True
+            self.owner.leg_gone(self)
+
+
+class PlainLeg(Leg):
+    """The leg to an application: bytes as they are, FIN for an end."""
+
+    def __init__(self, keeper: LegKeeper, owner: LegOwner, *, on_connected: Any = None) -> None:
+        super().__init__(keeper, owner)
+        self._on_connected = on_connected
+        self._fin_sent = False
+
+    def connectionMade(self) -> None:
+        """Hold everything until the other leg is there; a reset is still heard. (IProtocol)"""
+        self.transport.pauseProducing()
+        if self._on_connected is not None:
+            self._on_connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Payload. (IProtocol)"""
+        self.owner.leg_data(self, data)
+
+    def readConnectionLost(self) -> None:
+        """The application has sent everything. (IHalfCloseableProtocol)"""
+        self.ended = True
+        self.owner.leg_ended(self)
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN is out. (IHalfCloseableProtocol)"""
+        self._fin_sent = True
+        if self.finishing:
+            self.transport.loseConnection()
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write payload."""
+        self.transport.write(data)
+
+    def end(self) -> None:
+        """Send FIN after what is queued."""
+        self.transport.unregisterProducer()
+        self.transport.loseWriteConnection()
+
+    def finish(self) -> None:
+        """Close after our FIN; the application's has come already."""
+        self.finishing = True
+        if self._fin_sent:
+            self.transport.loseConnection()

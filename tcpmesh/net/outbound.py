@@ -1,0 +1,132 @@
+"""
+Outbound: applications come in on a plain local listener, and leave over mutual TLS to a verified peer.
+
+Ring 3. accept → limits → who is asking → connector (retry, balance, timeouts) → relay → record. The application is
+not read from until the peer has accepted: its bytes, and its FIN, wait in the kernel; only its reset is heard.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from tcpmesh.codes import CLIENT_NOT_ALLOWED
+from tcpmesh.dataplane.contexts import own_svid
+from tcpmesh.errors import Refusal
+from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.connector import Establishment
+from tcpmesh.net.legs import Leg, Loss, PlainLeg
+from tcpmesh.net.local_client import LocalClient, identify_local_client
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.sockets import format_peer, tune_plain
+from tcpmesh.net.tls import TLSLeg
+from tcpmesh.net.upstream import Upstream
+from tcpmesh.settings import OutboundSettings, Timeouts
+
+
+@attrs.frozen(eq=False)
+class OutboundListener:
+    """One outbound listener: its settings, the service behind it and what it shares."""
+
+    settings: OutboundSettings
+    upstream: Upstream
+    timeouts: Timeouts
+    plane: DataPlane
+
+    @property
+    def name(self) -> str:
+        """As records call it."""
+        return self.settings.name
+
+    def build(self) -> PlainLeg:
+        """Make the protocol for one accepted connection."""
+        connection = OutboundConnection(self)
+        leg = PlainLeg(connection, connection, on_connected=connection.begin)
+        connection.src = leg
+        return leg
+
+
+class OutboundConnection(MeshConnection):
+    """One connection from a local application to a service."""
+
+    __slots__ = ("_establishment", "listener")
+
+    def __init__(self, listener: OutboundListener) -> None:
+        super().__init__(listener.plane, "outbound", listener.name, listener.settings.workload, listener.timeouts)
+        self.listener = listener
+        self.record.dst_service = listener.upstream.name
+        self._establishment: Establishment | None = None
+
+    def begin(self, leg: Leg) -> None:
+        """The application is connected."""
+        tune_plain(leg.transport)
+        self.accepted(format_peer(leg.transport))
+        try:
+            self._check_client(leg)
+            svid = own_svid(self.plane.state.current, self.record.workload)
+        except Refusal as refusal:
+            self.upstream_refused(refusal)
+            return
+        self.record.src_identity = str(svid.id)
+        self._establishment = Establishment(
+            self, self.listener.upstream, self.record.workload, self.timeouts, self.plane
+        )
+        self._establishment.attempt()
+
+    def _check_client(self, leg: Leg) -> None:
+        allowed = self.listener.settings.clients
+        if not allowed.uids and not allowed.gids:
+            return
+        client = identify_local_client(leg.transport.socket)
+        if client is None or not _is_allowed(client, allowed.uids, allowed.gids):
+            who = f"uid {client.uid}" if client is not None else "an unknown user"
+            raise Refusal(
+                CLIENT_NOT_ALLOWED,
+                f"{who} may not use {self.listener.name!r}; allowed: uids {allowed.uids}, gids {allowed.gids}",
+            )
+
+    # --- EstablishmentOwner
+
+    def upstream_established(self, leg: TLSLeg) -> None:
+        """The service accepted: let payload flow."""
+        self.dst = leg
+        self.note_peer(leg)
+        self.record.decision = "allow"
+        self.establish(self._early_loss)
+
+    def upstream_refused(self, refusal: Refusal) -> None:
+        """Nobody took the connection: the application sees a reset, never a clean end."""
+        assert self.src is not None
+        self.src.reset()
+        self.close(refusal.code, refusal.reason, "proxy")
+
+    def _early_loss(self, loss: Loss) -> bool:
+        """The service's leg broke before any payload moved; maybe another endpoint will do."""
+        assert self.src is not None
+        assert self._establishment is not None
+        self.src.owner = self
+        if not self._establishment.resume(loss):
+            assert self.relay is not None
+            self.src.owner = self.relay
+            return False
+        self.relay = None
+        self.dst = None
+        return True
+
+    def dst_lost(self, refusal: Refusal) -> None:
+        """Never asked: until the relay owns it, the upstream leg is the establishment's."""
+        raise AssertionError(refusal)
+
+    def abandon(self) -> None:
+        """The application went away, or we stop."""
+        if self._establishment is not None:
+            self._establishment.cancel()
+
+    def close(self, *args: object, **kwargs: object) -> None:
+        """Report the end, once."""
+        if self._establishment is not None:
+            self._establishment.closed()
+        super().close(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def _is_allowed(client: LocalClient, uids: list[int], gids: list[int]) -> bool:
+    return client.uid in uids or any(gid in gids for gid in client.gids)

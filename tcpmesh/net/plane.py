@@ -1,0 +1,107 @@
+"""
+What all connections of the data path share.
+
+Ring 3. One object per process, made by the composition; a connection holds a reference to it and nothing else global.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, Code
+from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.net.sockets import Sockets
+from tcpmesh.observe.records import ConnectionRecord, IRecordSink
+
+
+class LiveConnection(Protocol):
+    """What draining needs to know of a connection."""
+
+    record: ConnectionRecord
+
+    def cut(self, code: Code, reason: str) -> None:
+        """End it now, visibly broken."""
+
+
+class Gate:
+    """Counts connections and pending handshakes against their limits."""
+
+    __slots__ = ("connections", "handshakes", "max_connections", "max_handshakes")
+
+    def __init__(self, max_connections: int, max_handshakes: int) -> None:
+        self.max_connections = max_connections
+        self.max_handshakes = max_handshakes
+        self.connections = 0
+        self.handshakes = 0
+
+    def enter(self) -> Code | None:
+        """Take a connection's place; the code says which limit is reached when there is none."""
+        if self.connections >= self.max_connections:
+            return CONNECTION_LIMIT
+        self.connections += 1
+        return None
+
+    def leave(self) -> None:
+        """Give the connection's place back."""
+        self.connections -= 1
+
+    def begin_handshake(self) -> Code | None:
+        """Take a place among the pending handshakes."""
+        if self.handshakes >= self.max_handshakes:
+            return HANDSHAKE_LIMIT
+        self.handshakes += 1
+        return None
+
+    def end_handshake(self) -> None:
+        """Give that place back."""
+        self.handshakes -= 1
+
+
+@attrs.define(eq=False)
+class DataPlane:
+    """
+    Everything a connection needs beside its listener.
+
+    ``wall_clock`` gives seconds since the epoch, for records; ``clock`` is the reactor's monotonic time, for timers.
+    """
+
+    clock: Any  # IReactorTime
+    wall_clock: Callable[[], float]
+    sockets: Sockets
+    state: MeshStateCell
+    contexts: TLSContexts
+    sink: IRecordSink
+    gate: Gate
+    random: random.Random = attrs.field(factory=random.SystemRandom)
+    live: set[LiveConnection] = attrs.field(factory=set)
+    _numbers: int = 0
+    _drained: Deferred[None] | None = None
+
+    def next_number(self) -> int:
+        """A number for a record, unique in this process."""
+        self._numbers += 1
+        return self._numbers
+
+    def forget(self, connection: LiveConnection) -> None:
+        """The connection's sockets are closed."""
+        self.live.discard(connection)
+        self.gate.leave()
+        if not self.live and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires once no connection lives."""
+        if self._drained is None:
+            self._drained = Deferred()
+            if not self.live:
+                drained, self._drained = self._drained, None
+                drained.callback(None)
+                return drained
+        return self._drained

@@ -1,0 +1,261 @@
+"""
+The leg that crosses the network: a TLS connection over one transport.
+
+Ring 3. It moves bytes between a transport and a :class:`~tcpmesh.dataplane.tls_core.TLSCore`. A byte goes read →
+decrypt → the other leg's write in one call stack; nothing is queued here. Its life is the method that gets the next
+bytes: handshake, (preface,) held, payload, discard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from tcpmesh.codes import CLOSED_BEFORE_OK, HANDSHAKE_TRUNCATED, NO_BYTE, PREFACE_MALFORMED, TRUNCATED
+from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
+from tcpmesh.dataplane.tls_core import TLSCore
+from tcpmesh.errors import Refusal
+from tcpmesh.net.legs import Leg, LegKeeper, LegOwner, Loss
+from tcpmesh.net.sockets import tune_wire
+from tcpmesh.settings import Timeouts
+
+_LINGER_BYTES = 1024 * 1024
+
+
+class TLSLegOwner(LegOwner):
+    """What the owner of a TLS leg is told besides, while the connection is being established."""
+
+    def leg_secured(self, leg: TLSLeg) -> None:
+        """The handshake is complete and the peer is verified: ``leg.core.verification.peer``."""
+
+    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
+        """Handshake or preface failed; the alert, if there is one, is on its way and the socket will close."""
+
+    def leg_prefaced(self, leg: TLSLeg, preface: Preface) -> None:
+        """The peer said ok, or why not."""
+
+
+class TLSLeg(Leg):
+    """
+    A TLS connection to a peer.
+
+    :param truncation_is_end: take a FIN without close_notify for an end, for peers that never send one.
+    :param client: whether we speak first.
+    """
+
+    owner: Any
+
+    def __init__(
+        self,
+        keeper: LegKeeper,
+        owner: Any,
+        core: TLSCore,
+        timeouts: Timeouts,
+        clock: Any,
+        *,
+        client: bool,
+        truncation_is_end: bool = False,
+    ) -> None:
+        super().__init__(keeper, owner)
+        self.core = core
+        self._timeouts = timeouts
+        self._clock = clock
+        self._client = client
+        self._truncation_is_end = truncation_is_end
+        self._receive: Callable[[bytes | memoryview], None] = self._on_handshake
+        self.any_byte = False
+        self._early = b""  # payload that came together with the preface
+        self._fin_received = False
+        self._fin_sent = False
+        self._discarded = 0
+        self._linger: Any = None
+
+    # --- establishing
+
+    def connectionMade(self) -> None:
+        """Set the wire's options; a client sends its ClientHello. (IProtocol)"""
+        tune_wire(self.transport, self._timeouts)
+        if self._client:
+            self._on_handshake(b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Ciphertext. (IProtocol)"""
+        self.any_byte = True
+        self._receive(data)
+
+    def _on_handshake(self, data: bytes | memoryview) -> None:
+        try:
+            complete = self.core.handshake(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        self._flush()
+        if complete:
+            # Nothing is read until somebody asks for the preface or for payload.
+            self._receive = self._on_held
+            self.transport.pauseProducing()
+            self.owner.leg_secured(self)
+
+    def _on_held(self, _data: bytes | memoryview) -> None:
+        raise AssertionError("a paused transport delivered data")
+
+    def await_preface(self) -> None:
+        """Read the peer's preface and tell the owner."""
+        reader = PrefaceReader()
+
+        def on_preface(data: bytes | memoryview) -> None:
+            plaintext = self.core.decrypt(data)
+            try:
+                complete = reader.feed(plaintext)
+            except InvalidPreface as problem:
+                self._refuse(Refusal(PREFACE_MALFORMED, str(problem)))
+                return
+            if complete is not None:
+                preface, self._early = complete
+                self._receive = self._on_held
+                self.transport.pauseProducing()
+                self.owner.leg_prefaced(self, preface)
+            elif self.core.broken is not None:
+                self._refuse(self.core.broken)
+            elif self.core.peer_ended:
+                self._refuse(Refusal(CLOSED_BEFORE_OK, "the peer closed without saying whether it accepts"))
+
+        self._receive = on_preface
+        self.transport.resumeProducing()
+        # The preface may have arrived in the same read as the end of the handshake.
+        on_preface(b"")
+
+    def send_preface(self, encoded: bytes) -> None:
+        """Tell the peer what was decided."""
+        self._write(encoded)
+
+    def refuse(self, preface: bytes) -> None:
+        """Say why in a preface, then close in order, so that the peer gets to read it."""
+        self._write(preface)
+        if not self._given_up:
+            self.end()
+            self.finish()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """The handshake or the preface failed: let the alert out, tell the owner, close behind it."""
+        self._flush()
+        self._close_behind()
+        self.owner.leg_refused(self, refusal)
+
+    # --- payload
+
+    def start_relaying(self) -> None:
+        """Deliver payload, beginning with whatever was read already."""
+        self._receive = self._on_payload
+        # Before anything is delivered: the delivery may pause us again.
+        self.transport.resumeProducing()
+        early, self._early = self._early, b""
+        if early:
+            self.owner.leg_data(self, early)
+        if not self._given_up:
+            self._on_payload(b"")
+
+    def _on_payload(self, data: bytes | memoryview) -> None:
+        core = self.core
+        plaintext = core.decrypt(data)
+        if plaintext:
+            self.owner.leg_data(self, plaintext)
+        if core.broken is not None:
+            self._flush()
+            self.lost(Loss(core.broken.code, core.broken.reason))
+        elif core.peer_ended:
+            self._receive = self._on_discard
+            self.ended = True
+            self.owner.leg_ended(self)
+        else:
+            answers = core.take_answers(idle=not plaintext)
+            if answers:
+                self.transport.write(answers)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Encrypt and write payload."""
+        self._write(data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            ciphertext = self.core.encrypt(data)
+        except Refusal as broken:
+            self.lost(Loss(broken.code, broken.reason))
+            return
+        self.transport.write(ciphertext)
+
+    def _flush(self) -> None:
+        output = self.core.take_output()
+        if output:
+            self.transport.write(output)
+
+    # --- closing
+
+    def end(self) -> None:
+        """Send close_notify after what is queued, without FIN: the other direction lives on (RFC 8446 section 6.1)."""
+        self.transport.unregisterProducer()
+        self.transport.write(self.core.close_notify())
+
+    def finish(self) -> None:
+        """
+        Send FIN after what is queued, then read and discard for a while.
+
+        Closing a socket with unread data makes the kernel send RST, which can destroy what the peer has not read yet;
+        session tickets of TLS 1.3 make unread data the rule.
+        """
+        self._close_behind()
+
+    def _close_behind(self) -> None:
+        self.finishing = True
+        self._receive = self._on_discard
+        self.transport.loseWriteConnection()
+        self.transport.resumeProducing()
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN is out: all is delivered as far as we can tell. (IHalfCloseableProtocol)"""
+        self._fin_sent = True
+        if self._fin_received:
+            self.transport.loseConnection()
+        else:
+            self._linger = self._clock.callLater(self._timeouts.linger, self.transport.loseConnection)
+        self.gone()
+
+    def _on_discard(self, data: bytes | memoryview) -> None:
+        self._discarded += len(data)
+        if self._discarded > _LINGER_BYTES and self.finishing:
+            self.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """The peer's FIN. (IHalfCloseableProtocol)"""
+        self._fin_received = True
+        if self.finishing:
+            if self._fin_sent:
+                self.transport.loseConnection()
+        elif self.ended:
+            # close_notify came before it: all is in order, and we may still have something to say.
+            return
+        elif self._receive == self._on_payload:
+            if self._truncation_is_end:
+                self.truncated = True
+                self.ended = True
+                self._receive = self._on_discard
+                self.owner.leg_ended(self)
+            else:
+                self.lost(Loss(TRUNCATED, "the connection ended without a TLS close_notify"))
+        else:
+            self._refuse(self._explain_early_end())
+
+    def _explain_early_end(self) -> Refusal:
+        if self._receive != self._on_handshake:
+            return Refusal(CLOSED_BEFORE_OK, "the peer closed the connection before it accepted it")
+        if not self.any_byte and not self._client:
+            return Refusal(NO_BYTE, "the peer connected and closed without a byte")
+        return Refusal(HANDSHAKE_TRUNCATED, "the peer closed the connection during the TLS handshake")
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+        """The socket is closed. (IProtocol)"""
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        super().connectionLost(reason)
