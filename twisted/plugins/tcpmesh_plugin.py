@@ -17,7 +17,7 @@ service = ServiceMaker(
 identity_embedded = PluginDescriptor(
     IDENTITY,
     "embedded",
-    "an own certificate authority in a state directory",
+    "an authority of this machine's own, in a state directory",
     "tcpmesh.sources.embedded:EmbeddedFactory",
 )
 identity_files = PluginDescriptor(
