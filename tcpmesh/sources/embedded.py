@@ -1,0 +1,235 @@
+"""
+The identity source ``embedded``: an authority of this machine's own, for one machine and for trying things out.
+
+Ring 3, without a reactor: it waits with the clock of its context. Sharing a state is no boundary between workloads:
+whoever can read it can be anybody in its trust domain.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from tcpmesh.codes import INTERNAL, NO_IDENTITY
+from tcpmesh.errors import Refusal, StartError, TcpmeshError
+from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError, check_dns_name, issue
+from tcpmesh.identity.certificates import moment, not_after
+from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.sources.authority_state import AuthorityState
+from tcpmesh.values import Duration, IdentitySnapshot, Svid, TrustBundle, Workload, format_duration
+from tcpmesh.wall_clock import WallClock, wall_clock
+
+__all__ = ["EmbeddedFactory", "EmbeddedSettings", "EmbeddedSource", "EmbeddedWorkload"]
+
+_FIRST_RETRY = 1.0  # seconds
+_LAST_RETRY = 60.0
+# The longest time between two looks at the wall clock: a machine that slept, or whose clock was set, is behind by
+# this much at most.
+_TICK = 10.0
+_SPREAD = 0.1  # of half a life, so that proxies that started together do not renew together
+_ROOT_WARNING = 30  # days before the root ends
+_random = secrets.SystemRandom().random
+
+
+def _check_ttl(_instance: object, _attribute: object, value: float) -> None:
+    if not MIN_TTL <= value <= MAX_TTL:
+        raise ValueError(
+            f"a ttl of {format_duration(value)} is outside {format_duration(MIN_TTL)} to {format_duration(MAX_TTL)}"
+        )
+
+
+def _check_dns(_instance: object, _attribute: object, value: list[str]) -> None:
+    for name in value:
+        check_dns_name(name)
+
+
+@attrs.frozen
+class EmbeddedSettings:
+    """``state``: the directory of the authority, made at the first start. ``ttl``: how long a certificate lasts."""
+
+    state: Path
+    ttl: Duration = attrs.field(default=Duration(3600.0), validator=_check_ttl)
+
+
+@attrs.frozen
+class EmbeddedWorkload:
+    """``dns``: names that the certificate carries beside the SPIFFE ID, for clients that verify by DNS name."""
+
+    dns: list[str] = attrs.field(factory=list, validator=_check_dns)
+
+
+@implementer(IIdentitySource)
+class EmbeddedSource:
+    """
+    Issues the workloads' certificates from a state directory that it owns, and renews them at half of their life.
+
+    Keys of workloads are never written. A failed renewal is reported and tried again after 1 s, doubling to 60 s; what
+    was issued before goes on to serve.
+
+    :param wall_clock: validity is about this time, which may be stepped; it is compared again at every tick.
+    :param random: between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        settings: EmbeddedSettings,
+        context: PluginContext,
+        wall_clock: WallClock = wall_clock,
+        random: Callable[[], float] = _random,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._wall_clock = wall_clock
+        self._random = random
+        self._state: AuthorityState | None = None
+        self._observer: IIdentityObserver | None = None
+        self._call: IDelayedCall | None = None
+        self._renew_at = 0.0  # wall-clock seconds
+        self._valid_from = 0.0  # wall-clock seconds; earlier only if the clock is set back
+        self._retry = _FIRST_RETRY
+        self._root_days: int | None = None
+
+    def start(self, observer: IIdentityObserver) -> None:
+        """
+        Open or make the authority, and deliver.
+
+        :raises StartError: when the state is somebody else's, cannot be used, or cannot issue what is configured.
+        """
+        now = self._wall_clock()
+        self._state = AuthorityState.own(self._settings.state, self._context.trust_domain, now)
+        self._observer = observer
+        try:
+            snapshot = self._issue(self._state, now)
+        except (AuthorityError, Refusal) as error:
+            code = error.code if isinstance(error, Refusal) else NO_IDENTITY
+            reason = error.reason if isinstance(error, Refusal) else str(error)
+            raise StartError(code, f"{self._settings.state}: {reason}") from error
+        self._context.log.info(
+            "authority of {trust_domain} in {state}: root until {root}, issuing until {issuing}",
+            trust_domain=str(self._context.trust_domain),
+            state=str(self._settings.state),
+            root=moment(not_after(self._state.root.certificate)),
+            issuing=moment(not_after(self._state.issuing.certificate)),
+        )
+        self._warn_of_root(self._state, now)
+        self._deliver(observer, snapshot, now)
+        self._schedule(self._renew_at - now)
+
+    def stop(self) -> None:
+        """Forget the keys and give up the state. Safe in every order."""
+        self._observer = None
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    def _schedule(self, delay: float) -> None:
+        self._call = self._context.clock.callLater(max(0.05, min(delay, _TICK)), self._tick)
+
+    def _tick(self) -> None:
+        self._call = None
+        state, observer = self._state, self._observer
+        if state is None or observer is None:
+            return
+        now = self._wall_clock()
+        failures = []
+        try:
+            self._warn_of_root(state, now)
+            if state.issuing_renewal_due(now):
+                failures += self._attempt(lambda: state.renew_issuing(now))
+            if now >= self._renew_at or now < self._valid_from:
+                failures += self._attempt(lambda: self._deliver(observer, self._issue(state, now), now))
+        finally:
+            if self._state is not None:  # unless the observer stopped us
+                self._plan(observer, failures, now)
+
+    def _plan(self, observer: IIdentityObserver, failures: list[str], now: float) -> None:
+        if not failures:
+            self._retry = _FIRST_RETRY
+            self._schedule(self._renew_at - now)
+            return
+        retry, self._retry = self._retry, min(self._retry * 2, _LAST_RETRY)
+        if self._renew_at > now:  # the authority's renewal failed: the workloads' must not wait for it
+            retry = min(retry, self._renew_at - now)
+        self._call = self._context.clock.callLater(retry, self._tick)
+        observer.identity_failed(f"{'; '.join(failures)}; next attempt in {retry:g} s")
+
+    def _attempt(self, step: Callable[[], Any]) -> list[str]:
+        try:
+            step()
+        except TcpmeshError as error:
+            return [getattr(error, "reason", str(error))]
+        except Exception as error:  # noqa: BLE001  the renewal must live on, whatever went wrong once
+            self._context.log.failure("renewing identities failed")
+            return [f"{INTERNAL.id} {type(error).__name__}: {error}"]
+        return []
+
+    def _issue(self, state: AuthorityState, now: float) -> IdentitySnapshot:
+        """Make all certificates anew, each with a fresh key."""
+        trust_domain = self._context.trust_domain
+        svids = tuple(
+            self._issue_one(state, workload, now) for _name, workload in sorted(self._context.workloads.items())
+        )
+        return IdentitySnapshot(svids, {trust_domain: TrustBundle(trust_domain, (state.root.certificate,))})
+
+    def _deliver(self, observer: IIdentityObserver, snapshot: IdentitySnapshot, now: float) -> None:
+        observer.identity_changed(snapshot)
+        self._valid_from = now - LEAF_BACKDATE
+        self._renew_at = now + self._settings.ttl / 2 * (1 + _SPREAD * (2 * self._random() - 1))
+
+    def _issue_one(self, state: AuthorityState, workload: Workload, now: float) -> Svid:
+        dns = workload.settings.dns if isinstance(workload.settings, EmbeddedWorkload) else ()
+        return issue(state.issuing, state.root.certificate, workload.id, ttl=self._settings.ttl, now=now, dns=dns)
+
+    def _warn_of_root(self, state: AuthorityState, now: float) -> None:
+        """Once a day in the root's last month: nothing renews it in this version."""
+        left = int((not_after(state.root.certificate) - now) // 86400)
+        if left >= _ROOT_WARNING or left == self._root_days:
+            return
+        self._root_days = left
+        self._context.log.warn(
+            "the root of {trust_domain} in {state} ends at {end}; nothing renews it in this version: make a new state "
+            "and give its bundle to every peer before that",
+            trust_domain=str(self._context.trust_domain),
+            state=str(self._settings.state),
+            end=moment(not_after(state.root.certificate)),
+        )
+
+
+@implementer(IIdentitySourceFactory)
+class EmbeddedFactory:
+    """
+    Makes embedded sources.
+
+    :param wall_clock: for tests.
+    """
+
+    name = "embedded"
+    description = "an authority of this machine's own, in a state directory"
+    settings = EmbeddedSettings
+    workload_settings = EmbeddedWorkload
+
+    def __init__(self, wall_clock: WallClock = wall_clock) -> None:
+        self._wall_clock = wall_clock
+
+    def create(self, settings: EmbeddedSettings, context: PluginContext) -> EmbeddedSource:
+        """
+        Make one source.
+
+        :raises ValueError: when a workload is of another trust domain than the authority.
+        """
+        for name, workload in sorted(context.workloads.items()):
+            if workload.id.trust_domain != context.trust_domain:
+                raise ValueError(
+                    f"workload {name!r} is {workload.id}, and the embedded authority signs only for "
+                    f"{context.trust_domain}"
+                )
+        return EmbeddedSource(settings, context, self._wall_clock)
