@@ -20,6 +20,7 @@ from twisted.logger import (
     PredicateResult,
     formatEvent,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.observe import lines
@@ -137,16 +138,19 @@ def _writer(stream: IO[str]) -> Callable[[str], None]:
 
 
 def _message(event: LogEvent) -> str:
-    if event.get("isError") and "log_failure" in event:  # twisted.python.log.err: its text has the traceback in it
-        return str(event.get("why") or "Unhandled Error")
+    if _is_old_error(event):
+        return str(event.get("why") or "Unhandled Error")  # the event's text has the traceback in it
     return formatEvent(event)
 
 
 def _traceback(event: LogEvent) -> str:
-    failure = event.get("log_failure")
-    if failure is None:
-        return ""
-    return bounded(failure.getTraceback().rstrip(), MAX_TRACEBACK)
+    failure = event.get("log_failure", event.get("failure") if _is_old_error(event) else None)
+    return bounded(failure.getTraceback().rstrip(), MAX_TRACEBACK) if isinstance(failure, Failure) else ""
+
+
+def _is_old_error(event: LogEvent) -> bool:
+    """Whether the event comes from twisted.python.log.err."""
+    return event.get("log_namespace") == "log_legacy" and isinstance(event.get("failure"), Failure)
 
 
 def _plain_fields(values: Mapping[str, Any]) -> dict[str, Any]:
