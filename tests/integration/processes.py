@@ -1,0 +1,182 @@
+"""
+Real processes under test: started, waited for by what they do (never by time), and always ended.
+
+Every wait polls a condition and has a bound, after which the test fails with what the process wrote.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import tcpmesh
+
+ROOT = Path(tcpmesh.__file__).parent.parent
+TWISTD = (sys.executable, str(Path(sysconfig.get_path("scripts")) / "twistd"))
+TCPMESH = (sys.executable, "-m", "tcpmesh")
+PATIENCE = 60.0  # seconds that anything may take on a busy machine
+BETWEEN_LOOKS = 0.02  # seconds
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Ask the kernel for a TCP port that nobody uses at the moment."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
+    """
+    Poll until the condition is true.
+
+    :raises AssertionError: saying ``what`` did not happen.
+    """
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"within {patience:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(BETWEEN_LOOKS)
+
+
+def is_ready(port: int, host: str = "127.0.0.1") -> bool:
+    """Ask a proxy's admin port once."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether somebody listens, without being counted as a connection: by trying to bind."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen()
+        except OSError:
+            return True
+        return False
+
+
+class Running:
+    """A process and what it writes."""
+
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        output = Path(test.mktemp())
+        self.out_file = output.with_suffix(".out")
+        self.err_file = output.with_suffix(".err")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TCPMESH_")}
+        with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
+            self.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=directory,
+                env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(environment or {})},
+                start_new_session=True,
+            )
+        test.addCleanup(self.kill)
+
+    @property
+    def out(self) -> str:
+        return self.out_file.read_text()
+
+    @property
+    def err(self) -> str:
+        return self.err_file.read_text()
+
+    def both(self) -> str:
+        """What it wrote, for a failing test's message."""
+        return f"standard output:\n{self.out}\nstandard error:\n{self.err}"
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Poll until the condition is true or the process has ended."""
+
+        def met() -> bool:
+            if condition():
+                return True
+            if self.process.poll() is not None:
+                raise AssertionError(f"{what}: the process ended with {self.process.returncode}\n{self.both()}")
+            return False
+
+        wait_until(met, lambda: f"{what}\n{self.both()}")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; give the exit status, negative for a signal."""
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end\n{self.both()}") from None
+
+    def kill(self) -> None:
+        """End it now, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Daemon:
+    """
+    A daemonized process, known by its pid file.
+
+    This process becomes the one that orphans are handed to (prctl(2)), so that the daemon's exit status can be read.
+    """
+
+    def __init__(self, test: SynchronousTestCase, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+        self._status: int | None = None
+        test.addCleanup(self.kill)
+
+    @staticmethod
+    def adopt_orphans() -> None:
+        """Make orphaned descendants children of this process; to be called before the daemon starts."""
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+    def signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._fd, number)
+
+    def wait(self) -> int:
+        """Wait for its end; give the exit status, negative for a signal."""
+        if self._status is None:
+            if not select.select([self._fd], [], [], PATIENCE)[0]:
+                raise AssertionError(f"the daemon {self.pid} did not end")
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            os.close(self._fd)
+        return self._status
+
+    def kill(self) -> None:
+        """End it now, if it has not ended."""
+        if self._status is None:
+            self.signal(signal.SIGKILL)
+            self.wait()
