@@ -8,7 +8,6 @@ the identity that the caller authorised and nothing else, and none leaves withou
 from __future__ import annotations
 
 import datetime
-import re
 import secrets
 from collections.abc import Sequence
 
@@ -24,7 +23,7 @@ from tcpmesh.identity.chain import issued_by
 from tcpmesh.identity.material import MaterialError, load_certificates, load_private_key, new_key, pem_of_key
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
-from tcpmesh.values import Svid, TrustBundle, format_duration
+from tcpmesh.values import DNSName, Svid, TrustBundle, format_duration
 
 __all__ = [
     "ISSUING_LIFETIME",
@@ -34,7 +33,6 @@ __all__ = [
     "ROOT_LIFETIME",
     "Authority",
     "AuthorityError",
-    "check_dns_name",
     "check_issuing",
     "check_root",
     "issue",
@@ -53,9 +51,6 @@ MAX_TTL = 86400.0
 LEAF_BACKDATE = 60.0
 _AUTHORITY_BACKDATE = 3600.0
 _MAX_COMMON_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
-_MAX_DNS_NAME = 253
-# One letter at least: what is all digits and dots would be taken for an IP address.
-_DNS_NAME = re.compile(r"(?=[0-9.]*[a-z_-])(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.|\Z))+(?<!\.)\Z")
 _UNREADABLE = (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
@@ -180,7 +175,7 @@ def issue(
     *,
     ttl: float,
     now: float,
-    dns: Sequence[str] = (),
+    dns: Sequence[DNSName] = (),
 ) -> Svid:
     """
     Make a key and a certificate for a workload, and verify them as a peer would.
@@ -204,7 +199,7 @@ def issue(
         )
     key = new_key()
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
-    names += [x509.DNSName(check_dns_name(name)) for name in dns]
+    names += [x509.DNSName(name.name) for name in dns]
     builder = (
         _builder(_name(), issuing.certificate.subject, key.public_key(), now - LEAF_BACKDATE, now + min(ttl, left))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -218,18 +213,6 @@ def issue(
     svid = Svid(identity, (builder.sign(issuing.private_key, SHA256()), issuing.certificate), key)
     verify_own(svid, {trust_domain: TrustBundle(trust_domain, (root,))}, now)
     return svid
-
-
-def check_dns_name(name: str) -> str:
-    """
-    Accept a DNS name as certificates carry it: lower case, ASCII, no wildcard, no trailing dot, not an IP address.
-
-    :raises ValueError: saying what is wrong.
-    """
-    if len(name) > _MAX_DNS_NAME or not _DNS_NAME.match(name):
-        hint = f"; did you mean {name.lower()!r}?" if _DNS_NAME.match(name.lower()) else ""
-        raise ValueError(f"{name[:_MAX_DNS_NAME]!a} is not a DNS name like db.example.com{hint}")
-    return name
 
 
 def _name(common_name: str = "") -> x509.Name:

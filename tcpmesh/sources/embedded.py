@@ -18,11 +18,11 @@ from zope.interface import implementer
 
 from tcpmesh.codes import INTERNAL, NO_IDENTITY
 from tcpmesh.errors import Refusal, StartError, TcpmeshError
-from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError, check_dns_name, issue
+from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError, issue
 from tcpmesh.identity.certificates import moment, not_after
 from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
 from tcpmesh.sources.authority_state import AuthorityState
-from tcpmesh.values import Duration, IdentitySnapshot, Svid, TrustBundle, Workload, format_duration
+from tcpmesh.values import DNSName, Duration, IdentitySnapshot, Svid, TrustBundle, Workload, format_duration
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["EmbeddedFactory", "EmbeddedSettings", "EmbeddedSource", "EmbeddedWorkload"]
@@ -44,11 +44,6 @@ def _check_ttl(_instance: object, _attribute: object, value: float) -> None:
         )
 
 
-def _check_dns(_instance: object, _attribute: object, value: list[str]) -> None:
-    for name in value:
-        check_dns_name(name)
-
-
 @attrs.frozen
 class EmbeddedSettings:
     """``state``: the directory of the authority, made at the first start. ``ttl``: how long a certificate lasts."""
@@ -61,7 +56,7 @@ class EmbeddedSettings:
 class EmbeddedWorkload:
     """``dns``: names that the certificate carries beside the SPIFFE ID, for clients that verify by DNS name."""
 
-    dns: list[str] = attrs.field(factory=list, validator=_check_dns)
+    dns: list[DNSName] = attrs.field(factory=list)
 
 
 @implementer(IIdentitySource)
