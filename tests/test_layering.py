@@ -24,6 +24,7 @@ RINGS = {
     "tcpmesh.interfaces": 0,
     "tcpmesh.mesh_state": 0,
     "tcpmesh.observe.records": 0,
+    "tcpmesh.open_files": 0,
     "tcpmesh.settings": 0,
     "tcpmesh.values": 0,
     "tcpmesh.wall_clock": 0,

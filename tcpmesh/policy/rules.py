@@ -33,6 +33,7 @@ class Principals:
     """Whom a policy is about: holders of one of these SPIFFE IDs."""
 
     ids: list[SpiffeId]
+    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
 
 @attrs.frozen
@@ -41,7 +42,7 @@ class Policy:
 
     name: str
     action: Literal["allow", "deny"]
-    from_: list[Principals] = attrs.field(metadata={"key": "from"})  # "from" is a Python keyword
+    from_: list[Principals]  # the key "from", a Python keyword
     to: Targets | None = None
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
@@ -132,8 +133,8 @@ def _rules(policies: Sequence[Policy]) -> list[tuple[Policy, SpiffeId, Decision]
         for position, principals in enumerate(policy.from_):
             for place, peer in enumerate(principals.ids):
                 rule = f"policies[{number}].from[{position}].ids[{place}]"
-                if policy.mark:
-                    rule += f" ({policy.mark})"
+                if mark := principals.mark or policy.mark:
+                    rule += f" ({mark})"
                 reason = f"policy {policy.name!r} {'allows' if effect is Effect.ALLOW else 'denies'} {peer}"
                 found.append((policy, peer, Decision(effect, policy.name, rule, reason)))
     return found

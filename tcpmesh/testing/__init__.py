@@ -6,9 +6,11 @@ Public, stable like :mod:`tcpmesh.interfaces`. Nothing in tcpmesh itself imports
 
 from __future__ import annotations
 
+from tcpmesh.testing.authority import TestAuthority
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.data_side import AuthorizationPolicyContract, LoadBalancerContract, RetryStrategyContract
 from tcpmesh.testing.discovery import ServiceDiscoveryContract
+from tcpmesh.testing.identity import IdentitySourceContract
 from tcpmesh.testing.making import (
     attempt_failure,
     authorization_request,
@@ -22,10 +24,12 @@ __all__ = [
     "AuthorizationPolicyContract",
     "FakeDiscoveryObserver",
     "FakeIdentityObserver",
+    "IdentitySourceContract",
     "LoadBalancerContract",
     "PluginContract",
     "RetryStrategyContract",
     "ServiceDiscoveryContract",
+    "TestAuthority",
     "attempt_failure",
     "authorization_request",
     "endpoint",

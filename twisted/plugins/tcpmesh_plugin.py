@@ -23,7 +23,7 @@ identity_embedded = PluginDescriptor(
 identity_files = PluginDescriptor(
     IDENTITY,
     "files",
-    "certificates, keys and bundles from PEM files",
+    "certificates, keys and bundles from PEM files, read at start",
     "tcpmesh.sources.files:FilesFactory",
 )
 discovery_static = PluginDescriptor(
