@@ -108,8 +108,9 @@ class MeshConnection:
         assert self.src is not None
         assert self.dst is not None
         self.deadline(None)
-        self.record.established = True
-        self.plane.sink.opened(self.record)
+        if not self.record.established:  # else it is resumed on another endpoint, and was reported
+            self.record.established = True
+            self.plane.sink.opened(self.record)
         self.relay = Relay(
             self.record, self.src, self.dst, self.timeouts, self.plane.clock, self._relay_closed, on_early_loss
         )

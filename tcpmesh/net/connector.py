@@ -33,6 +33,9 @@ class EstablishmentOwner(LegKeeper, Protocol):
     def leg_opened(self) -> None:
         """One more socket belongs to the connection."""
 
+    def note_peer(self, leg: TLSLeg) -> None:
+        """Write down what the handshake told."""
+
     def upstream_established(self, leg: TLSLeg) -> None:
         """The peer is verified and has accepted; nothing was read from it beyond its preface."""
 
@@ -169,6 +172,7 @@ class Establishment:
         record.dst_identity = str(peer)
         record.dst_serial = peer.serial
         record.dst_not_after = peer.not_after
+        self._owner.note_peer(leg)
         if leg.core.alpn == ALPN:
             self._arm(
                 self._timeouts.preface,

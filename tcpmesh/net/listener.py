@@ -26,8 +26,13 @@ _log = Logger()
 class Listener(Protocol):
     """Inbound or outbound."""
 
-    name: Any
-    plane: DataPlane
+    @property
+    def name(self) -> str:
+        """As the configuration calls it."""
+
+    @property
+    def plane(self) -> DataPlane:
+        """What it shares with the others."""
 
     def build(self) -> Leg:
         """The protocol for one accepted connection."""
@@ -41,6 +46,11 @@ class ListenerFactory(Factory):
     def __init__(self, listener: Listener, direction: Direction) -> None:
         self._listener = listener
         self._direction = direction
+
+    @property
+    def name(self) -> str:
+        """The listener's name in the configuration."""
+        return str(self._listener.name)
 
     def buildProtocol(self, _addr: Any) -> Any:
         """A connection's first leg, or a protocol that resets it. (IProtocolFactory)"""

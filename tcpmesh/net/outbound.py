@@ -89,7 +89,6 @@ class OutboundConnection(MeshConnection):
     def upstream_established(self, leg: TLSLeg) -> None:
         """The service accepted: let payload flow."""
         self.dst = leg
-        self.note_peer(leg)
         self.record.decision = "allow"
         self.establish(self._early_loss)
 

@@ -25,6 +25,10 @@ class LiveConnection(Protocol):
 
     record: ConnectionRecord
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its end was reported; only a lingering socket may be left."""
+
     def cut(self, code: Code, reason: str) -> None:
         """End it now, visibly broken."""
 

@@ -1,0 +1,141 @@
+"""
+Puts a proxy together from its settings: plugins, control side, data plane, listeners. Starts nothing.
+
+Ring 4, with ``service``: the only place that knows all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from twisted.logger import Logger
+
+from tcpmesh.control import MeshControl
+from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
+from tcpmesh.identity.material import MaterialError, load_certificates
+from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
+from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
+from tcpmesh.net.inbound import InboundListener
+from tcpmesh.net.listener import ListenerFactory
+from tcpmesh.net.outbound import OutboundListener
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.upstream import Upstream
+from tcpmesh.plugins import PluginRegistry
+from tcpmesh.settings import PluginChoice, Settings
+from tcpmesh.values import Address, SourceName, UnixAddress, Workload
+from tcpmesh.wall_clock import WallClock
+
+
+@attrs.frozen(eq=False)
+class Composition:
+    """A proxy's parts, made and not started."""
+
+    settings: Settings
+    state: MeshStateCell
+    control: MeshControl
+    contexts: TLSContexts
+    upstreams: dict[str, Upstream]
+    policies: tuple[NamedPolicy, ...]
+
+    def listeners(self, plane: DataPlane) -> list[tuple[Address, ListenerFactory]]:
+        """What to listen on, and who takes the connections there."""
+        times = self.settings.timeouts
+        found: list[tuple[Address, ListenerFactory]] = []
+        for inbound in self.settings.inbound:
+            taker = InboundListener(inbound, times.override(inbound.timeouts), plane)
+            found.append((inbound.listen, ListenerFactory(taker, "inbound")))
+        for outbound in self.settings.outbound:
+            upstream = self.upstreams[outbound.service]
+            # The listener is more specific than its service: several listeners may lead to one.
+            own = times.override(upstream.settings.timeouts).override(outbound.timeouts)
+            found.append(
+                (outbound.listen, ListenerFactory(OutboundListener(outbound, upstream, own, plane), "outbound"))
+            )
+        # TCP first: a unix socket is made by the target user, after privileges have been dropped.
+        return sorted(found, key=lambda entry: isinstance(entry[0], UnixAddress))
+
+
+class _Maker:
+    """Creates plugins and collects what is wrong with them, so that all of it is reported at once."""
+
+    def __init__(self, settings: Settings, plugins: PluginRegistry, clock: Any) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._clock = clock
+        self.problems: list[Problem] = []
+
+    def make(
+        self, kind: PluginKind, choice: PluginChoice, name: str, workloads: dict[str, Workload] | None = None
+    ) -> Any:
+        context = PluginContext(
+            name=name,
+            trust_domain=self._settings.trust_domain,
+            clock=self._clock,
+            log=Logger(namespace=f"tcpmesh.plugin.{choice.plugin}"),
+            directory=self._settings.file.parent,
+            workloads=workloads or {},
+        )
+        try:
+            return self._plugins.create(kind, choice, context)
+        except ConfigurationError as error:
+            self.problems.extend(error.problems)
+        except TcpmeshError as error:
+            self.problems.append(Problem(str(error), choice.mark))
+        return None
+
+
+def compose(settings: Settings, plugins: PluginRegistry, clock: Any, wall_clock: WallClock) -> Composition:
+    """
+    Make every part.
+
+    :raises ConfigurationError: with everything that plugins and trust files complain of.
+    """
+    maker = _Maker(settings, plugins, clock)
+    cell = MeshStateCell()
+    control = MeshControl(cell, clock, wall_clock)
+    for source, choice in settings.identity.sources.items():
+        workloads = _workloads_of(settings, source)
+        control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)
+    upstreams = {}
+    for name, service in settings.services.items():
+        control.add_discovery(name, maker.make(DISCOVERY, service.discovery, name))
+        balancer = maker.make(BALANCE, service.balance, name)
+        upstreams[name] = Upstream(name, service, balancer, maker.make(RETRY, service.retry, name))
+    policies = tuple(
+        NamedPolicy(choice.plugin, maker.make(AUTHORIZATION, choice, f"authorization[{number}]"))
+        for number, choice in enumerate(settings.authorization)
+    )
+    authorities = _foreign_authorities(settings, maker.problems)
+    if maker.problems:
+        raise ConfigurationError(maker.problems)
+    cell.current = MeshState(policies=policies)
+    return Composition(settings, cell, control, TLSContexts(authorities), upstreams, policies)
+
+
+def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
+    only = len(settings.identity.sources) == 1
+    return {
+        name: Workload(name, workload.id, workload.extra)
+        for name, workload in settings.identity.workloads.items()
+        if workload.source == SourceName(source) or (workload.source is None and only)
+    }
+
+
+def _foreign_authorities(settings: Settings, problems: list[Problem]) -> dict[Path, Sequence[x509.Certificate]]:
+    """Read the PEM files that services trust instead of the mesh's own bundles."""
+    found: dict[Path, Sequence[x509.Certificate]] = {}
+    for name, service in settings.services.items():
+        if isinstance(service.trust, Path) and service.trust not in found:
+            try:
+                found[service.trust] = load_certificates(service.trust.read_bytes())
+            except OSError as problem:
+                text = f"services.{name}.trust: {service.trust} cannot be read: {problem.strerror}"
+                problems.append(Problem(text, service.discovery.mark))
+            except MaterialError as problem:
+                problems.append(Problem(f"services.{name}.trust: {service.trust} {problem}", service.discovery.mark))
+    return found

@@ -1,0 +1,51 @@
+"""
+How many connections the process's limit of open files allows.
+
+Ring 0. Imports nothing of tcpmesh.
+"""
+
+from __future__ import annotations
+
+import resource
+
+import attrs
+
+# Two sockets a connection; beside them listeners, log files, the admin interface, identity sources and what plugins
+# open. The kernel counts all of them alike (RLIMIT_NOFILE, getrlimit(2)).
+PER_CONNECTION = 2
+RESERVED = 64
+
+
+@attrs.frozen
+class Fit:
+    """How many connections there can be; ``warning`` is empty when it is as many as were asked for."""
+
+    connections: int
+    warning: str = ""
+
+
+def fit_connections(wanted: int) -> Fit:
+    """Compare the wanted number of connections with the hard limit, up to which the soft one can be raised."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return Fit(wanted)
+    possible = max(1, (hard - RESERVED) // PER_CONNECTION)
+    if possible >= wanted:
+        return Fit(wanted)
+    return Fit(
+        possible,
+        f"limits.connections {wanted} does not fit: the hard limit of open files is {hard}, which is enough for "
+        f"{possible} connections; raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + RESERVED}",
+    )
+
+
+def raise_soft_limit(connections: int) -> None:
+    """Raise the soft limit of open files to what so many connections need, as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    needed = connections * PER_CONNECTION + RESERVED
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

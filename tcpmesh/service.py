@@ -1,0 +1,175 @@
+"""
+The proxy as a service: binds, starts, drains, stops.
+
+Ring 4. The same object runs under twistd and under ``tcpmesh run``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tcpmesh import open_files
+from tcpmesh.codes import SHUTDOWN
+from tcpmesh.composition import compose
+from tcpmesh.net.listener import ListenerFactory
+from tcpmesh.net.plane import DataPlane, Gate
+from tcpmesh.net.sockets import Sockets
+from tcpmesh.plugins import PluginRegistry
+from tcpmesh.reporting import Reporting
+from tcpmesh.settings import Settings
+from tcpmesh.values import Address, UnixAddress, format_duration
+from tcpmesh.wall_clock import WallClock, wall_clock
+
+_log = Logger(namespace="tcpmesh")
+
+
+class MeshService(MultiService):
+    """
+    One proxy. Making it starts, binds and creates nothing.
+
+    :raises ConfigurationError: when plugins refuse their settings.
+    """
+
+    def __init__(
+        self, settings: Settings, plugins: PluginRegistry, reactor: Any, *, wall_clock: WallClock = wall_clock
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.composition = compose(settings, plugins, reactor, wall_clock)
+        self.cut = 0  # connections that the stop had to cut
+        self.plane: DataPlane | None = None
+        self._reactor = reactor
+        self._wall_clock = wall_clock
+        self._reporting: Reporting | None = None
+        self._unix_listeners: list[tuple[Address, ListenerFactory]] = []
+        self._ports: list[tuple[str, IListeningPort]] = []
+        self._stopping = False
+        self._deadline: Any = None
+
+    # --- start
+
+    def privilegedStartService(self) -> None:
+        """
+        Raise limits and bind TCP, which may need privileges. (IService)
+
+        :raises StartError: naming the address that is busy; everything that was bound is released again.
+        """
+        fit = open_files.fit_connections(self.settings.limits.connections)
+        open_files.raise_soft_limit(fit.connections)
+        self._reporting = Reporting(self, self._reactor, self._wall_clock, fit)
+        self.plane = DataPlane(
+            clock=self._reactor,
+            wall_clock=self._wall_clock,
+            sockets=Sockets(self._reactor),
+            state=self.composition.state,
+            contexts=self.composition.contexts,
+            sink=self._reporting.sink,
+            gate=Gate(fit.connections, self.settings.limits.handshakes),
+        )
+        listeners = self.composition.listeners(self.plane)
+        self._unix_listeners = [entry for entry in listeners if isinstance(entry[0], UnixAddress)]
+        with self._released_on_failure():
+            self._listen([entry for entry in listeners if not isinstance(entry[0], UnixAddress)])
+            self._reporting.bind_tcp()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """
+        Start everything else as the user that the process shall have: identities, unix sockets. (IService)
+
+        :raises StartError: naming what is wrong; everything is released again.
+        """
+        assert self._reporting is not None
+        with self._released_on_failure():
+            self._reporting.open()
+            self.composition.control.start()
+            self._listen(self._unix_listeners)
+            self._reporting.bind_unix()
+        self._reporting.announce()
+        super().startService()
+
+    def _listen(self, listeners: list[tuple[Address, ListenerFactory]]) -> None:
+        assert self.plane is not None
+        for address, factory in listeners:
+            self._ports.append((factory.name, self.plane.sockets.listen(address, factory)))
+
+    @contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # The reactor may never run: release at once what a stop would release in its next turn.
+            for _name, port in self._ports:
+                port.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
+            self._ports.clear()
+            self.composition.control.stop()
+            self._release()
+            raise
+
+    # --- what others may ask
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new connections are taken any longer."""
+        return self._stopping
+
+    def bound_ports(self) -> dict[str, Any]:
+        """By listener name: the address that is really bound, which tells what port 0 became."""
+        return {name: port.getHost() for name, port in self._ports}
+
+    # --- stop
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """
+        Take no more connections, let those that live finish for ``timeouts.shutdown``, cut the rest. (IService)
+
+        ``cut`` then says how many that were.
+        """
+        if self.plane is None or self._stopping:
+            return
+        self._stopping = True
+        plane, limit = self.plane, self.settings.timeouts.shutdown
+        closing = self._close_ports()
+        if plane.live:
+            alive = sum(not connection.is_closed for connection in plane.live)
+            _log.info("stopping: {count} connections have {limit} to finish", count=alive, limit=format_duration(limit))
+            self._deadline = self._reactor.callLater(limit, self.stop_now)
+        yield plane.when_idle()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        yield DeferredList(closing, consumeErrors=True)
+        yield self.composition.control.stop()
+        yield maybeDeferred(super().stopService)
+        _log.info("stopped; {cut} connections were cut", cut=self.cut)
+        self._release()
+
+    def stop_now(self) -> None:
+        """Reset and record what is still open; the stop that is under way is over then."""
+        if self.plane is None:
+            return
+        limit = format_duration(self.settings.timeouts.shutdown)
+        for connection in list(self.plane.live):
+            if not connection.is_closed:
+                self.cut += 1
+            connection.cut(SHUTDOWN, f"cut by the stop; timeouts.shutdown is {limit}")
+
+    def _close_ports(self) -> list[Deferred[Any]]:
+        ports, self._ports = self._ports, []
+        return [maybeDeferred(port.stopListening) for _name, port in ports]
+
+    def _release(self) -> None:
+        if self._reporting is not None:
+            self._reporting.close()
+        if self.plane is not None:
+            self.plane.sockets.close()
+            self.plane = None
