@@ -6,7 +6,6 @@ Ring 4. Built-in and foreign plugins are found alike: ``twisted.plugin.getPlugin
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Iterable
 from types import ModuleType
@@ -19,7 +18,10 @@ from zope.interface import providedBy
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
+from tcpmesh.addresses import shown
 from tcpmesh.codes import PLUGIN_UNUSABLE
+from tcpmesh.config.later import PLUGINS
+from tcpmesh.config.problems import closest, did_you_mean
 from tcpmesh.descriptors import PluginDescriptor
 from tcpmesh.errors import ConfigurationError, Problem, StartError, TcpmeshError
 from tcpmesh.interfaces import KINDS, IPluginFactory, PluginContext, PluginKind
@@ -27,15 +29,6 @@ from tcpmesh.plugin_origins import FailedPlugin, Origin, failed_plugins, origin_
 from tcpmesh.settings import PluginChoice
 
 __all__ = ["FailedPlugin", "FoundPlugin", "Listing", "Origin", "PluginLookupError", "PluginRegistry"]
-
-# What later versions bring, so that a reader of newer documentation is told, not left to guess a typing error.
-_LATER: dict[str, frozenset[str]] = {
-    "identity": frozenset({"workload-api"}),
-    "discovery": frozenset({"file", "dns"}),
-    "authorization": frozenset({"linkerd", "opa"}),
-    "retry": frozenset({"fixed"}),
-    "balance": frozenset({"p2c-ewma", "least-connections", "random", "source-hash"}),
-}
 
 
 class PluginLookupError(TcpmeshError, LookupError):
@@ -107,7 +100,7 @@ class PluginRegistry:
                 factory = _load(candidates[0])
             except Exception as error:
                 raise PluginLookupError(
-                    f"the {kind.name} plugin {name!r} of {self._origin(candidates[0])} cannot be used: {_shown(error)}"
+                    f"the {kind.name} plugin {name!r} of {self._origin(candidates[0])} cannot be used: {_cause(error)}"
                 ) from error
             self._loaded[kind.name, name] = factory
         return factory
@@ -134,7 +127,7 @@ class PluginRegistry:
             ) from error
         except Exception as error:
             raise StartError(
-                PLUGIN_UNUSABLE, f"the {kind.name} plugin {choice.plugin!r} cannot be created: {_shown(error)}"
+                PLUGIN_UNUSABLE, f"the {kind.name} plugin {choice.plugin!r} cannot be created: {_cause(error)}"
             ) from error
         try:
             verifyObject(kind.product, product)
@@ -176,17 +169,15 @@ class PluginRegistry:
 
     def _explain_missing(self, kind: PluginKind, name: str) -> str:
         names = self.names(kind)
-        message = f"there is no {kind.name} plugin named {name!r}"
-        if name in _LATER[kind.name]:
+        others = [other.name for other in KINDS if other is not kind and name in self.names(other)]
+        if name in PLUGINS.get(kind.name, ()):
             message = f"the {kind.name} plugin {name!r} is not in this version"
-        elif close := difflib.get_close_matches(name, names, 1):
-            message += f"; did you mean {close[0]!r}?"
-        elif others := [other.name for other in KINDS if other is not kind and name in self.names(other)]:
-            message += f"; {name!r} is a plugin for {' and '.join(others)}"
-        message += f" (installed: {', '.join(names) or 'none'})"
-        for failed in failed_plugins(self._package):
-            message += f"; {failed}"
-        return message
+        elif others and closest(name, names) is None:
+            message = f"{shown(name)} is a plugin for {' and '.join(others)}, not for {kind.name}"
+        else:
+            what = f"installed {kind.name} plugins"
+            message = f"there is no {kind.name} plugin {shown(name)}{did_you_mean(name, names, what)}"
+        return "; ".join([message, *map(str, failed_plugins(self._package))])
 
 
 def _load(candidate: _Candidate) -> IPluginFactory:
@@ -221,5 +212,5 @@ def _text(factory: IPluginFactory, attribute: str) -> str:
         return ""
 
 
-def _shown(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

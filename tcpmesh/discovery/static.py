@@ -15,19 +15,37 @@ from tcpmesh.values import Address, Endpoint, TCPAddress
 __all__ = ["StaticDiscovery", "StaticEndpoint", "StaticFactory", "StaticSettings"]
 
 
+def _check_weight(_instance: object, _attribute: object, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"a weight of {value} gets no connection; 1 is the least")
+
+
 @attrs.frozen
 class StaticEndpoint:
     """An endpoint that gets more, or less, than its equal share."""
 
     address: Address
-    weight: int = 1
+    weight: int = attrs.field(default=1, validator=_check_weight)
+
+
+def _check_endpoints(_instance: object, _attribute: object, value: list[Address | StaticEndpoint]) -> None:
+    if not value:
+        raise ValueError("the list is empty; name at least one address")
+    seen: set[Address] = set()
+    for entry in value:
+        address = entry.address if isinstance(entry, StaticEndpoint) else entry
+        if isinstance(address, TCPAddress) and address.port == 0:
+            raise ValueError(f"{address} has port 0, which nobody can connect to")
+        if address in seen:
+            raise ValueError(f"{address} is listed twice; give it a weight instead")
+        seen.add(address)
 
 
 @attrs.frozen
 class StaticSettings:
     """``endpoints``: each an address, or an address and its weight."""
 
-    endpoints: list[Address | StaticEndpoint]
+    endpoints: list[Address | StaticEndpoint] = attrs.field(validator=_check_endpoints)
 
 
 @implementer(IServiceDiscovery)
@@ -54,22 +72,10 @@ class StaticFactory:
     settings = StaticSettings
 
     def create(self, settings: StaticSettings, context: PluginContext) -> StaticDiscovery:
-        """
-        Make the discovery of one service.
-
-        :raises ValueError: for no endpoint, one that is listed twice, port 0 or a weight below 1.
-        """
-        if not settings.endpoints:
-            raise ValueError("endpoints is empty; list at least one address")
-        endpoints: dict[Address, Endpoint] = {}
-        for entry in settings.endpoints:
-            endpoint = Endpoint(entry.address, entry.weight) if isinstance(entry, StaticEndpoint) else Endpoint(entry)
-            address = endpoint.address
-            if isinstance(address, TCPAddress) and address.port == 0:
-                raise ValueError(f"endpoint {address} has port 0, which nobody can connect to")
-            if endpoint.weight < 1:
-                raise ValueError(f"endpoint {address} has weight {endpoint.weight}; 1 is the least")
-            if address in endpoints:
-                raise ValueError(f"endpoint {address} is listed twice; give it a weight instead")
-            endpoints[address] = endpoint
-        return StaticDiscovery(tuple(endpoints.values()))
+        """Make the discovery of one service."""
+        return StaticDiscovery(
+            tuple(
+                Endpoint(entry.address, entry.weight) if isinstance(entry, StaticEndpoint) else Endpoint(entry)
+                for entry in settings.endpoints
+            )
+        )

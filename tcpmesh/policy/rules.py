@@ -21,18 +21,34 @@ from tcpmesh.values import AuthorizationRequest, Decision, Effect, InboundName
 __all__ = ["Policy", "Principals", "Rules", "RulesFactory", "RulesSettings", "Targets"]
 
 
+def _check_name(_instance: object, _attribute: object, value: str) -> None:
+    if not value:
+        raise ValueError("the name is empty; records name the policy")
+
+
+def _not_empty(_instance: object, _attribute: object, value: Sequence[object]) -> None:
+    # A deny rule about nobody, or about no listener, would silently protect nothing.
+    if not value:
+        raise ValueError("nothing is named here, so that the policy would mean nobody")
+
+
+def _check_inbound(_instance: object, _attribute: object, value: Sequence[object]) -> None:
+    if not value:
+        raise ValueError("the list is empty; name a listener, or leave out 'to' for every inbound listener")
+
+
 @attrs.frozen
 class Targets:
     """What a policy is about: these inbound listeners."""
 
-    inbound: list[InboundName]
+    inbound: list[InboundName] = attrs.field(validator=_check_inbound)
 
 
 @attrs.frozen
 class Principals:
     """Whom a policy is about: holders of one of these SPIFFE IDs."""
 
-    ids: list[SpiffeId]
+    ids: list[SpiffeId] = attrs.field(validator=_not_empty)
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
 
@@ -40,18 +56,28 @@ class Principals:
 class Policy:
     """One entry of ``policies``: allow or deny these peers at these listeners, at all of them without ``to``."""
 
-    name: str
+    name: str = attrs.field(validator=_check_name)
     action: Literal["allow", "deny"]
-    from_: list[Principals]  # the key "from", a Python keyword
+    from_: list[Principals] = attrs.field(validator=_not_empty)  # the key "from", a Python keyword
     to: Targets | None = None
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
+
+
+def _check_names(_instance: object, _attribute: object, value: Sequence[Policy]) -> None:
+    for name, count in Counter(policy.name for policy in value).items():
+        if count > 1:
+            marks = ", ".join(str(policy.mark) for policy in value if policy.name == name and policy.mark)
+            where = f" ({marks})" if marks else ""
+            raise ValueError(
+                f"{count} policies are named {name!r}{where}; records name the policy, so each needs its own"
+            )
 
 
 @attrs.frozen
 class RulesSettings:
     """``policies``: any that denies wins over all that allow; whom none names is denied."""
 
-    policies: list[Policy]
+    policies: list[Policy] = attrs.field(validator=_check_names)
 
 
 _Key = tuple[str, SpiffeId]  # listener and peer
@@ -91,28 +117,8 @@ class RulesFactory:
     settings = RulesSettings
 
     def create(self, settings: RulesSettings, context: PluginContext) -> Rules:
-        """
-        Compile the rules.
-
-        :raises ValueError: for two policies of one name, and for a policy that names nobody or no listener: as a
-            deny rule it would silently protect nothing.
-        """
-        for name, count in Counter(policy.name for policy in settings.policies).items():
-            if count > 1:
-                raise ValueError(f"{count} policies are named {name!r}; records name the policy, so each needs its own")
-        for policy in settings.policies:
-            _check(policy)
+        """Compile the rules."""
         return Rules(settings.policies)
-
-
-def _check(policy: Policy) -> None:
-    where = f"policy {policy.name!r}" + (f" ({policy.mark})" if policy.mark else "")
-    if not policy.name:
-        raise ValueError(f"a policy{f' ({policy.mark})' if policy.mark else ''} has an empty name")
-    if not policy.from_ or not all(principals.ids for principals in policy.from_):
-        raise ValueError(f"{where} has an empty list in from: name at least one ID")
-    if policy.to is not None and not policy.to.inbound:
-        raise ValueError(f"{where} has an empty list in to.inbound: name a listener, or leave out 'to' for all of them")
 
 
 def _compile(policies: Sequence[Policy]) -> dict[_Key, Decision]:

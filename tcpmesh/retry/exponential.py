@@ -18,6 +18,21 @@ from tcpmesh.values import Duration, RetryContext, format_duration
 __all__ = ["Exponential", "ExponentialFactory", "ExponentialSettings"]
 
 
+def _check_attempts(_instance: object, _attribute: object, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{value} attempts are too few; the first counts, so 1 is the least")
+
+
+def _check_base(_instance: object, _attribute: object, value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"a base of {format_duration(value)} never grows; it must be longer than nothing")
+
+
+def _check_max(instance: ExponentialSettings, _attribute: object, value: float) -> None:
+    if value < instance.base:
+        raise ValueError(f"a max of {format_duration(value)} is shorter than base, {format_duration(instance.base)}")
+
+
 @attrs.frozen
 class ExponentialSettings:
     """
@@ -26,9 +41,9 @@ class ExponentialSettings:
     The whole interval ("full jitter") spreads clients that failed together best.
     """
 
-    attempts: int = 3
-    base: Duration = Duration(0.05)
-    max: Duration = Duration(1.0)
+    attempts: int = attrs.field(default=3, validator=_check_attempts)
+    base: Duration = attrs.field(default=Duration(0.05), validator=_check_base)
+    max: Duration = attrs.field(default=Duration(1.0), validator=_check_max)
 
 
 @implementer(IRetryStrategy)
@@ -63,17 +78,5 @@ class ExponentialFactory:
         self._random = generator or random.Random()  # noqa: S311 - spreads load, guards nothing
 
     def create(self, settings: ExponentialSettings, context: PluginContext) -> Exponential:
-        """
-        Make the strategy of one service.
-
-        :raises ValueError: for less than one attempt, a base of zero, or a maximum below the base.
-        """
-        if settings.attempts < 1:
-            raise ValueError(f"attempts is {settings.attempts}; it counts the first, so 1 is the least")
-        if settings.base <= 0:
-            raise ValueError(f"base is {format_duration(settings.base)}; it must be longer than nothing")
-        if settings.max < settings.base:
-            raise ValueError(
-                f"max is {format_duration(settings.max)}, shorter than base, {format_duration(settings.base)}"
-            )
+        """Make the strategy of one service."""
         return Exponential(settings, self._random)

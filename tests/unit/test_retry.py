@@ -2,7 +2,6 @@
 
 import random
 
-import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -77,12 +76,11 @@ class ExponentialTests(SynchronousTestCase):
 
     def test_contradictions_are_refused(self) -> None:
         """Each impossible setting is named with its value."""
-        good = ExponentialSettings()
         cases = [
-            ({"attempts": 0}, "attempts is 0; it counts the first, so 1 is the least"),
-            ({"base": Duration(0.0)}, "base is 0ms; it must be longer than nothing"),
-            ({"max": Duration(0.01)}, "max is 10ms, shorter than base, 50ms"),
+            ({"attempts": 0}, "0 attempts are too few; the first counts, so 1 is the least"),
+            ({"base": 0.0}, "a base of 0ms never grows; it must be longer than nothing"),
+            ({"max": 0.01}, "a max of 10ms is shorter than base, 50ms"),
         ]
         for change, message in cases:
-            error = self.assertRaises(ValueError, exponential, attrs.evolve(good, **change))
+            error = self.assertRaises(ValueError, ExponentialSettings, **change)
             self.assertEqual(str(error), message)

@@ -76,6 +76,9 @@ class RulesTests(SynchronousTestCase):
         """With a mark the reader is sent to file and line."""
         decision = ask(rules(Policy("web-may", "allow", [who(WEB)], mark=Mark("mesh.yaml", 31, 9))), WEB)
         self.assertEqual(decision.rule, "policies[0].from[0].ids[0] (mesh.yaml:31:9)")
+        nearer = Principals([SpiffeId.parse(WEB)], Mark("mesh.yaml", 34, 12))
+        decision = ask(rules(Policy("web-may", "allow", [nearer], mark=Mark("mesh.yaml", 31, 9))), WEB)
+        self.assertEqual(decision.rule, "policies[0].from[0].ids[0] (mesh.yaml:34:12)")
 
     def test_describes_each_policy_in_a_line(self) -> None:
         """The start-up block says who may go where, and cuts a long list."""
@@ -93,23 +96,22 @@ class RulesTests(SynchronousTestCase):
         )
 
     def test_refuses_policies_that_mean_nothing(self) -> None:
-        """Each refusal names the policy, its place and what to write."""
-        place = Mark("mesh.yaml", 31, 9)
-        good = Policy("web-may", "allow", [who(WEB)])
-        nobody = "policy 'x' (mesh.yaml:31:9) has an empty list in from: name at least one ID"
+        """Each refusal says what to write; the configuration's reader adds where."""
+        good = Policy("web-may", "allow", [who(WEB)], mark=Mark("mesh.yaml", 31, 9))
+        nobody = "nothing is named here, so that the policy would mean nobody"
         cases = [
-            ([good, good], "2 policies are named 'web-may'; records name the policy, so each needs its own"),
-            ([Policy("x", "deny", [], mark=place)], nobody),
-            ([Policy("x", "deny", [who(WEB), who()], mark=place)], nobody),
             (
-                [Policy("x", "deny", [who(WEB)], at())],
-                "policy 'x' has an empty list in to.inbound: name a listener, or leave out 'to' for all of them",
+                lambda: RulesSettings([good, Policy("other", "deny", [who(WEB)]), good]),
+                "2 policies are named 'web-may' (mesh.yaml:31:9, mesh.yaml:31:9);"
+                " records name the policy, so each needs its own",
             ),
-            ([Policy("", "deny", [who(WEB)], mark=place)], "a policy (mesh.yaml:31:9) has an empty name"),
+            (lambda: Policy("x", "deny", []), nobody),
+            (lambda: who(), nobody),
+            (lambda: at(), "the list is empty; name a listener, or leave out 'to' for every inbound listener"),
+            (lambda: Policy("", "deny", [who(WEB)]), "the name is empty; records name the policy"),
         ]
-        for policies, message in cases:
-            error = self.assertRaises(ValueError, rules, *policies)
-            self.assertEqual(str(error), message)
+        for make, message in cases:
+            self.assertEqual(str(self.assertRaises(ValueError, make)), message)
 
     def test_no_policy_at_all_abstains(self) -> None:
         """An empty list is a policy that allows nobody."""

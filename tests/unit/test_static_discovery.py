@@ -36,12 +36,13 @@ class StaticDiscoveryTests(SynchronousTestCase):
     def test_refuses_what_cannot_be_dialled(self) -> None:
         """Each refusal names the address and the reason."""
         cases: list[tuple[list[Address | StaticEndpoint], str]] = [
-            ([], "endpoints is empty; list at least one address"),
-            ([TCPAddress("127.0.0.1", 0)], "endpoint 127.0.0.1:0 has port 0, which nobody can connect to"),
-            ([StaticEndpoint(FIRST, 0)], "endpoint 127.0.0.1:4143 has weight 0; 1 is the least"),
-            ([FIRST, StaticEndpoint(FIRST, 2)], "endpoint 127.0.0.1:4143 is listed twice; give it a weight instead"),
-            ([SOCKET, SOCKET], "endpoint unix:/run/orders.sock is listed twice; give it a weight instead"),
+            ([], "the list is empty; name at least one address"),
+            ([TCPAddress("127.0.0.1", 0)], "127.0.0.1:0 has port 0, which nobody can connect to"),
+            ([FIRST, StaticEndpoint(FIRST, 2)], "127.0.0.1:4143 is listed twice; give it a weight instead"),
+            ([SOCKET, SOCKET], "unix:/run/orders.sock is listed twice; give it a weight instead"),
         ]
         for endpoints, message in cases:
-            error = self.assertRaises(ValueError, delivered, *endpoints)
+            error = self.assertRaises(ValueError, StaticSettings, endpoints)
             self.assertEqual(str(error), message)
+        error = self.assertRaises(ValueError, StaticEndpoint, FIRST, 0)
+        self.assertEqual(str(error), "a weight of 0 gets no connection; 1 is the least")
