@@ -7,8 +7,10 @@ Ring 0. The classes are the contract: the loader (``tcpmesh.config``) reads what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import attrs
 
@@ -28,27 +30,34 @@ from tcpmesh.values import (
 TLSVersion = Literal["1.2", "1.3"]
 
 NOT_A_KEY = "tcpmesh.settings.not_a_key"
+OTHER_KEYS = "tcpmesh.settings.other_keys"  # marks the field for what is read from keys that the class does not name
 
 
 def not_a_key(default: Any = None) -> Any:
-    """
-    Declare a field of a settings class that no key of the file fills, and that does not count in comparisons.
-
-    One with the type ``Mark | None`` receives the place where the mapping begins; any settings class may have one.
-    """
+    """Declare a field of a settings class that no key of the file fills and that does not count in comparisons."""
     return attrs.field(default=default, eq=False, metadata={NOT_A_KEY: True})
 
 
-def keys(settings: type) -> dict[str, attrs.Attribute[Any]]:
-    """
-    The configuration keys that a settings class declares.
+def is_place(hint: Any) -> bool:
+    """Whether a field of this type receives the place where its mapping begins, instead of being a key."""
+    return hint in (Mark, Mark | None)
 
-    A key is the field's name without the underscore at its end that Python's own words need (``from_``: ``from``).
+
+@lru_cache(maxsize=256)
+def keys(settings: type) -> Mapping[str, attrs.Attribute[Any]]:
     """
+    The configuration keys that a settings class declares, with their fields.
+
+    A key is the field's name without the underscore at its end that Python's own words need: ``from_`` is ``from``.
+    A field of type ``Mark | None`` is not a key, nor is one that :func:`not_a_key` declares.
+
+    :raises Exception: whatever ``typing.get_type_hints`` raises for types that cannot be resolved.
+    """
+    hints = get_type_hints(settings)
     return {
         (field.alias or field.name).removesuffix("_"): field
         for field in attrs.fields(settings)
-        if field.init and NOT_A_KEY not in field.metadata
+        if field.init and NOT_A_KEY not in field.metadata and not is_place(hints.get(field.name))
     }
 
 
@@ -80,7 +89,9 @@ class WorkloadSettings:
 
     id: SpiffeId
     source: SourceName | None = None  # may be absent when there is only one source
-    extra: Any = attrs.field(default=None, metadata={NOT_A_KEY: True})  # an instance of the source's workload_settings
+    extra: Any = attrs.field(
+        default=None, metadata={NOT_A_KEY: True, OTHER_KEYS: True}
+    )  # the source's workload_settings
     mark: Mark | None = not_a_key()
 
 

@@ -1,0 +1,209 @@
+"""
+What one key cannot say alone: contradictions, circles, plaintext that would leave the machine.
+
+Ring 1. Works on whatever could be built, so that these problems show beside all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tcpmesh.config.bounds import check_bounds
+from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
+from tcpmesh.config.places import Place
+from tcpmesh.config.structure import SettingsReader
+from tcpmesh.errors import Problem
+from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.settings import (
+    AdminSettings,
+    IdentitySettings,
+    InboundSettings,
+    OutboundSettings,
+    ServiceSettings,
+    Settings,
+    TLSSettings,
+    WorkloadSettings,
+)
+from tcpmesh.values import DNSName, TCPAddress, parse_dns_name
+
+__all__ = ["check", "warnings"]
+
+
+def check(read: SettingsReader) -> Iterator[Problem]:
+    """Everything that is wrong with how the keys fit together."""
+    listeners = own_listeners(read)
+    yield from check_bounds(read)
+    yield from _check_tls(read)
+    yield from _check_identity(read)
+    yield from _check_services(read)
+    yield from _check_outbound(read)
+    yield from _check_inbound(read, listeners)
+    yield from _check_admin(read)
+    yield from check_overlaps(listeners)
+    for _, settings in read.of(Settings):
+        if not settings.inbound and not settings.outbound:
+            yield Problem(
+                "there is neither an inbound nor an outbound listener, so there is nothing to do", read.marks[""]
+            )
+
+
+def warnings(settings: Settings) -> list[Problem]:
+    """
+    What an operator allowed in writing and should be told at every start all the same.
+
+    :return: one problem for each, none of which keeps the proxy from starting.
+    """
+    found = []
+    for index, outbound in enumerate(settings.outbound):
+        if not outbound.listen.is_loopback:
+            found.append(
+                Problem(
+                    f"outbound[{index}] ({outbound.name}) accepts plaintext from the network on {outbound.listen}, and "
+                    f"whoever reaches it acts as {outbound.workload} (plaintext_network: allow)",
+                    outbound.mark,
+                )
+            )
+    addresses = [*(inbound.listen for inbound in settings.inbound), *(out.listen for out in settings.outbound)]
+    own_ports = {address.port for address in addresses if isinstance(address, TCPAddress) and address.is_wildcard}
+    for index, inbound in enumerate(settings.inbound):
+        if not inbound.target.is_loopback:
+            found.append(
+                Problem(
+                    f"inbound[{index}] ({inbound.name}) sends plaintext over the network to {inbound.target} "
+                    "(plaintext_network: allow)",
+                    inbound.mark,
+                )
+            )
+            if isinstance(inbound.target, TCPAddress) and inbound.target.port in own_ports:
+                found.append(
+                    Problem(
+                        f"inbound[{index}] ({inbound.name}): if {inbound.target} is an address of this machine, the "
+                        "target is this proxy's own listener, and connections run in a circle",
+                        inbound.mark,
+                    )
+                )
+    if settings.inbound and not settings.authorization:
+        found.append(
+            Problem(
+                "there is no authorization policy, so every inbound connection will be refused",
+                settings.inbound[0].mark,
+            )
+        )
+    return found
+
+
+def _at(read: SettingsReader, place: Place, message: str) -> Problem:
+    return Problem(f"{place}: {message}", read.marks.get(place.path))
+
+
+def _check_tls(read: SettingsReader) -> Iterator[Problem]:
+    for place, tls in read.of(TLSSettings):
+        if tls.min_version > tls.max_version:
+            which = place.key("min_version" if f"{place}.min_version" in read.marks else "max_version")
+            yield _at(
+                read,
+                which,
+                f'min_version "{tls.min_version}" is above max_version "{tls.max_version}"; '
+                f'the default of both is "{TLSSettings().max_version}"',
+            )
+
+
+def _check_identity(read: SettingsReader) -> Iterator[Problem]:
+    for place, identity in read.of(IdentitySettings):
+        if not identity.sources:
+            yield _at(read, place.key("sources"), "there is no identity source; every listener needs an identity")
+    for place, workload in read.of(WorkloadSettings):
+        if not workload.id.path:
+            yield _at(
+                read, place.key("id"), f"{workload.id} names a whole trust domain; a workload's ID has a path after it"
+            )
+
+
+def _check_services(read: SettingsReader) -> Iterator[Problem]:
+    for place, service in read.of(ServiceSettings):
+        expect = place.key("expect")
+        kinds = {type(identity) for identity in service.expect}
+        if not kinds:
+            yield _at(read, expect, "the list is empty; name at least one identity that may answer")
+        if len(kinds) > 1:
+            yield _at(
+                read,
+                expect,
+                "SPIFFE IDs and dns: names are mixed; they are verified against different authorities, so make it two "
+                "services",
+            )
+        for index, identity in enumerate(service.expect):
+            if isinstance(identity, SpiffeId) and not identity.path:
+                yield _at(
+                    read, expect.item(index), f"{identity} names a whole trust domain, which no peer's certificate does"
+                )
+        if service.trust != "mesh" and DNSName not in kinds and kinds:
+            yield _at(
+                read,
+                place.key("trust"),
+                "SPIFFE IDs are always verified against the mesh's own bundle; trust is for dns: names",
+            )
+        if service.sni is not None:
+            try:
+                parse_dns_name(service.sni)
+            except ValueError as error:
+                yield _at(read, place.key("sni"), str(error))
+
+
+def _check_outbound(read: SettingsReader) -> Iterator[Problem]:
+    for place, outbound in read.of(OutboundSettings):
+        clients = place.key("clients")
+        if not outbound.listen.is_loopback:
+            if outbound.plaintext_network == "refuse":
+                yield _at(
+                    read,
+                    place.key("listen"),
+                    f"{outbound.listen} accepts plaintext from the network; listen on loopback or a unix socket, or, "
+                    "if everybody there may act as this workload, add plaintext_network: allow",
+                )
+            if outbound.clients.uids or outbound.clients.gids:
+                yield _at(
+                    read, clients, f"clients are users of this machine, but {outbound.listen} accepts the network"
+                )
+        if clients.path in read.marks and not (outbound.clients.uids or outbound.clients.gids):
+            yield _at(
+                read, clients, "nobody is listed; name a uid or gid, or leave the key out to admit all local users"
+            )
+
+
+def _check_inbound(read: SettingsReader, listeners: list[Listener]) -> Iterator[Problem]:
+    for place, inbound in read.of(InboundSettings):
+        at = place.key("target")
+        target = inbound.target
+        if isinstance(target, TCPAddress) and target.port == 0:
+            yield _at(read, at, f"{target} has port 0, which nobody can connect to")
+            continue
+        if isinstance(target, TCPAddress) and target.is_wildcard:
+            yield _at(read, at, f"{target} is an address to listen on; write the application's own, such as 127.0.0.1")
+            continue
+        own = next((listener for listener in listeners if listener.accepts(target)), None)
+        if own is not None:
+            yield _at(
+                read,
+                at,
+                f"{target} is this proxy's own listener {own}, so connections would run in a circle; write the "
+                "application's address",
+            )
+        elif not target.is_loopback and inbound.plaintext_network == "refuse":
+            yield _at(
+                read,
+                at,
+                f"{target} would be sent plaintext over the network; use loopback or a unix socket, or, if the network "
+                "in between is trusted, add plaintext_network: allow",
+            )
+
+
+def _check_admin(read: SettingsReader) -> Iterator[Problem]:
+    for place, admin in read.of(AdminSettings):
+        if isinstance(admin.listen, TCPAddress):
+            yield _at(
+                read,
+                place.key("listen"),
+                f"{admin.listen} is a TCP address; TCP serves only /live /ready /metrics: use admin.metrics. Commands "
+                "need a unix socket, such as unix:/run/tcpmesh/admin.sock",
+            )

@@ -1,0 +1,60 @@
+"""
+What later versions bring, so that a reader of newer documentation is told so and need not look for a typing error.
+
+Ring 1. Nothing here does anything; an entry leaves this table when its key is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_value"]
+
+_TIMES = frozenset({"establish", "queue", "resolve"})
+
+# By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
+KEYS: Mapping[str, frozenset[str]] = {
+    "": frozenset({"defaults", "deny_list", "federation", "queue", "routes"}),
+    "identity": frozenset({"bundles", "deny_list", "federation", "mapping"}),
+    "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
+    "services.*.discovery:static.endpoints.*": frozenset({"expect", "metadata", "priority", "zone"}),
+    "services.*.retry:exponential": frozenset({"budget", "deadline"}),
+    "services.*.timeouts": _TIMES,
+    "services.*.tls": frozenset({"groups"}),
+    "outbound.*": frozenset({"limits", "passthrough", "per_endpoint", "routes", "sni"}),
+    "outbound.*.timeouts": _TIMES,
+    "inbound.*": frozenset(
+        {"limits", "on_change", "on_expiry", "passthrough", "probe", "proxy_protocol", "routes", "sni"}
+    ),
+    "inbound.*.timeouts": _TIMES,
+    "inbound.*.tls": frozenset({"groups"}),
+    "authorization.*:rules": frozenset({"on_change"}),
+    "authorization.*:rules.policies.*": frozenset({"limit", "mode"}),
+    "authorization.*:rules.policies.*.from.*": frozenset({"dns", "except", "networks", "prefixes", "trust_domains"}),
+    "authorization.*:rules.policies.*.to": frozenset({"alpn", "ports", "services", "sni"}),
+    "timeouts": _TIMES,
+}
+
+# Words that a key may have later, by pattern of the key's place.
+VALUES: Mapping[str, frozenset[str]] = {
+    "authorization.*:rules.policies.*.action": frozenset({"audit"}),
+}
+
+# Plugins by kind.
+PLUGINS: Mapping[str, frozenset[str]] = {
+    "identity": frozenset({"vault", "workload-api"}),
+    "discovery": frozenset({"dns", "file"}),
+    "authorization": frozenset({"linkerd", "opa"}),
+    "retry": frozenset({"fixed"}),
+    "balance": frozenset({"least-connections", "p2c-ewma", "random", "source-hash"}),
+}
+
+
+def is_later_key(pattern: str, key: str) -> bool:
+    """Whether a later version reads this key in a mapping at such a place."""
+    return key in KEYS.get(pattern, ())
+
+
+def is_later_value(pattern: str, value: str) -> bool:
+    """Whether a later version reads this word at such a place."""
+    return value in VALUES.get(pattern, ())

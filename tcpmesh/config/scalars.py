@@ -1,0 +1,255 @@
+"""
+One scalar to one value: which types a key may have, and how each is read.
+
+Ring 1. Everything is read from the text as written, never from what YAML 1.1 makes of it: unquoted ``22:22``,
+``off`` and ``0600`` mean something else to YAML than to whoever wrote them, so where text is expected they are
+refused with the quoted form beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tcpmesh.addresses import (
+    Address,
+    DNSName,
+    ExpectedIdentity,
+    TCPAddress,
+    UnixAddress,
+    parse_address,
+    parse_dns_name,
+    parse_expected_identity,
+    shown,
+)
+from tcpmesh.config.nodes import Scalar
+from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.values import (
+    Duration,
+    InboundName,
+    OutboundName,
+    ServiceName,
+    Size,
+    SourceName,
+    WorkloadName,
+    parse_duration,
+    parse_size,
+)
+
+__all__ = ["REFERENCES", "SCALARS", "ScalarType", "misread", "quoted"]
+
+# What a name of each type must refer to, in words.
+REFERENCES: dict[Any, str] = {
+    InboundName: "inbound listener",
+    OutboundName: "outbound listener",
+    ServiceName: "service",
+    WorkloadName: "workload",
+    SourceName: "identity source",
+}
+
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_FRACTION = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?")
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9_]+(?::[0-9_]+)+")
+
+
+@attrs.frozen
+class ScalarType:
+    """
+    How values of one type are written.
+
+    :param description: what is expected, with its article, to follow "expected".
+    :param read: takes the scalar and the directory that relative paths are relative to; raises ValueError.
+    """
+
+    description: str
+    read: Callable[[Scalar, Path], Any]
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, as it may be written in YAML."""
+    return '"' + shown(text)[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+
+
+def misread(scalar: Scalar) -> str:
+    """What YAML 1.1 takes an unquoted scalar for, in words."""
+    text = scalar.text
+    if scalar.tag == "bool":
+        return "true" if text.lower() in ("y", "yes", "true", "on") else "false"
+    if scalar.tag == "null":
+        return "no value"
+    if scalar.tag == "timestamp":
+        return "a date"
+    if scalar.tag == "int":
+        number = _yaml_int(text)
+        return "a number" if number is None else f"the number {number}"
+    return "a number" if scalar.tag == "float" else "something else than text"
+
+
+def _yaml_int(text: str) -> int | None:
+    """The value of a YAML 1.1 integer (https://yaml.org/type/int.html), None if it is too long to be of interest."""
+    if len(text) > 20:
+        return None
+    digits = text.replace("_", "").lstrip("+-")
+    if _SEXAGESIMAL.fullmatch(text):
+        value = 0
+        for part in digits.split(":"):
+            value = value * 60 + int(part)
+    elif digits[:2] in ("0b", "0x"):
+        value = int(digits, 0)
+    elif digits.startswith("0"):
+        value = int(digits, 8)
+    else:
+        value = int(digits)
+    return -value if text.startswith("-") else value
+
+
+def _text(description: str, parse: Callable[[str], Any] = str) -> ScalarType:
+    return ScalarType(description, lambda scalar, _directory: parse(_as_text(scalar, description)))
+
+
+def _as_text(scalar: Scalar, description: str) -> str:
+    """
+    The text of a scalar that YAML takes for text too.
+
+    :raises ValueError: for one that it takes for something else, with the quoted form.
+    """
+    if scalar.tag == "str":
+        return scalar.text
+    if not scalar.text:
+        raise ValueError(f"there is no value; expected {description}")
+    raise ValueError(
+        f"YAML reads {scalar.text[:40]} as {misread(scalar)}; expected {description}: "
+        f"for text, write {quoted(scalar.text)}"
+    )
+
+
+def _number(scalar: Scalar, description: str, pattern: re.Pattern[str]) -> str:
+    text = scalar.text
+    if scalar.tag in ("int", "float") and pattern.fullmatch(text):
+        return text
+    if not text and not scalar.quoted:
+        raise ValueError(f"there is no value; expected {description}")
+    if scalar.quoted and _FRACTION.fullmatch(text):
+        raise ValueError(f"expected {description}, got the text {quoted(text)}; remove the quotes")
+    hint = ""
+    if scalar.tag == "int":
+        value = _yaml_int(text)
+        hint = f", which YAML reads as {value}; write plain decimal digits" if value is not None else ""
+    elif scalar.tag in ("bool", "null", "timestamp"):
+        hint = f", which YAML reads as {misread(scalar)}"
+    raise ValueError(f"expected {description}, got {shown(text) if scalar.tag == 'str' else text[:40]}{hint}")
+
+
+_WHOLE = "a whole number"
+_ANY_NUMBER = "a number such as 0.1"
+
+
+def _read_int(scalar: Scalar, _directory: Path) -> int:
+    return int(_number(scalar, _WHOLE, _DECIMAL))
+
+
+def _read_float(scalar: Scalar, _directory: Path) -> float:
+    return float(_number(scalar, _ANY_NUMBER, _FRACTION))
+
+
+def _read_bool(scalar: Scalar, _directory: Path) -> bool:
+    text = scalar.text.lower()
+    if text in ("true", "false"):
+        if scalar.tag == "bool":
+            return text == "true"
+        raise ValueError(f"expected true or false, got the text {quoted(scalar.text)}; remove the quotes")
+    if scalar.tag == "bool":
+        raise ValueError(f"expected true or false, got {scalar.text}; write {misread(scalar)}")
+    raise ValueError(f"expected true or false, got {shown(scalar.text) if scalar.text else 'no value'}")
+
+
+_ADDRESS = 'an address such as "127.0.0.1:5432", "[::1]:5432" or "unix:/run/app.sock"'
+_TCP_ADDRESS = 'a TCP address such as "127.0.0.1:5432" or "[::1]:5432"'
+_UNIX_ADDRESS = 'a unix socket such as "unix:/run/app.sock"'
+_PATH = "the path of a file or directory"
+
+
+def _read_address(scalar: Scalar, directory: Path) -> Address:
+    address = parse_address(_as_text(scalar, _ADDRESS))
+    if isinstance(address, UnixAddress):
+        return _resolve_unix(address, directory)
+    return address
+
+
+def _read_tcp_address(scalar: Scalar, _directory: Path) -> TCPAddress:
+    text = _as_text(scalar, _TCP_ADDRESS)
+    address = parse_address(text)
+    if not isinstance(address, TCPAddress):
+        raise ValueError(f"{shown(text)} is a unix socket; expected {_TCP_ADDRESS}")  # noqa: TRY004 - for the operator
+    return address
+
+
+def _read_unix_address(scalar: Scalar, directory: Path) -> UnixAddress:
+    text = _as_text(scalar, _UNIX_ADDRESS)
+    address = parse_address(text)
+    if not isinstance(address, UnixAddress):
+        raise ValueError(f"{shown(text)} is a TCP address; expected {_UNIX_ADDRESS}")  # noqa: TRY004 - for the operator
+    return _resolve_unix(address, directory)
+
+
+def _resolve_unix(address: UnixAddress, directory: Path) -> UnixAddress:
+    resolved = parse_address(f"unix:{_resolve(address.path, directory)}")
+    assert isinstance(resolved, UnixAddress)
+    return resolved
+
+
+def _read_path(scalar: Scalar, directory: Path) -> Path:
+    text = _as_text(scalar, _PATH)
+    if not text:
+        raise ValueError(f"the text is empty; expected {_PATH}")
+    return _resolve(text, directory)
+
+
+def _resolve(text: str, directory: Path) -> Path:
+    """
+    A path, relative ones from the configuration file's directory.
+
+    Symbolic links stay, since replacing one is how files are rotated; except for the directory itself when the path
+    climbs out of it, as ``..`` of a linked directory is not where its name suggests.
+    """
+    if text.startswith("~"):
+        raise ValueError(f"'~' is not expanded in {shown(text)}; write the path in full")
+    if text.startswith(("../", "./../")) or text == "..":
+        directory = directory.resolve()
+    return Path(os.path.normpath(directory / text))
+
+
+def _parse_trust_domain(text: str) -> TrustDomain:
+    if text.lower().startswith("spiffe://"):
+        name = text[len("spiffe://") :].partition("/")[0]
+        raise ValueError(f"expected the bare name of a trust domain, got {shown(text)}; write {shown(name)}")
+    return TrustDomain(text)
+
+
+SCALARS: dict[Any, ScalarType] = {
+    str: _text("text"),
+    int: ScalarType(_WHOLE, _read_int),
+    float: ScalarType(_ANY_NUMBER, _read_float),
+    bool: ScalarType("true or false", _read_bool),
+    Duration: _text("a duration such as 50ms, 5s, 10m, 1h or 7d", parse_duration),
+    Size: _text("a size such as 512B, 64KiB, 1MiB or 2GiB", parse_size),
+    Address: ScalarType(_ADDRESS, _read_address),
+    TCPAddress: ScalarType(_TCP_ADDRESS, _read_tcp_address),
+    UnixAddress: ScalarType(_UNIX_ADDRESS, _read_unix_address),
+    SpiffeId: _text('a SPIFFE ID such as "spiffe://example.org/orders"', SpiffeId.parse),
+    TrustDomain: _text("a trust domain such as example.org", _parse_trust_domain),
+    DNSName: _text("a DNS name such as db.example.com", parse_dns_name),
+    ExpectedIdentity: _text(
+        'an identity such as "spiffe://example.org/orders" or "dns:db.example.com"', parse_expected_identity
+    ),
+    Path: ScalarType(_PATH, _read_path),
+    **{
+        name: _text(f"the name of an {word}" if word[0] in "aio" else f"the name of a {word}")
+        for name, word in REFERENCES.items()
+    },
+}

@@ -1,0 +1,91 @@
+"""
+One scalar to a value of a type that may have several: words that are given, and ways of writing.
+
+Ring 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tcpmesh.addresses import shown
+from tcpmesh.config.hints import Alternatives, alternatives, describe
+from tcpmesh.config.later import is_later_value
+from tcpmesh.config.nodes import Scalar
+from tcpmesh.config.problems import closest, did_you_mean
+from tcpmesh.config.scalars import SCALARS, misread, quoted
+
+__all__ = ["read_scalar"]
+
+
+def read_scalar(node: Scalar, hint: Any, directory: Path, pattern: str) -> tuple[Any, Any]:
+    """
+    Read a scalar.
+
+    :param pattern: of the place, to tell a word of a later version from a misspelt one.
+    :return: the value, and which member of the type it is of.
+    :raises ValueError: with what was expected and what came.
+    """
+    found = alternatives(hint)
+    for word in found.words:
+        if _is_word(node, word):
+            return word, type(word)
+    if found.words and is_later_value(pattern, node.text):
+        raise ValueError(f"{shown(node.text)} is not in this version")
+    if not node.text and not node.quoted:
+        raise ValueError(f"there is no value; expected {describe(hint)}")
+    if not found.scalars:
+        raise ValueError(_refusal(node, hint, found))
+    _refuse_typo(node, found)
+    messages = []
+    for member in found.scalars:
+        try:
+            return SCALARS[member].read(node, directory), member
+        except ValueError as error:
+            messages.append(str(error))
+    if len(messages) > 1 or found.words or found.lists or found.mappings:
+        raise ValueError(
+            f"{messages[0]} (expected {describe(hint)})" if node.tag == "str" else _refusal(node, hint, found)
+        )
+    raise ValueError(messages[0])
+
+
+def _is_word(node: Scalar, word: str | int | bool) -> bool:
+    if isinstance(word, str):
+        return node.tag == "str" and node.text == word
+    tag = "bool" if isinstance(word, bool) else "int"
+    return node.tag == tag and node.text.lower() == str(word).lower()
+
+
+def _texts(found: Alternatives) -> Sequence[str]:
+    return [word for word in found.words if isinstance(word, str)]
+
+
+def _refuse_typo(node: Scalar, found: Alternatives) -> None:
+    """``trust: sistem`` is not a file, although a file may be written there."""
+    bare = node.tag == "str" and "/" not in node.text and "." not in node.text
+    typo = closest(node.text, _texts(found)) if bare else None
+    if typo is not None:
+        raise ValueError(
+            f"{shown(node.text)} looks like a misspelt {typo!r}; for a file of that name, "
+            f"write {quoted('./' + node.text)}"
+        )
+
+
+def _refusal(node: Scalar, hint: Any, found: Alternatives) -> str:
+    expected = describe(hint)
+    if node.tag == "str":
+        if node.quoted and any(node.text == str(word) for word in found.words):
+            return f"expected {expected}, got the text {quoted(node.text)}; remove the quotes"
+        close = did_you_mean(node.text, _texts(found))
+        if close or not found.lists or found.scalars or found.words:
+            return f"expected {expected}, got {shown(node.text)}{close}"
+        return f"expected a list, got {shown(node.text)}; write [{quoted(node.text)}]"
+    meaning = f"YAML reads {node.text[:40]} as {misread(node)}"
+    if node.text in _texts(found):
+        return f"{meaning}; write {quoted(node.text)}"
+    if node.tag in ("int", "float"):
+        return f"expected {expected}, got the number {node.text[:40]}"
+    return f"expected {expected}, got {node.text[:40]}, which YAML reads as {misread(node)}"
