@@ -89,9 +89,8 @@ class WorkloadSettings:
 
     id: SpiffeId
     source: SourceName | None = None  # may be absent when there is only one source
-    extra: Any = attrs.field(
-        default=None, metadata={NOT_A_KEY: True, OTHER_KEYS: True}
-    )  # the source's workload_settings
+    # of the source factory's workload_settings class, read from all further keys
+    extra: Any = attrs.field(default=None, metadata={NOT_A_KEY: True, OTHER_KEYS: True})
     mark: Mark | None = not_a_key()
 
 

@@ -99,13 +99,13 @@ def _at(read: SettingsReader, place: Place, message: str) -> Problem:
 def _check_tls(read: SettingsReader) -> Iterator[Problem]:
     for place, tls in read.of(TLSSettings):
         if tls.min_version > tls.max_version:
-            which = place.key("min_version" if f"{place}.min_version" in read.marks else "max_version")
-            yield _at(
-                read,
-                which,
-                f'min_version "{tls.min_version}" is above max_version "{tls.max_version}"; '
-                f'the default of both is "{TLSSettings().max_version}"',
-            )
+            message = f'min_version "{tls.min_version}" is above max_version "{tls.max_version}"'
+            if place.key("min_version").path not in read.marks:
+                message = (
+                    f'"{tls.max_version}" is below min_version, which is "{tls.min_version}" unless it is set; add '
+                    f'min_version: "{tls.max_version}"'
+                )
+            yield _at(read, place.key("max_version"), message)
 
 
 def _check_identity(read: SettingsReader) -> Iterator[Problem]:

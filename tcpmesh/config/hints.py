@@ -28,6 +28,7 @@ __all__ = [
     "describe",
     "plain",
     "plugin_kind",
+    "required_keys",
     "schema",
 ]
 
@@ -71,6 +72,13 @@ def schema(settings: type) -> Schema:
         field.alias or field.name for field in attrs.fields(settings) if field.init and is_place(hints.get(field.name))
     ]
     return Schema(fields, hints, places, any(OTHER_KEYS in field.metadata for field in attrs.fields(settings)))
+
+
+def required_keys(hint: Any) -> list[str]:
+    """The keys that a mapping of this type must have, if it is a settings class."""
+    if not _is_settings(hint):
+        return []
+    return [key for key, field in schema(hint).fields.items() if field.default is attrs.NOTHING]
 
 
 def plugin_kind(hint: Any) -> PluginKind | None:

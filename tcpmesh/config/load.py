@@ -91,7 +91,7 @@ def _check_version(root: MapNode, problems: Problems) -> None:
     """Another version means other keys: complaining about them would only mislead."""
     entry = root.entries.get("version")
     version = entry.value if entry is not None else None
-    if isinstance(version, Scalar) and version.tag in ("int", "float") and version.text != "1":
+    if isinstance(version, Scalar) and version.tag == "int" and version.text != "1":
         problems.fail(
             f"version {version.text[:20]} is not in this version of tcpmesh, which reads version 1", version.mark
         )

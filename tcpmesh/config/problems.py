@@ -70,7 +70,7 @@ class Problems:
 
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that ``word`` is probably a misspelling of, if there is one."""
-    if len(word) > _MAX_WORD:
+    if len(word) > _MAX_WORD or not any(character.isalpha() for character in word):
         return None
     candidates = {name.lower(): name for name in list(known)[:_MAX_COMPARED]}
     found = difflib.get_close_matches(word.lower().replace("_", "-"), _spellings(candidates), n=1, cutoff=0.65)
@@ -94,7 +94,7 @@ def did_you_mean(word: str, known: Iterable[str], what: str = "") -> str:
     if not what:
         return ""
     if not known:
-        return f"; there are no {what}"
+        return "; there are none at all"
     more = f" and {len(known) - 20} more" if len(known) > 20 else ""
     return f"; {what}: {', '.join(known[:20])}{more}"
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -40,6 +40,8 @@ from tcpmesh.values import (
     parse_duration,
     parse_size,
 )
+
+_T = TypeVar("_T")
 
 __all__ = ["REFERENCES", "SCALARS", "ScalarType", "misread", "quoted"]
 
@@ -109,23 +111,27 @@ def _yaml_int(text: str) -> int | None:
 
 
 def _text(description: str, parse: Callable[[str], Any] = str) -> ScalarType:
-    return ScalarType(description, lambda scalar, _directory: parse(_as_text(scalar, description)))
+    return ScalarType(description, lambda scalar, _directory: _parse(scalar, description, parse))
 
 
-def _as_text(scalar: Scalar, description: str) -> str:
+def _parse(scalar: Scalar, description: str, parse: Callable[[str], _T]) -> _T:
     """
-    The text of a scalar that YAML takes for text too.
+    Parse a scalar that YAML takes for text too.
 
-    :raises ValueError: for one that it takes for something else, with the quoted form.
+    :raises ValueError: for one that it takes for something else, with the quoted form; or what ``parse`` raises.
     """
+    text = scalar.text
     if scalar.tag == "str":
-        return scalar.text
-    if not scalar.text:
-        raise ValueError(f"there is no value; expected {description}")
-    raise ValueError(
-        f"YAML reads {scalar.text[:40]} as {misread(scalar)}; expected {description}: "
-        f"for text, write {quoted(scalar.text)}"
-    )
+        return parse(text)
+    if _DECIMAL.fullmatch(text):
+        parse(text)  # a number of the wrong kind is best explained as such: "5" is no duration
+        raise ValueError(f"YAML reads {text} as a number; for text, write {quoted(text)}")
+    meaning = f"YAML reads {text[:40]} as {misread(scalar)}"
+    try:
+        parse(text)
+    except ValueError:
+        raise ValueError(f"{meaning} unless it is written {quoted(text)}; expected {description}") from None
+    raise ValueError(f"{meaning}; for text, write {quoted(text)}")
 
 
 def _number(scalar: Scalar, description: str, pattern: re.Pattern[str]) -> str:
@@ -175,25 +181,23 @@ _PATH = "the path of a file or directory"
 
 
 def _read_address(scalar: Scalar, directory: Path) -> Address:
-    address = parse_address(_as_text(scalar, _ADDRESS))
+    address = _parse(scalar, _ADDRESS, parse_address)
     if isinstance(address, UnixAddress):
         return _resolve_unix(address, directory)
     return address
 
 
 def _read_tcp_address(scalar: Scalar, _directory: Path) -> TCPAddress:
-    text = _as_text(scalar, _TCP_ADDRESS)
-    address = parse_address(text)
+    address = _parse(scalar, _TCP_ADDRESS, parse_address)
     if not isinstance(address, TCPAddress):
-        raise ValueError(f"{shown(text)} is a unix socket; expected {_TCP_ADDRESS}")  # noqa: TRY004 - for the operator
+        raise ValueError(f"{shown(scalar.text)} is a unix socket; expected {_TCP_ADDRESS}")  # noqa: TRY004 - for the operator
     return address
 
 
 def _read_unix_address(scalar: Scalar, directory: Path) -> UnixAddress:
-    text = _as_text(scalar, _UNIX_ADDRESS)
-    address = parse_address(text)
+    address = _parse(scalar, _UNIX_ADDRESS, parse_address)
     if not isinstance(address, UnixAddress):
-        raise ValueError(f"{shown(text)} is a TCP address; expected {_UNIX_ADDRESS}")  # noqa: TRY004 - for the operator
+        raise ValueError(f"{shown(scalar.text)} is a TCP address; expected {_UNIX_ADDRESS}")  # noqa: TRY004 - for the operator
     return _resolve_unix(address, directory)
 
 
@@ -204,10 +208,7 @@ def _resolve_unix(address: UnixAddress, directory: Path) -> UnixAddress:
 
 
 def _read_path(scalar: Scalar, directory: Path) -> Path:
-    text = _as_text(scalar, _PATH)
-    if not text:
-        raise ValueError(f"the text is empty; expected {_PATH}")
-    return _resolve(text, directory)
+    return _parse(scalar, _PATH, lambda text: _resolve(text, directory))
 
 
 def _resolve(text: str, directory: Path) -> Path:
@@ -217,6 +218,8 @@ def _resolve(text: str, directory: Path) -> Path:
     Symbolic links stay, since replacing one is how files are rotated; except for the directory itself when the path
     climbs out of it, as ``..`` of a linked directory is not where its name suggests.
     """
+    if not text:
+        raise ValueError(f"the text is empty; expected {_PATH}")
     if text.startswith("~"):
         raise ValueError(f"'~' is not expanded in {shown(text)}; write the path in full")
     if text.startswith(("../", "./../")) or text == "..":

@@ -271,6 +271,8 @@ class SettingsReader:
             for member in alternatives(declared.hints[field.name]).mappings
             if plugin_kind(member) is None and get_origin(member) is None and key.text in schema(member).fields
         ]
-        hint = f"; did you mean {inner[0]!r}?" if inner else did_you_mean(key.text, known, "known keys")
+        hint = did_you_mean(key.text, known, "known keys") if known else "; nothing can be set here"
+        if inner:
+            hint = f"; did you mean {inner[0]!r}?"
         self._problems.add(f"unknown key {shown(key.text)}{place.inside}{hint}", key.mark)
         return closest(key.text, known)

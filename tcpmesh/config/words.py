@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tcpmesh.addresses import shown
-from tcpmesh.config.hints import Alternatives, alternatives, describe
+from tcpmesh.config.hints import Alternatives, alternatives, describe, plugin_kind, required_keys
 from tcpmesh.config.later import is_later_value
 from tcpmesh.config.nodes import Scalar
 from tcpmesh.config.problems import closest, did_you_mean
@@ -45,10 +45,8 @@ def read_scalar(node: Scalar, hint: Any, directory: Path, pattern: str) -> tuple
             return SCALARS[member].read(node, directory), member
         except ValueError as error:
             messages.append(str(error))
-    if len(messages) > 1 or found.words or found.lists or found.mappings:
-        raise ValueError(
-            f"{messages[0]} (expected {describe(hint)})" if node.tag == "str" else _refusal(node, hint, found)
-        )
+    if len(messages) > 1 or (found.words and node.tag != "str"):
+        raise ValueError(_refusal(node, hint, found))
     raise ValueError(messages[0])
 
 
@@ -74,15 +72,24 @@ def _refuse_typo(node: Scalar, found: Alternatives) -> None:
         )
 
 
+def _as_collection(node: Scalar, found: Alternatives) -> str:
+    """How to write the same in the list or the mapping that is expected, where that is plain."""
+    if found.lists:
+        return f"; write [{quoted(node.text)}]"
+    for member in found.mappings:
+        required = ["plugin"] if plugin_kind(member) is not None else required_keys(member)
+        if len(required) == 1:
+            return f"; write {{{required[0]}: {quoted(node.text)}}}"
+    return ""
+
+
 def _refusal(node: Scalar, hint: Any, found: Alternatives) -> str:
     expected = describe(hint)
     if node.tag == "str":
         if node.quoted and any(node.text == str(word) for word in found.words):
             return f"expected {expected}, got the text {quoted(node.text)}; remove the quotes"
-        close = did_you_mean(node.text, _texts(found))
-        if close or not found.lists or found.scalars or found.words:
-            return f"expected {expected}, got {shown(node.text)}{close}"
-        return f"expected a list, got {shown(node.text)}; write [{quoted(node.text)}]"
+        hint = did_you_mean(node.text, _texts(found)) or _as_collection(node, found)
+        return f"expected {expected}, got {shown(node.text)}{hint}"
     meaning = f"YAML reads {node.text[:40]} as {misread(node)}"
     if node.text in _texts(found):
         return f"{meaning}; write {quoted(node.text)}"
