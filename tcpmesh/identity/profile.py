@@ -106,6 +106,8 @@ def check_leaf(leaf: x509.Certificate) -> SpiffeId:
     if leaf.version is not x509.Version.v3:
         raise Refusal(PROFILE, f"the certificate is of version {leaf.version.value + 1}, not 3")
     identity = svid_id(leaf)
+    if leaf.serial_number <= 0:  # RFC 5280 section 4.1.2.2
+        raise Refusal(PROFILE, f"the certificate of {identity} has the serial number {leaf.serial_number}, not above 0")
     constraints = _extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.value.ca:
         raise Refusal(PROFILE, f"the certificate of {identity} is an authority's (cA is true), not a workload's")

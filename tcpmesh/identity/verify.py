@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cryptography import x509
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import verify_certificate_hostname
+from service_identity import CertificateError
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import DNS_ID, CertificatePattern
 
 from tcpmesh.codes import (
     CHAIN_INVALID,
@@ -158,25 +159,30 @@ def verify_dns_name(chain: Sequence[x509.Certificate], names: Sequence[DNSName])
         check_names(leaf)
         for certificate in chain[:-1]:
             check_signature(certificate)
+        patterns = _patterns(leaf)
         for name in names:
-            if _is_for(leaf, name):
+            if _matches(patterns, name):
                 return PeerIdentity(None, serial_text(leaf), not_before(leaf), not_after(leaf), name.name)
         wanted = ", ".join(shown(str(name)) for name in names[:_LISTED]) or "nobody"
         hint = "" if dns_names(leaf) else "; it has no DNS name, and a common name does not count"
         raise Refusal(DNS_DIFFERS, f"expected {wanted}; the certificate is for {presented_name(leaf)}{hint}")
 
 
-def _is_for(leaf: x509.Certificate, name: DNSName) -> bool:
+def _patterns(leaf: x509.Certificate) -> Sequence[CertificatePattern]:
+    """What the server may be called, none without a DNS name: service-identity would complain of that itself."""
     if not dns_names(leaf):
-        return False
+        return ()
     try:
-        verify_certificate_hostname(leaf, name.name)
-    except VerificationError:
-        return False
+        return extract_patterns(leaf)
     except CertificateError as error:
         raise Refusal(
             MALFORMED_CERTIFICATE, f"the server's certificate cannot be matched: {shown(str(error))}"
         ) from None
-    except ValueError as error:
-        raise Refusal(DNS_DIFFERS, f"{shown(str(name))} cannot be matched: {shown(str(error))}") from None
-    return True
+
+
+def _matches(patterns: Sequence[CertificatePattern], name: DNSName) -> bool:
+    try:
+        wanted = DNS_ID(name.name)
+    except ValueError:
+        raise Refusal(DNS_DIFFERS, f"{shown(str(name))} is expected, which no certificate can be for") from None
+    return any(wanted.verify(pattern) for pattern in patterns)
