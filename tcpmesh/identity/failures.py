@@ -46,7 +46,7 @@ from tcpmesh.identity.spiffe import TrustDomain
 
 __all__ = ["explain_chain_failure"]
 
-_NOT_YET_VALID, _HAS_EXPIRED, _TOO_LONG = 9, 10, 22
+_SIGNATURE_FAILURE, _NOT_YET_VALID, _HAS_EXPIRED, _TOO_LONG = 7, 9, 10, 22
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
 
 # What else can be wrong: the code, and the defect in words that fit behind the certificate's name.
@@ -112,7 +112,7 @@ class _Failure:
         self._now = now
 
     def explain(self, error: int, error_text: str, depth: int) -> Refusal:
-        if error in _UNKNOWN_AUTHORITY:
+        if error in _UNKNOWN_AUTHORITY or (error == _SIGNATURE_FAILURE and self._names_another_key(depth)):
             return self._unknown_authority(depth)
         if error == _HAS_EXPIRED:
             return self._expired(depth)
@@ -162,6 +162,15 @@ class _Failure:
             f"it is {moment(self._now)} by this clock: one of the two clocks is wrong",
         )
 
+    def _names_another_key(self, depth: int) -> bool:
+        """Whether OpenSSL tried an authority for its name alone: the certificate says itself that the key is another."""
+        certificate = self._seen.get(depth)
+        if certificate is None:
+            return False
+        wanted = authority_key_identifier(certificate)
+        twins = same_name_other_key(certificate, self._bundles)
+        return bool(wanted and twins) and all(subject_key_identifier(twin) not in ("", wanted) for _, twin in twins)
+
     def _unknown_authority(self, depth: int) -> Refusal:
         top = self._seen.get(max(self._seen, default=depth))
         trust_domain = self._trust_domain()
@@ -195,7 +204,7 @@ class _Failure:
         other = subject_key_identifier(authority) or "not named"
         return (
             f"{text}; the bundle of {domain} has an authority of that name with another key, {other}: "
-            "it was rotated, or somebody imitates it"
+            "it was rotated, made twice (two states of one trust domain?), or somebody imitates it"
         )
 
 
