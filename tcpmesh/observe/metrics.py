@@ -58,7 +58,7 @@ class Metrics(Collector):
     Counts records and answers scrapes.
 
     :param now: wall-clock seconds since the epoch.
-    :param build: versions, for ``tcpmesh_build_info``.
+    :param build: versions by name, as :func:`tcpmesh.versions.versions` gives them.
     :param records_dropped: how many records the access log has lost.
     """
 
@@ -73,7 +73,7 @@ class Metrics(Collector):
     ) -> None:
         self._state = state
         self._now = now
-        self._build = dict(build)
+        self._build = {"version" if name == "tcpmesh" else name.lower(): value for name, value in build.items()}
         self._records_dropped = records_dropped
         self._series = SeriesTable(max_series)
         self._live: dict[ConnectionRecord, tuple[Series, Series]] = {}

@@ -44,7 +44,7 @@ class MetricsCase(SynchronousTestCase):
         self.cell = MeshStateCell()
         self.dropped = 0
         self.metrics = Metrics(
-            self.cell, lambda: 1000.0, {"version": "0.1.0", "python": "3.11"}, lambda: self.dropped, max_series=4
+            self.cell, lambda: 1000.0, {"tcpmesh": "0.1.0", "Python": "3.11"}, lambda: self.dropped, max_series=4
         )
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
