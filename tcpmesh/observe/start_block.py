@@ -1,0 +1,112 @@
+"""
+The start-up block: what this proxy is, where it listens, as whom, under which rules and limits.
+
+Ring 3, pure: plain values in, lines out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from tcpmesh.observe.records import rfc3339
+from tcpmesh.observe.text import printable
+from tcpmesh.values import format_duration
+
+__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "start_block"]
+
+_DIGEST = 12  # of the hash's characters: enough to tell two files apart
+
+
+@attrs.frozen
+class ListenerFacts:
+    """A listener, with the address that is really bound."""
+
+    direction: str
+    name: str
+    address: str
+    to: str  # a target's address or a service's name
+    workload: str
+
+
+@attrs.frozen
+class WorkloadFacts:
+    """Whom the proxy acts as; ``expires`` in seconds since the epoch, None while there is no certificate."""
+
+    name: str
+    id: str
+    state: str
+    expires: float | None = None
+
+
+@attrs.frozen
+class StartFacts:
+    """Everything that the block shows."""
+
+    version: str
+    reactor: str
+    tls_library: str
+    file: str
+    digest: str  # SHA-256 of the file, in hex
+    trust_domain: str
+    listeners: Sequence[ListenerFacts] = ()
+    workloads: Sequence[WorkloadFacts] = ()
+    rules: Sequence[str] = ()  # one line each, as IAuthorizationPolicy.describe gives them
+    limits: Mapping[str, str] = attrs.field(factory=dict)
+    admin: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def start_block(facts: StartFacts, now: float) -> list[str]:
+    """
+    Write the block, one line per fact, the first word saying what it is about.
+
+    :param now: wall-clock seconds since the epoch.
+    """
+    rows: list[tuple[str, str]] = [
+        ("tcpmesh", f"{facts.version}, reactor {facts.reactor}, {facts.tls_library}"),
+        ("config", f"{facts.file}, SHA-256 {facts.digest[:_DIGEST]}, trust domain {facts.trust_domain}"),
+    ]
+    for direction in ("outbound", "inbound"):
+        chosen = [listener for listener in facts.listeners if listener.direction == direction]
+        rows += [
+            (direction, f"{name}  {listener.address} -> {listener.to} as {listener.workload}")
+            for name, listener in zip(_aligned(listener.name for listener in chosen), chosen, strict=True)
+        ]
+    rows += [
+        ("workload", f"{name}  {workload.id}  {workload.state}{_validity(workload.expires, now)}")
+        for name, workload in zip(_aligned(each.name for each in facts.workloads), facts.workloads, strict=True)
+    ]
+    rows += [("rule", rule) for rule in facts.rules]
+    if not facts.rules and any(listener.direction == "inbound" for listener in facts.listeners):
+        rows.append(("rule", "none: every inbound connection is denied"))
+    if facts.limits:
+        rows.append(("limits", ", ".join(f"{name} {value}" for name, value in facts.limits.items())))
+    rows += [("admin", place) for place in facts.admin]
+    rows += [("warning", warning) for warning in facts.warnings]
+    return [printable(f"{word:<9} {text}") for word, text in rows]
+
+
+def _aligned(names: Iterable[str]) -> list[str]:
+    found = list(names)
+    width = max(map(len, found), default=0)
+    return [f"{name:<{width}}" for name in found]
+
+
+def _validity(expires: float | None, now: float) -> str:
+    if expires is None:
+        return ", no certificate yet"
+    moment = rfc3339(expires)
+    if expires <= now:
+        return f", expired at {moment}"
+    return f", expires at {moment} (in {_rough(expires - now)})"
+
+
+def _rough(seconds: float) -> str:
+    """A time to the minute, or below one to the second."""
+    whole = int(seconds)
+    if whole < 60:
+        return format_duration(whole) if whole else "less than 1s"
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    return " ".join(f"{count}{unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "m")) if count)

@@ -1,0 +1,74 @@
+"""The start-up block says everything once, on lines that nobody can forge."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block
+from tests.unit.record_samples import HOSTILE
+
+
+class StartBlockTests(SynchronousTestCase):
+    """The lines for some facts."""
+
+    def test_shows_everything(self) -> None:
+        """One line a fact, names aligned, outbound before inbound, warnings last."""
+        facts = StartFacts(
+            version="0.1.0",
+            reactor="epoll",
+            tls_library="OpenSSL 3.5.4",
+            file="/etc/tcpmesh.yaml",
+            digest="0123456789abcdef" * 4,
+            trust_domain="a.test",
+            listeners=[
+                ListenerFacts("inbound", "orders-in", "127.0.0.1:4143", "127.0.0.1:5000", "orders"),
+                ListenerFacts("outbound", "web-to-orders", "127.0.0.1:15000", "orders", "web"),
+                ListenerFacts("outbound", "x", "unix:/run/x.sock", "orders", "web"),
+            ],
+            workloads=[
+                WorkloadFacts("web", "spiffe://a.test/web", "ready", 1000.0 + 86400 + 3 * 3600 + 59),
+                WorkloadFacts("orders", "spiffe://a.test/orders", "init"),
+                WorkloadFacts("old", "spiffe://a.test/old", "expired", 1000.0),
+                WorkloadFacts("soon", "spiffe://a.test/soon", "ready", 1042.5),
+                WorkloadFacts("now", "spiffe://a.test/now", "ready", 1000.5),
+            ],
+            rules=["allow web-may-use-orders: spiffe://a.test/web to orders-in"],
+            limits={"connections": "9000", "handshakes": "1000"},
+            admin=["unix:/run/admin.sock", "http://127.0.0.1:4191/metrics"],
+            warnings=["outbound.x listens on the network in plain text"],
+        )
+        self.assertEqual(
+            start_block(facts, 1000.0),
+            [
+                "tcpmesh   0.1.0, reactor epoll, OpenSSL 3.5.4",
+                "config    /etc/tcpmesh.yaml, SHA-256 0123456789ab, trust domain a.test",
+                "outbound  web-to-orders  127.0.0.1:15000 -> orders as web",
+                "outbound  x              unix:/run/x.sock -> orders as web",
+                "inbound   orders-in  127.0.0.1:4143 -> 127.0.0.1:5000 as orders",
+                "workload  web     spiffe://a.test/web  ready, expires at 1970-01-02T03:17:39.000Z (in 1d 3h)",
+                "workload  orders  spiffe://a.test/orders  init, no certificate yet",
+                "workload  old     spiffe://a.test/old  expired, expired at 1970-01-01T00:16:40.000Z",
+                "workload  soon    spiffe://a.test/soon  ready, expires at 1970-01-01T00:17:22.500Z (in 42s)",
+                "workload  now     spiffe://a.test/now  ready, expires at 1970-01-01T00:16:40.500Z (in less than 1s)",
+                "rule      allow web-may-use-orders: spiffe://a.test/web to orders-in",
+                "limits    connections 9000, handshakes 1000",
+                "admin     unix:/run/admin.sock",
+                "admin     http://127.0.0.1:4191/metrics",
+                "warning   outbound.x listens on the network in plain text",
+            ],
+        )
+
+    def test_says_that_no_rule_means_no_connection(self) -> None:
+        """An inbound listener without policy looks alive and refuses everybody."""
+        facts = StartFacts("0.1.0", "epoll", "OpenSSL", "f", "d", "a.test")
+        self.assertFalse(any(line.startswith("rule") for line in start_block(facts, 0.0)))
+        inbound = ListenerFacts("inbound", "orders-in", "127.0.0.1:4143", "127.0.0.1:5000", "orders")
+        facts = StartFacts("0.1.0", "epoll", "OpenSSL", "f", "d", "a.test", listeners=[inbound])
+        self.assertIn("rule      none: every inbound connection is denied", start_block(facts, 0.0))
+
+    def test_keeps_plugins_texts_on_their_line(self) -> None:
+        """A rule's description comes from a plugin."""
+        for text in HOSTILE:
+            facts = StartFacts("0.1.0", "epoll", "OpenSSL", text, "d", "a.test", rules=[text], warnings=[text])
+            for line in start_block(facts, 0.0):
+                self.assertTrue(line.isascii() and line.isprintable(), line)
