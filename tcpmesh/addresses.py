@@ -90,6 +90,8 @@ def parse_address(text: str) -> Address:
     host, colon, port_text = text.rpartition(":")
     if text.isascii() and text.isdigit():
         raise ValueError(f"{shown(text)} is only a port; write 127.0.0.1:{_cut(text)}")
+    if not colon and "/" in text:
+        raise ValueError(f"{shown(text)} is a path; for a socket, write unix:{_cut(text)}")
     if not colon or (host.startswith("[") and not host.endswith("]")):
         raise ValueError(f"{shown(text)} has no port; write 127.0.0.1:5432, [::1]:5432 or unix:/run/app.sock")
     if _PORT.fullmatch(port_text) is None or int(port_text) > 65535:

@@ -74,11 +74,12 @@ def schema(settings: type) -> Schema:
     return Schema(fields, hints, places, any(OTHER_KEYS in field.metadata for field in attrs.fields(settings)))
 
 
-def required_keys(hint: Any) -> list[str]:
-    """The keys that a mapping of this type must have, if it is a settings class."""
+def required_keys(hint: Any) -> Mapping[str, Any]:
+    """The keys that a mapping of this type must have, with their types, if it is a settings class."""
     if not _is_settings(hint):
-        return []
-    return [key for key, field in schema(hint).fields.items() if field.default is attrs.NOTHING]
+        return {}
+    declared = schema(hint)
+    return {key: declared.hints[field.name] for key, field in declared.fields.items() if field.default is attrs.NOTHING}
 
 
 def plugin_kind(hint: Any) -> PluginKind | None:
@@ -180,6 +181,13 @@ def describe(hint: Any) -> str:
             *(repr(word) for word in found.words),
             *(SCALARS[scalar].description for scalar in found.scalars),
             *("a list" for _ in found.lists),
-            *("a mapping" if plugin_kind(one) is None else "a mapping with the key 'plugin'" for one in found.mappings),
+            *(_describe_mapping(mapping) for mapping in found.mappings),
         ]
     )
+
+
+def _describe_mapping(hint: Any) -> str:
+    required = ["plugin"] if plugin_kind(hint) is not None else list(required_keys(hint))
+    if not required:
+        return "a mapping"
+    return f"a mapping with the key{'s' if len(required) > 1 else ''} {', '.join(required)}"

@@ -66,7 +66,7 @@ def loads(data: bytes, file: Path, plugins: IPluginLookup) -> Settings:
     if root is None or (isinstance(root, Scalar) and root.tag == "null"):
         problems.fail("the file is empty; a configuration begins with 'version: 1'", top)
     if not isinstance(root, MapNode):
-        problems.fail("expected keys and values, beginning with 'version: 1'", root.mark)
+        problems.fail("this is no configuration: expected keys and values, beginning with 'version: 1'", root.mark)
     _check_version(root, problems)
     absolute = file.absolute()
     reader = SettingsReader(absolute.parent, plugins, problems)
@@ -100,7 +100,7 @@ def _check_version(root: MapNode, problems: Problems) -> None:
 def _read_extras(reader: SettingsReader, names: Names, problems: Problems) -> dict[str, Any]:
     """Read each workload's further keys as its source's plugin declares them; by path of the workload."""
     choices = {place.path: choice for place, choice in reader.of(PluginChoice)}
-    sources = [name.text for name in names[SourceName]]
+    sources = names.of(SourceName)
     extras = {}
     for left in reader.leftovers:
         source = left.source

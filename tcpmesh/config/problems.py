@@ -15,7 +15,7 @@ from tcpmesh.errors import ConfigurationError, Mark, Problem
 __all__ = ["Problems", "closest", "did_you_mean", "enumerate_words"]
 
 # Beyond this many nobody reads on; the bound keeps a hostile or mangled file from costing time and memory.
-MAX_PROBLEMS = 100
+MAX_PROBLEMS = 50
 _MAX_COMPARED = 1000  # names that a suggestion is chosen from
 _MAX_WORD = 64  # characters of a word that is worth comparing
 

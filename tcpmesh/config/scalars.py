@@ -126,12 +126,17 @@ def _parse(scalar: Scalar, description: str, parse: Callable[[str], _T]) -> _T:
     if _DECIMAL.fullmatch(text):
         parse(text)  # a number of the wrong kind is best explained as such: "5" is no duration
         raise ValueError(f"YAML reads {text} as a number; for text, write {quoted(text)}")
-    meaning = f"YAML reads {text[:40]} as {misread(scalar)}"
+    meaning = misread(scalar)
     try:
         parse(text)
     except ValueError:
-        raise ValueError(f"{meaning} unless it is written {quoted(text)}; expected {description}") from None
-    raise ValueError(f"{meaning}; for text, write {quoted(text)}")
+        if scalar.tag == "null" or meaning == text.lower():
+            also = ", which is no value" if scalar.tag == "null" else ""
+            raise ValueError(f"expected {description}, got {text}{also}") from None
+        raise ValueError(
+            f"YAML reads {text[:40]} as {meaning} unless it is written {quoted(text)}; expected {description}"
+        ) from None
+    raise ValueError(f"YAML reads {text[:40]} as {meaning}; for text, write {quoted(text)}")
 
 
 def _number(scalar: Scalar, description: str, pattern: re.Pattern[str]) -> str:
@@ -222,9 +227,17 @@ def _resolve(text: str, directory: Path) -> Path:
         raise ValueError(f"the text is empty; expected {_PATH}")
     if text.startswith("~"):
         raise ValueError(f"'~' is not expanded in {shown(text)}; write the path in full")
+    if text.startswith("$") or "${" in text:
+        raise ValueError(f"environment variables are not expanded in {shown(text)}; write the path in full")
     if text.startswith(("../", "./../")) or text == "..":
         directory = directory.resolve()
     return Path(os.path.normpath(directory / text))
+
+
+def _parse_spiffe_id(text: str) -> SpiffeId:
+    if "*" in text:
+        raise ValueError(f"wildcards are not in this version; write each ID in full instead of {shown(text)}")
+    return SpiffeId.parse(text)
 
 
 def _parse_trust_domain(text: str) -> TrustDomain:
@@ -244,7 +257,7 @@ SCALARS: dict[Any, ScalarType] = {
     Address: ScalarType(_ADDRESS, _read_address),
     TCPAddress: ScalarType(_TCP_ADDRESS, _read_tcp_address),
     UnixAddress: ScalarType(_UNIX_ADDRESS, _read_unix_address),
-    SpiffeId: _text('a SPIFFE ID such as "spiffe://example.org/orders"', SpiffeId.parse),
+    SpiffeId: _text('a SPIFFE ID such as "spiffe://example.org/orders"', _parse_spiffe_id),
     TrustDomain: _text("a trust domain such as example.org", _parse_trust_domain),
     DNSName: _text("a DNS name such as db.example.com", parse_dns_name),
     ExpectedIdentity: _text(

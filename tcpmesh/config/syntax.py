@@ -22,6 +22,8 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 # What YAML 1.1 forbids (section 5.1), and the line separators that it counts as lines and editors do not.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_CONFLICT = re.compile("^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
+
 
 def decode(data: bytes, problems: Problems) -> str:
     """
@@ -44,10 +46,13 @@ def decode(data: bytes, problems: Problems) -> str:
 
 def check_characters(text: str, problems: Problems) -> None:
     """
-    Refuse characters that no YAML file may hold, wherever they are.
+    Refuse what is wrong wherever it stands: characters that no YAML file may hold, and marks of a merge conflict.
 
     :raises tcpmesh.errors.ConfigurationError: with the place of the first one.
     """
+    conflict = _CONFLICT.search(text)
+    if conflict is not None:
+        problems.fail("a merge conflict was left in the file", _mark_at(text, conflict.start(), problems.file))
     found = _FORBIDDEN.search(text)
     if found is None:
         return
@@ -150,6 +155,11 @@ _WORDS: list[tuple[str, bool, str]] = [
         "the indentation of this line fits nothing above; what it seems to belong to begins in line {line}",
     ),
     ("expected the node content, but found '<stream end>'", False, "a value is missing at the end of the file"),
+    (
+        "expected the node content, but found ':'",
+        False,
+        "a value is missing in front of ':'; put an address that begins with '[' or ':' in quotes",
+    ),
     ("expected the node content, but found '(.*?)'", False, "a value is missing in front of {0!r}"),
     (
         "single document in the stream",

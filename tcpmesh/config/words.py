@@ -77,9 +77,13 @@ def _as_collection(node: Scalar, found: Alternatives) -> str:
     if found.lists:
         return f"; write [{quoted(node.text)}]"
     for member in found.mappings:
-        required = ["plugin"] if plugin_kind(member) is not None else required_keys(member)
+        if plugin_kind(member) is not None:
+            return f"; write {{plugin: {node.text}}}"
+        required = required_keys(member)
         if len(required) == 1:
-            return f"; write {{{required[0]}: {quoted(node.text)}}}"
+            ((key, inner),) = required.items()
+            value = f"[{quoted(node.text)}]" if alternatives(inner).lists else quoted(node.text)
+            return f"; write {{{key}: {value}}}"
     return ""
 
 

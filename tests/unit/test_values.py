@@ -138,6 +138,7 @@ class AddressTests(_ParserTestCase):
                 "127.0.0.1": "'127.0.0.1' has no port; write 127.0.0.1:5432, [::1]:5432 or unix:/run/app.sock",
                 "": "'' has no port; write 127.0.0.1:5432, [::1]:5432 or unix:/run/app.sock",
                 "[::1]": "'[::1]' has no port; write 127.0.0.1:5432, [::1]:5432 or unix:/run/app.sock",
+                "/run/app.sock": "'/run/app.sock' is a path; for a socket, write unix:/run/app.sock",
                 "5432": "'5432' is only a port; write 127.0.0.1:5432",
                 ":5432": "'' in ':5432' is not an IP address: "
                 "write 0.0.0.0 for every IPv4 address of this machine, [::] for every address",
