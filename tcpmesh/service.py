@@ -21,6 +21,7 @@ from tcpmesh import open_files
 from tcpmesh.codes import SHUTDOWN
 from tcpmesh.composition import compose
 from tcpmesh.net.listener import ListenerFactory
+from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.plugins import PluginRegistry
@@ -74,6 +75,7 @@ class MeshService(MultiService):
             contexts=self.composition.contexts,
             sink=self._reporting.sink,
             gate=Gate(fit.connections, self.settings.limits.handshakes),
+            liveness=Liveness(self._reactor),
         )
         listeners = self.composition.listeners(self.plane)
         self._unix_listeners = [entry for entry in listeners if isinstance(entry[0], UnixAddress)]

@@ -58,7 +58,7 @@ class InboundListener:
             connection,
             core,
             self.timeouts,
-            plane.clock,
+            plane,
             client=False,
             truncation_is_end=settings.truncation == "eof",
         )

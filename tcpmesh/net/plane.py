@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, Code
 from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
 
@@ -82,6 +83,7 @@ class DataPlane:
     contexts: TLSContexts
     sink: IRecordSink
     gate: Gate
+    liveness: Liveness
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
     _numbers: int = 0

@@ -178,12 +178,16 @@ def tune_plain(transport: Any) -> None:
     transport.setTcpNoDelay(True)
 
 
-def tune_wire(transport: Any, timeouts: Timeouts) -> None:
-    """Options of a connection that crosses the network: small writes leave at once, a dead peer is noticed."""
+def tune_wire(transport: Any, timeouts: Timeouts) -> bool:
+    """
+    Set the options of a connection that crosses the network: small writes leave at once, a dead idle peer is noticed.
+
+    Gives whether it is TCP, on which a peer can vanish at all.
+    """
     transport.setTcpNoDelay(True)
     sock = transport.socket
     if sock.family == socket.AF_UNIX:
-        return
+        return False
     idle = max(1, round(timeouts.keepalive))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
@@ -191,6 +195,7 @@ def tune_wire(transport: Any, timeouts: Timeouts) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     # Not TCP_USER_TIMEOUT (RFC 5482): Linux also ends a connection whose live peer keeps its window closed for that
     # long, which here is nothing but backpressure. tcpmesh.net.liveness watches for peers that are really gone.
+    return True
 
 
 def format_peer(transport: Any) -> str:

@@ -130,6 +130,11 @@ class MeshTransport:
         """The watch reports an error on the paused socket."""
         self._break()
 
+    def give_up(self, errno: int) -> None:
+        """End the connection as if the kernel had reported this error."""
+        self.system_error = errno
+        self._break()
+
     def _break(self) -> None:
         if self.connected:
             self.connectionLost(Failure(error.ConnectionLost()))

@@ -18,6 +18,7 @@ from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg, LegKeeper, LegOwner, Loss
+from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.sockets import tune_wire
 from tcpmesh.settings import Timeouts
 
@@ -53,7 +54,7 @@ class TLSLeg(Leg):
         owner: Any,
         core: TLSCore,
         timeouts: Timeouts,
-        clock: Any,
+        plane: DataPlane,
         *,
         client: bool,
         truncation_is_end: bool = False,
@@ -61,7 +62,7 @@ class TLSLeg(Leg):
         super().__init__(keeper, owner)
         self.core = core
         self._timeouts = timeouts
-        self._clock = clock
+        self._plane = plane
         self._client = client
         self._truncation_is_end = truncation_is_end
         self._receive: Callable[[bytes | memoryview], None] = self._on_handshake
@@ -76,7 +77,8 @@ class TLSLeg(Leg):
 
     def connectionMade(self) -> None:
         """Set the wire's options; a client sends its ClientHello. (IProtocol)"""
-        tune_wire(self.transport, self._timeouts)
+        if tune_wire(self.transport, self._timeouts):
+            self._plane.liveness.add(self.transport, self._timeouts.user_timeout)
         if self._client:
             self._on_handshake(b"")
 
@@ -219,7 +221,7 @@ class TLSLeg(Leg):
         if self._fin_received:
             self.transport.loseConnection()
         else:
-            self._linger = self._clock.callLater(self._timeouts.linger, self.transport.loseConnection)
+            self._linger = self._plane.clock.callLater(self._timeouts.linger, self.transport.loseConnection)
         self.gone()
 
     def _on_discard(self, data: bytes | memoryview) -> None:
@@ -256,6 +258,7 @@ class TLSLeg(Leg):
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
         """The socket is closed. (IProtocol)"""
+        self._plane.liveness.discard(self.transport)
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         super().connectionLost(reason)

@@ -1,0 +1,226 @@
+"""
+One attempt at one endpoint: TCP, TLS, verification, preface, each under its own deadline.
+
+Ring 3. It ends in exactly one of two ways, and tells its owner which.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from tcpmesh.codes import HANDSHAKE_TIMEOUT, PREFACE_TIMEOUT, REFUSED_BY_PEER, Code, by_id
+from tcpmesh.dataplane.preface import ALPN, Preface
+from tcpmesh.dataplane.tls_core import TLSCore
+from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.errors import Refusal
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.net.legs import Leg, LegKeeper, Loss
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.sockets import Dial
+from tcpmesh.net.tls import TLSLeg
+from tcpmesh.net.upstream import Upstream
+from tcpmesh.observe.records import ConnectionRecord
+from tcpmesh.settings import Timeouts
+from tcpmesh.values import Endpoint
+
+
+class UpstreamConnection(LegKeeper, Protocol):
+    """The connection that an attempt is for: its record, and the keeper of its legs' descriptors."""
+
+    record: ConnectionRecord
+
+    def leg_opened(self) -> None:
+        """One more socket belongs to the connection."""
+
+    def note_peer(self, leg: TLSLeg) -> None:
+        """Write down what the handshake told."""
+
+
+class AttemptOwner(Protocol):
+    """Who is told how it ended."""
+
+    def attempt_succeeded(self, leg: TLSLeg) -> None:
+        """The peer is verified and has accepted; nothing was read from it beyond its preface."""
+
+    def attempt_failed(self, refusal: Refusal) -> None:
+        """It came to nothing; the socket, if there was one, is closing."""
+
+
+class _DialledLeg(TLSLeg):
+    """The leg to an endpoint."""
+
+    owner: Attempt
+
+    def connectionMade(self) -> None:
+        self.owner.connected()
+        super().connectionMade()
+
+
+class Attempt:
+    """
+    One attempt; :meth:`start` begins it.
+
+    :raises Refusal: (from the constructor) when this proxy has no identity to show.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_dial",
+        "_done",
+        "_endpoint",
+        "_leg",
+        "_owner",
+        "_phase_started",
+        "_plane",
+        "_timeouts",
+        "started",
+    )
+
+    def __init__(
+        self,
+        owner: AttemptOwner,
+        connection: UpstreamConnection,
+        upstream: Upstream,
+        endpoint: Endpoint,
+        workload: str,
+        timeouts: Timeouts,
+        plane: DataPlane,
+        state: MeshState,
+    ) -> None:
+        settings = upstream.settings
+        context = plane.contexts.client(state, workload, settings.tls, settings.trust)
+        core = TLSCore(
+            context,
+            PeerVerification(state.bundles, upstream.expected(endpoint), plane.wall_clock),
+            server=False,
+            sni=upstream.sni(endpoint),
+            alpn=ALPN if settings.preface == "auto" else b"",
+        )
+        self._owner = owner
+        self._connection = connection
+        self._endpoint = endpoint
+        self._timeouts = timeouts
+        self._plane = plane
+        self._leg = _DialledLeg(
+            connection, self, core, timeouts, plane, client=True, truncation_is_end=settings.truncation == "eof"
+        )
+        self._dial: Dial | None = None
+        self._deadline: Any = None
+        self._done = False
+        self.started = self._phase_started = plane.clock.seconds()
+        record = connection.record
+        record.generation = state.generation
+        record.dst_addr = str(endpoint.address)
+        record.dst_identity = ""
+        record.connect_ms = record.handshake_ms = None
+
+    def start(self) -> None:
+        """Dial."""
+        self._dial = self._plane.sockets.dial(self._endpoint.address, self._leg, self._timeouts.connect, self._fail)
+
+    def cancel(self) -> None:
+        """Stop; the owner is told nothing."""
+        self._end()
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._leg.transport is not None:
+            self._leg.reset()
+
+    # --- the steps
+
+    def connected(self) -> None:
+        """TCP is connected: the handshake begins."""
+        self._dial = None
+        self._connection.leg_opened()
+        self._connection.record.connect_ms = self._phase_ms()
+        self._arm(self._timeouts.handshake, HANDSHAKE_TIMEOUT, "no complete handshake")
+
+    def leg_secured(self, leg: TLSLeg) -> None:
+        """The peer is who we expect. (TLSLegOwner)"""
+        record = self._connection.record
+        record.handshake_ms = self._phase_ms()
+        peer = leg.core.verification.peer
+        assert peer is not None
+        record.dst_identity = str(peer)
+        record.dst_serial = peer.serial
+        record.dst_not_after = peer.not_after
+        self._connection.note_peer(leg)
+        if leg.core.alpn == ALPN:
+            self._arm(self._timeouts.preface, PREFACE_TIMEOUT, "the peer did not say whether it accepts")
+            leg.await_preface()
+        else:
+            self._succeed()
+
+    def leg_prefaced(self, leg: TLSLeg, preface: Preface) -> None:
+        """The peer has decided. (TLSLegOwner)"""
+        if preface.ok:
+            self._succeed()
+            return
+        leg.end()
+        leg.finish()
+        code = by_id(preface.code)
+        text = preface.text or "without a reason"
+        if code is None:
+            self._fail(Refusal(REFUSED_BY_PEER, f"the peer refused with {preface.code!a}: {text!a}"))
+        else:
+            self._fail(Refusal(code, f"refused by the peer: {text}"))
+
+    # --- the ends
+
+    def _succeed(self) -> None:
+        self._end()
+        self._owner.attempt_succeeded(self._leg)
+
+    def _fail(self, refusal: Refusal) -> None:
+        if not self._done:
+            self._end()
+            self._owner.attempt_failed(refusal)
+
+    def _end(self) -> None:
+        self._done = True
+        self._cancel_deadline()
+
+    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
+        """The handshake or the preface failed. (TLSLegOwner)"""
+        if not self._done:
+            self._connection.record.dst_identity = leg.core.verification.presented
+        self._fail(refusal)
+
+    def leg_lost(self, _leg: Leg, loss: Loss) -> None:
+        """The connection broke. (LegOwner)"""
+        if not self._done:
+            self._connection.record.errno = loss.errno
+        self._fail(Refusal(loss.code, f"while connecting: {loss.reason}"))
+
+    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
+        """(LegOwner)."""
+        raise AssertionError(f"{leg!r} delivered {len(data)} bytes before it was asked to")
+
+    def leg_ended(self, leg: Leg) -> None:
+        """(LegOwner)."""
+
+    def leg_gone(self, leg: Leg) -> None:
+        """(LegOwner)."""
+
+    # --- time
+
+    def _arm(self, seconds: float, code: Code, what: str) -> None:
+        self._cancel_deadline()
+        self._deadline = self._plane.clock.callLater(
+            seconds, self._expire, Refusal(code, f"{what} within {seconds:g} s")
+        )
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def _expire(self, refusal: Refusal) -> None:
+        self._leg.reset()
+        self._fail(refusal)
+
+    def _phase_ms(self) -> float:
+        now = self._plane.clock.seconds()
+        elapsed, self._phase_started = now - self._phase_started, now
+        return float(round(elapsed * 1000, 3))
