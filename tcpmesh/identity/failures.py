@@ -163,7 +163,7 @@ class _Failure:
         )
 
     def _names_another_key(self, depth: int) -> bool:
-        """Whether OpenSSL tried an authority for its name alone: the certificate says itself that the key is another."""
+        """Whether OpenSSL tried an authority for its name alone: the certificate itself names another key."""
         certificate = self._seen.get(depth)
         if certificate is None:
             return False
@@ -172,7 +172,7 @@ class _Failure:
         return bool(wanted and twins) and all(subject_key_identifier(twin) not in ("", wanted) for _, twin in twins)
 
     def _unknown_authority(self, depth: int) -> Refusal:
-        top = self._seen.get(max(self._seen, default=depth))
+        top = self._seen.get(depth)
         trust_domain = self._trust_domain()
         gap = bundle_gap(trust_domain, self._bundles) if trust_domain is not None else ""
         origin = self._origin(top) if top is not None else "its issuer is not known"
