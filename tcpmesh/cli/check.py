@@ -51,13 +51,17 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
     from twisted.internet import reactor  # noqa: TID251  # lent to plugins as their clock; never run
 
     from tcpmesh import config
+    from tcpmesh.open_files import fit_connections
     from tcpmesh.plugins import PluginRegistry
     from tcpmesh.service import MeshService
 
     plugins = PluginRegistry()
     settings = config.load(path, plugins)
     MeshService(settings, plugins, reactor)
-    return settings, [str(warning) for warning in config.warnings(settings)]
+    warnings = [str(warning) for warning in config.warnings(settings)]
+    if too_many := fit_connections(settings.limits.connections).warning:
+        warnings.append(too_many)
+    return settings, warnings
 
 
 def _as_mapping(problem: Problem) -> dict[str, Any]:

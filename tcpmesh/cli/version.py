@@ -1,7 +1,7 @@
 """
 ``tcpmesh version``.
 
-Ring 4. Asks for the versions of distributions without importing them, where their metadata say it.
+Ring 4. Imports nothing that is only asked for its version.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import click
 
 from tcpmesh.cli.options import config_option, json_option
 from tcpmesh.versions import versions
+
+__all__ = ["version"]
 
 
 @click.command()

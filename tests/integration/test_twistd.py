@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,8 +59,9 @@ class ProxyTestCase(SynchronousTestCase):
     """One mesh of two hops in one process, and the application behind it, which is this test."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir()
+        # Not in trial's directory, where another user may not go.
+        self.directory = Path(tempfile.mkdtemp(prefix="tcpmesh"))
+        self.addCleanup(shutil.rmtree, self.directory)
         self.file = self.directory / "tcpmesh.yaml"
         self.application = socket.create_server(("127.0.0.1", 0))
         self.application.settimeout(PATIENCE)

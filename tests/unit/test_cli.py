@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import tcpmesh
 from tcpmesh.cli import main
@@ -126,3 +128,110 @@ class VersionTests(CommandTestCase):
         ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
         self.assertEqual(ended.stdout.splitlines()[-1], "[]")
+
+
+GOOD = """\
+version: 1
+trust_domain: example.test
+identity:
+  sources: {local: {plugin: embedded, state: state}}
+  workloads:
+    web: {id: "spiffe://example.test/web"}
+services:
+  orders:
+    expect: ["spiffe://example.test/orders"]
+    discovery: {plugin: static, endpoints: ["192.0.2.1:4143"]}
+outbound:
+  - {name: web-to-orders, listen: "127.0.0.1:15000", service: orders, workload: web}
+"""
+
+
+class CheckTests(CommandTestCase):
+    """``tcpmesh check``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        self.file = self.directory / "mesh.yaml"
+
+    def check(self, text: str, *options: str) -> Ended:
+        self.file.write_text(text)
+        return self.run_command("check", str(self.file), *options)
+
+    def test_shows_what_a_good_file_says(self) -> None:
+        """One block: the file and its hash, who listens where, for what and as whom."""
+        ended = self.check(GOOD)
+        self.assertEqual((ended.status, ended.err), (0, ""))
+        digest = hashlib.sha256(GOOD.encode()).hexdigest()
+        self.assertEqual(
+            ended.out.splitlines()[:2],
+            [
+                f"OK {self.file} (SHA-256 {digest[:16]}), trust domain example.test",
+                "  outbound web-to-orders: 127.0.0.1:15000 to orders as spiffe://example.test/web",
+            ],
+        )
+
+    def test_creates_nothing(self) -> None:
+        """No state, no socket, no log: checking is safe on a machine where the proxy runs."""
+        self.check(GOOD)
+        self.assertEqual(os.listdir(self.directory), ["mesh.yaml"])
+
+    def test_shows_every_problem_at_its_place(self) -> None:
+        """Not only the first one, each with file, line and column."""
+        ended = self.check(GOOD.replace("trust_domain", "trust_domian").replace("15000", "150000"))
+        self.assertEqual((ended.status, ended.out), (1, ""))
+        lines = ended.err.splitlines()
+        self.assertTrue(any(line.startswith(f"{self.file}:2:1: ") and "trust_domain" in line for line in lines), lines)
+        self.assertTrue(any(line.startswith(f"{self.file}:12:") and "150000" in line for line in lines), lines)
+
+    def test_asks_plugins_about_their_settings(self) -> None:
+        """What only the plugin can know is checked as well, as ``run`` would."""
+        ended = self.check(GOOD.replace('["192.0.2.1:4143"]', "[]"))
+        self.assertEqual((ended.status, ended.out), (1, ""))
+        self.assertIn(f"{self.file}:10:", ended.err)
+
+    def test_writes_problems_as_json(self) -> None:
+        """--json has the same in parts."""
+        ended = self.check(GOOD + "admim: {}\n", "--json")
+        self.assertEqual((ended.status, ended.err), (1, ""))
+        found = json.loads(ended.out)
+        self.assertEqual((found["file"], found["ok"]), (str(self.file), False))
+        problem = found["problems"][0]
+        self.assertEqual((problem["file"], problem["line"], problem["column"]), (str(self.file), 13, 1))
+        self.assertIn("admim", problem["message"])
+
+    def test_writes_success_as_json(self) -> None:
+        """A program learns the hash, to compare it with that of a running proxy."""
+        ended = self.check(GOOD, "--json")
+        self.assertEqual((ended.status, ended.err), (0, ""))
+        found = json.loads(ended.out)
+        self.assertEqual((found["ok"], found["digest"]), (True, hashlib.sha256(GOOD.encode()).hexdigest()))
+
+    def test_warns_of_connections_that_do_not_fit(self) -> None:
+        """The hard limit of open files is known before the start; it is a warning, since the proxy clamps."""
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard == resource.RLIM_INFINITY:
+            raise SkipTest("this machine limits no open files")
+        ended = self.check(GOOD + f"limits: {{connections: {hard}}}\n")
+        self.assertEqual((ended.status, ended.err), (0, ""))
+        warnings = [line for line in ended.out.splitlines() if line.startswith("warning: limits.connections")]
+        self.assertEqual(len(warnings), 1, ended.out)
+        self.assertIn(f"the hard limit of open files is {hard}", warnings[0])
+
+    def test_shows_warnings_of_the_configuration(self) -> None:
+        """What is allowed but worth a second look is said here, not only at the start."""
+        text = GOOD.replace('listen: "127.0.0.1:15000"', 'listen: "0.0.0.0:15000", plaintext_network: allow')
+        ended = self.check(text)
+        self.assertEqual((ended.status, ended.err), (0, ""))
+        self.assertTrue(
+            any(line.startswith("warning: ") and "web-to-orders" in line for line in ended.out.splitlines())
+        )
+        self.assertIn("web-to-orders", json.loads(self.check(text, "--json").out)["warnings"][0])
+
+    def test_says_that_a_file_is_missing(self) -> None:
+        """A typing error in a path is named, with status 1."""
+        ended = self.run_command("check", "--config", str(self.directory / "none.yaml"))
+        self.assertEqual((ended.status, ended.out), (1, ""))
+        self.assertIn(str(self.directory / "none.yaml"), ended.err)
+        self.assertEqual(len(ended.err.splitlines()), 1)
