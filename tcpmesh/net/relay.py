@@ -126,6 +126,9 @@ class Relay:
 
     def expire(self, code: Code, reason: str) -> None:
         """End the connection from outside: a time ran out, the proxy stops, a permission was withdrawn."""
+        if self.state is State.FINISHING and self.record.code is CLEAN:
+            # Both sides had ended, but what was queued did not get through: that is no clean end.
+            self.record.code = None
         self._apply(Event.EXPIRED, code, reason)
         self._close_if_gone()
 
