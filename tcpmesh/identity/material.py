@@ -49,7 +49,9 @@ def load_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
     except ValueError as error:
         raise MaterialError(f"holds a certificate that cannot be read (truncated or damaged): {error}") from None
     if len(certificates) != count:
-        raise MaterialError(f"holds {count} certificates, of which only {len(certificates)} can be read")
+        raise MaterialError(
+            f"holds {count} certificates, of which {len(certificates)} can be read (truncated or damaged)"
+        )
     return certificates
 
 

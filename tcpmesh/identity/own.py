@@ -62,8 +62,6 @@ def _check(svid: Svid, bundles: Bundles, now: float) -> None:
     chain = _complete(svid, bundles)
     for depth, certificate in enumerate(chain):
         _check_validity(certificate, depth, svid, now)
-        if certificate is not chain[-1]:
-            check_signature(certificate)
     for below, authority in enumerate(chain[1:]):
         check_authority(authority, anchor=authority is chain[-1])
         _check_path_length(authority, below)
@@ -77,6 +75,7 @@ def _complete(svid: Svid, bundles: Bundles) -> Sequence[x509.Certificate]:
     bundle = bundles[svid.id.trust_domain]
     chain = [svid.leaf]
     for issuer in svid.chain[1:]:
+        check_signature(chain[-1])
         if not issued_by(chain[-1], issuer):
             raise Refusal(
                 OWN_CHAIN_BROKEN,
@@ -87,6 +86,7 @@ def _complete(svid: Svid, bundles: Bundles) -> Sequence[x509.Certificate]:
         if issuer in bundle.authorities:
             return chain
     last = chain[-1]
+    check_signature(last)
     anchors = [authority for authority in bundle.authorities if issued_by(last, authority)]
     if not anchors:
         twins = same_name_other_key(last, {bundle.trust_domain: bundle})
