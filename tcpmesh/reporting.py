@@ -1,20 +1,26 @@
 """
 Everything the proxy reports, put together: records, failures, metrics, admin interface, start-up block.
 
-Ring 4. The service starts and stops it at the right moments; nothing here decides anything.
+Ring 4. The service opens and closes it at the right moments; nothing here decides anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from tcpmesh import config
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
+from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block
 from tcpmesh.open_files import Fit
+from tcpmesh.values import Address, IdentityState, TCPAddress, format_duration
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
 
@@ -26,34 +32,163 @@ _log = Logger(namespace="tcpmesh")
 
 class Reporting:
     """
-    The reporting side of one service.
+    The reporting side of one service; provides IProxyStatus to the admin interface.
 
     :param fit: how many connections the machine allows.
     """
 
     def __init__(self, service: MeshService, reactor: Any, wall_clock: WallClock, fit: Fit) -> None:
         self._service = service
+        self._settings = service.settings
+        self._state = service.composition.state
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._fit = fit
         self._started = wall_clock()
-        self.metrics = Metrics(service.composition.state, wall_clock, versions(), lambda: self.sink.access_log.dropped)
-        # Opened later, by the user that the process shall have; until then nothing is recorded.
-        self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self.metrics, wall_clock)
+        self._ports: list[IListeningPort] = []
+        self._versions = versions()
+        self._metrics = Metrics(self._state, wall_clock, self._versions, lambda: self.sink.access_log.dropped)
+        # The file is opened later, by the user that the process shall have; nothing is accepted before that.
+        self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self._metrics, wall_clock)
+
+    # --- opening and closing
 
     def bind_tcp(self) -> None:
-        """Bind the metrics address. :raises StartError: when it is busy."""
+        """
+        Bind the metrics address.
+
+        :raises StartError: when it is busy.
+        """
+        if self._settings.admin.metrics is not None:
+            from tcpmesh.observe import admin
+
+            site = admin.tcp_site(self._metrics, self, self._reactor)
+            self._ports.append(admin.listen(self._reactor, self._settings.admin.metrics, site))
 
     def open(self) -> None:
-        """Open the access log. :raises StartError: when it cannot be written."""
-        self.sink.access_log = open_access_log(self._service.settings.log, self._reactor)
+        """
+        Open the access log.
+
+        :raises StartError: when it cannot be written.
+        """
+        self.sink.access_log = open_access_log(self._settings.log, self._reactor)
 
     def bind_unix(self) -> None:
-        """Bind the admin socket. :raises StartError: when it cannot be made."""
+        """
+        Make the admin socket.
 
-    def announce(self) -> None:
-        """Write the start-up block."""
+        :raises StartError: when it cannot be made, or another process answers there.
+        """
+        if self._settings.admin.listen is not None:
+            from tcpmesh.observe import admin
+
+            site = admin.unix_site(self._metrics, self, self.sink.live, self._reactor, self._wall_clock)
+            self._ports.append(admin.listen(self._reactor, self._settings.admin.listen, site))
+
+    def ports(self) -> list[IListeningPort]:
+        """Hand over the admin interface's ports, to be closed."""
+        ports, self._ports = self._ports, []
+        return ports
 
     def close(self) -> None:
         """Write what is left."""
         self.sink.close()
+
+    # --- IProxyStatus
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether connections are taken and every workload has an identity to show."""
+        if self._service.stopping:
+            return False, "stopping"
+        states = self._state.current.identity_states
+        waiting = [f"{name}: {state.value}" for name, state in states.items() if name not in self._state.current.svids]
+        return not waiting, f"workloads without an identity: {', '.join(waiting)}" if waiting else ""
+
+    def status(self) -> dict[str, Any]:
+        """Everything of the start-up block as it is now, as plain JSON values."""
+        facts = self._facts()
+        return {
+            "versions": self._versions,
+            "config": {"file": facts.file, "sha256": facts.digest},
+            "trust_domain": facts.trust_domain,
+            "listeners": [attrs.asdict(listener) for listener in facts.listeners],
+            "workloads": [attrs.asdict(workload) for workload in facts.workloads],
+            "rules": list(facts.rules),
+            "limits": dict(facts.limits),
+            "warnings": list(facts.warnings),
+            "generation": self._state.current.generation,
+            "connections": len(self.sink.live),
+            "stopping": self._service.stopping,
+            "uptime_s": round(self._wall_clock() - self._started, 3),
+        }
+
+    # --- start-up block
+
+    def announce(self) -> None:
+        """Write the start-up block into the log, its warnings as such."""
+        facts = self._facts()
+        for line in start_block(facts, self._wall_clock()):
+            (_log.warn if line.startswith("warning") else _log.info)("{line}", line=line)
+
+    def _facts(self) -> StartFacts:
+        settings = self._settings
+        warnings = [str(warning) for warning in config.warnings(settings)]
+        if self._fit.warning:
+            warnings.append(self._fit.warning)
+        return StartFacts(
+            version=self._versions["tcpmesh"],
+            reactor=type(self._reactor).__name__,
+            tls_library=self._versions["OpenSSL"],
+            file=str(settings.file),
+            digest=settings.digest,
+            trust_domain=str(settings.trust_domain),
+            listeners=self._listeners(),
+            workloads=self._workloads(),
+            rules=[line for named in self._service.composition.policies for line in named.policy.describe()],
+            limits=self._limits(),
+            admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
+            warnings=warnings,
+        )
+
+    def _listeners(self) -> list[ListenerFacts]:
+        bound = self._service.bound_ports()
+        facts = [
+            ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.service, o.workload)
+            for o in self._settings.outbound
+        ]
+        facts += [
+            ListenerFacts("inbound", i.name, _bound(i.listen, bound.get(i.name)), str(i.target), i.workload)
+            for i in self._settings.inbound
+        ]
+        return facts
+
+    def _workloads(self) -> list[WorkloadFacts]:
+        state = self._state.current
+        facts = []
+        for name, workload in self._settings.identity.workloads.items():
+            svid = state.svids.get(name)
+            expires = svid.leaf.not_valid_after_utc.timestamp() if svid is not None else None
+            status = state.identity_states.get(name, IdentityState.INIT)
+            facts.append(WorkloadFacts(name, str(workload.id), status.value, expires))
+        return facts
+
+    def _limits(self) -> Mapping[str, str]:
+        times = self._settings.timeouts
+        return {
+            "connections": str(self._fit.connections),
+            "handshakes": str(self._settings.limits.handshakes),
+            "connect": format_duration(times.connect),
+            "handshake": format_duration(times.handshake),
+            "preface": format_duration(times.preface),
+            "idle": format_duration(times.idle) if times.idle is not None else "off",
+            "half_close": format_duration(times.half_close),
+            "lifetime": format_duration(times.lifetime) if times.lifetime is not None else "off",
+            "shutdown": format_duration(times.shutdown),
+        }
+
+
+def _bound(configured: Address, host: Any) -> str:
+    """The address as it was bound: port 0 has become a real one."""
+    if isinstance(configured, TCPAddress) and host is not None:
+        return str(TCPAddress(configured.host, host.port))
+    return str(configured)

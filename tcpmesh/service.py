@@ -110,9 +110,10 @@ class MeshService(MultiService):
             yield
         except BaseException:
             # The reactor may never run: release at once what a stop would release in its next turn.
-            for _name, port in self._ports:
+            for port in self._take_ports():
                 port.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
-            self._ports.clear()
+            for port in self._reporting.ports() if self._reporting is not None else ():
+                port.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
             self.composition.control.stop()
             self._release()
             raise
@@ -149,6 +150,9 @@ class MeshService(MultiService):
         yield plane.when_idle()
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
+        if self._reporting is not None:
+            # Asked last: until now /ready has said "stopping" and the metrics have shown what still lives.
+            closing += [maybeDeferred(port.stopListening) for port in self._reporting.ports()]
         yield DeferredList(closing, consumeErrors=True)
         yield self.composition.control.stop()
         yield maybeDeferred(super().stopService)
@@ -166,8 +170,11 @@ class MeshService(MultiService):
             connection.cut(SHUTDOWN, f"cut by the stop; timeouts.shutdown is {limit}")
 
     def _close_ports(self) -> list[Deferred[Any]]:
+        return [maybeDeferred(port.stopListening) for port in self._take_ports()]
+
+    def _take_ports(self) -> list[IListeningPort]:
         ports, self._ports = self._ports, []
-        return [maybeDeferred(port.stopListening) for _name, port in ports]
+        return [port for _name, port in ports]
 
     def _release(self) -> None:
         if self._reporting is not None:
