@@ -39,24 +39,31 @@ def construct(settings: type, arguments: Mapping[str, Any]) -> tuple[Any, tuple[
 
 def _objections(settings: type, arguments: Mapping[str, Any]) -> Iterator[Objection]:
     instance: Any = object.__new__(settings)
-    validated = []
+    converted = []
     for field in attrs.fields(settings):
         argument = field.alias or field.name
-        if not field.init or argument not in arguments:
-            continue
         try:
-            value = _converted(field, arguments[argument], instance)
+            value = _converted(
+                field, arguments[argument] if argument in arguments else _default(field, instance), instance
+            )
             object.__setattr__(instance, field.name, value)
         except Exception as error:  # noqa: BLE001 - as above
             yield Objection(argument, _words(error))
         else:
-            validated.append((field, argument, value))
-    for field, argument, value in validated:
+            converted.append((field, argument, value))
+    for field, argument, value in converted:
         if field.validator is not None:
             try:
                 field.validator(instance, field, value)
             except Exception as error:  # noqa: BLE001 - as above
                 yield Objection(argument, _words(error))
+
+
+def _default(field: attrs.Attribute[Any], instance: Any) -> Any:
+    default: Any = field.default
+    if not hasattr(default, "factory"):
+        return default
+    return default.factory(instance) if default.takes_self else default.factory()
 
 
 def _converted(field: attrs.Attribute[Any], value: Any, instance: Any) -> Any:
