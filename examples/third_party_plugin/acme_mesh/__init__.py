@@ -1,0 +1,1 @@
+"""One tcpmesh plugin of each kind."""
