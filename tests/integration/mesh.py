@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor as _reactor  # noqa: TID251  trial installed it
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
@@ -24,54 +22,15 @@ from twisted.trial.unittest import TestCase
 
 from tcpmesh import config
 from tcpmesh.codes import Code
-from tcpmesh.identity.authority import Authority, issue, new_issuing, new_root
-from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.service import MeshService
-from tcpmesh.values import DNSName
-from tcpmesh.wall_clock import wall_clock
+from tests.integration.pki import TRUST_DOMAIN, Pki
 
 reactor: Any = _reactor
 T = TypeVar("T")
 
-TRUST_DOMAIN = "mesh.test"
 PATIENCE = 20  # seconds after which a test that waits for something has failed
-
-
-class Pki:
-    """An authority for one trust domain, whose certificates lie in files as the ``files`` source wants them."""
-
-    def __init__(self, directory: Path, trust_domain: str = TRUST_DOMAIN) -> None:
-        self.directory = directory
-        self.trust_domain = TrustDomain(trust_domain)
-        self.root: Authority = new_root(self.trust_domain, wall_clock())
-        self.issuing: Authority = new_issuing(self.root, wall_clock())
-        directory.mkdir(parents=True, exist_ok=True)
-        self.bundle = directory / "bundle.pem"
-        self.bundle.write_bytes(self.root.certificate.public_bytes(Encoding.PEM))
-
-    def id(self, name: str) -> SpiffeId:
-        """The SPIFFE ID of a workload by its short name."""
-        return SpiffeId.parse(f"spiffe://{self.trust_domain}/{name}")
-
-    def issue(self, name: str, *, dns: tuple[str, ...] = (), ttl: float = 3600) -> tuple[Path, Path]:
-        """Write NAME.pem (leaf and issuing authority) and NAME.key; give both paths."""
-        svid = issue(
-            self.issuing,
-            self.root.certificate,
-            self.id(name),
-            dns=[DNSName(each) for each in dns],
-            ttl=ttl,
-            now=wall_clock(),
-        )
-        key = svid.private_key
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        certificate_path, key_path = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        certificate_path.write_bytes(b"".join(c.public_bytes(Encoding.PEM) for c in svid.chain))
-        key_path.touch(mode=0o600)
-        key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        return certificate_path, key_path
 
 
 class RecordTap:
@@ -127,6 +86,12 @@ class Proxy:
         assert service.plane is not None
         self.tap = RecordTap(service.plane.sink)
         service.plane.sink = self.tap
+
+    @property
+    def live(self) -> list[Any]:
+        """The connections whose sockets are not all closed yet."""
+        assert self.service.plane is not None
+        return list(self.service.plane.live)
 
     def port(self, listener: str) -> int:
         """The port that a listener is bound to."""
@@ -213,15 +178,16 @@ class MeshTestCase(TestCase):
         more: str = "",
         service: str = "",
         top: str = "",
+        listen: str = "127.0.0.1:0",
     ) -> Proxy:
-        """An outbound proxy ``to-orders`` on a port of its own, for a service at these ports."""
+        """An outbound proxy ``to-orders`` on a port of its own, or elsewhere, for a service at these ports."""
         listed = ", ".join(f'"127.0.0.1:{port}"' for port in endpoints)
         expected = expect or str(self.pki.id("orders"))
         return self.start(
             self.identity(workload)
             + f'services: {{orders: {{expect: ["{expected}"], '
             + f"discovery: {{plugin: static, endpoints: [{listed}]}}{service}}}}}\n"
-            + f'outbound: [{{name: to-orders, listen: "127.0.0.1:0", service: orders, workload: {workload}{more}}}]\n'
+            + f'outbound: [{{name: to-orders, listen: "{listen}", service: orders, workload: {workload}{more}}}]\n'
             + top
         )
 
@@ -236,6 +202,11 @@ class MeshTestCase(TestCase):
     def application(self, serve: Callable[[socket.socket], Any]) -> int:
         """Listen and run ``serve`` in a thread for each connection; give the port."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.serve(listener, serve)
+        return int(listener.getsockname()[1])
+
+    def serve(self, listener: socket.socket, serve: Callable[[socket.socket], Any]) -> None:
+        """Run ``serve`` in a thread for each connection of a listener that the test made."""
 
         def accept() -> None:
             while True:
@@ -258,7 +229,6 @@ class MeshTestCase(TestCase):
             listener.close()
 
         self.addCleanup(close)
-        return int(listener.getsockname()[1])
 
     def connect(self, port: int) -> socket.socket:
         """Connect as an application would; closed at the end of the test."""

@@ -1,0 +1,76 @@
+"""A network between two proxies that does to the bytes what a test wants."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from typing import Literal
+
+from tests.integration.applications import reset
+from tests.integration.mesh import PATIENCE, MeshTestCase
+
+
+class Wire:
+    """
+    Forwards connections to a port, both ways.
+
+    :param cut: how it is cut: ``fin`` and ``rst`` towards both ends at once.
+    :param after: how many bytes of both directions together pass before the cut.
+    :param flip: the number of the byte, among those towards the port, of which one bit is turned.
+    """
+
+    def __init__(
+        self,
+        test: MeshTestCase,
+        port: int,
+        *,
+        cut: Literal["fin", "rst", ""] = "",
+        after: int = 0,
+        flip: int | None = None,
+    ) -> None:
+        self._target = port
+        self._cut = cut
+        self._after = after
+        self._flip = flip
+        self.open = threading.Event()  # nothing is forwarded before it is set
+        self.open.set()
+        self.port = test.application(self._carry)
+
+    def _carry(self, near: socket.socket) -> None:
+        self.open.wait(PATIENCE)
+        with socket.create_connection(("127.0.0.1", self._target), timeout=PATIENCE) as far:
+            passed = {near: 0, far: 0}
+            reading = [near, far]
+            while reading:
+                for source in select.select(reading, [], [], PATIENCE)[0]:
+                    sink = far if source is near else near
+                    data = bytearray(source.recv(65536))
+                    if not data:
+                        reading.remove(source)
+                        sink.shutdown(socket.SHUT_WR)
+                        continue
+                    self._damage(data, passed[source], source is near)
+                    passed[source] += len(data)
+                    if self._cut and sum(passed.values()) > self._after:
+                        self._end(near, far)
+                        return
+                    sink.sendall(data)
+
+    def _damage(self, data: bytearray, offset: int, towards_port: bool) -> None:
+        if self._flip is not None and towards_port and 0 <= self._flip - offset < len(data):
+            data[self._flip - offset] ^= 1
+
+    def _end(self, near: socket.socket, far: socket.socket) -> None:
+        if self._cut == "rst":
+            reset(near)
+            reset(far)
+            return
+        reading = [near, far]
+        for each in reading:
+            each.shutdown(socket.SHUT_WR)
+        # Closing with unread data would be a reset.
+        while reading:
+            for source in select.select(reading, [], [], PATIENCE)[0]:
+                if not source.recv(65536):
+                    reading.remove(source)
