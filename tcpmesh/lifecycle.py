@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -123,8 +124,9 @@ def end_interpreter_with(status: Callable[[], int]) -> None:
 
     def leave() -> None:
         if code := status():
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # whoever read it is gone, or it is closed
+                    stream.flush()
             os._exit(code)
 
     atexit.register(leave)

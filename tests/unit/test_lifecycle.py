@@ -164,6 +164,26 @@ class EndInterpreterWithTests(SynchronousTestCase):
         ended = self.run_python(1)
         self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (1, "others first\n", ""))
 
+    def test_keeps_the_status_when_nobody_reads(self) -> None:
+        """Output that cannot be flushed any longer does not turn a bad end into a good one."""
+        program = (
+            "import sys\n"
+            "from tcpmesh.lifecycle import end_interpreter_with\n"
+            "end_interpreter_with(lambda: 1)\n"
+            "sys.stdout.write('kept in a buffer')\n"
+        )
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(
+                [sys.executable, "-c", program],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                cwd=os.path.dirname(os.path.dirname(lifecycle.__file__)),
+            )
+        self.assertEqual((ended.returncode, ended.stderr), (1, b""))
+
     def test_leaves_a_good_end_alone(self) -> None:
         """Status 0 takes the interpreter's ordinary way out."""
         ended = self.run_python(0)
