@@ -56,6 +56,11 @@ class PluginContract(_Base):
         """Make the plugin under test."""
         return self.make_factory().create(self.make_settings(), self.make_context())
 
+    def check(self, condition: object, message: str) -> None:
+        """Fail with these words, and no others, unless the condition holds."""
+        if not condition:
+            raise self.failureException(message)
+
     def test_factory_provides_its_interface(self) -> None:
         """The factory has every attribute and method of its interface."""
         verifyObject(self.kind.factory, self.make_factory())
@@ -63,18 +68,18 @@ class PluginContract(_Base):
     def test_name_can_be_written_in_a_configuration(self) -> None:
         """The name is one word of small letters, digits and hyphens."""
         name = self.make_factory().name
-        self.assertTrue(re.fullmatch(r"[a-z][a-z0-9-]*", name), f"{name!r} is not such a word")
+        self.check(re.fullmatch(r"[a-z][a-z0-9-]*", name), f"{name!r} is not such a word")
 
     def test_description_is_one_line(self) -> None:
         """The description is one line that is not empty."""
         description = self.make_factory().description
-        self.assertTrue(description.strip(), "the description is empty")
+        self.check(description.strip(), "the description is empty")
         self.assertEqual(description.splitlines(), [description])
 
     def test_settings_are_an_attrs_class(self) -> None:
         """The settings class is an attrs class, so that its keys can be read from the configuration."""
         settings = self.make_factory().settings
-        self.assertTrue(isinstance(settings, type) and attrs.has(settings), f"{settings!r} is not an attrs class")
+        self.check(isinstance(settings, type) and attrs.has(settings), f"{settings!r} is not an attrs class")
 
     def test_creates_what_its_interface_promises(self) -> None:
         """What ``create`` makes has every method of its interface."""
@@ -87,4 +92,4 @@ class PluginContract(_Base):
     def test_create_schedules_nothing(self) -> None:
         """Work begins with ``start`` or the first question, not with ``create``."""
         self.create()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.check(not self.clock.getDelayedCalls(), "create scheduled something")

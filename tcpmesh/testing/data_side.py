@@ -62,11 +62,11 @@ class AuthorizationPolicyContract(PluginContract):
     def check_decision(self, decision: object) -> None:
         """What every answer must be."""
         assert isinstance(decision, Decision), f"{decision!r} is not a Decision"
-        self.assertIsInstance(decision.effect, Effect)
+        self.check(isinstance(decision.effect, Effect), f"{decision.effect!r} is not an Effect")
         for text in (decision.policy, decision.rule, decision.reason):
-            self.assertIsInstance(text, str)
+            self.check(isinstance(text, str), f"{text!r} is not text")
         if decision.valid_for is not None:
-            self.assertGreaterEqual(decision.valid_for, 0)
+            self.check(decision.valid_for >= 0, f"valid_for is {decision.valid_for}, which is over already")
 
     def test_decides_about_a_peer_with_an_id(self) -> None:
         """A peer with a SPIFFE ID gets a Decision, in time."""
@@ -87,8 +87,8 @@ class AuthorizationPolicyContract(PluginContract):
         for request in self.allowed():
             decision = self.decision(request)
             self.check_decision(decision)
-            self.assertIs(decision.effect, Effect.ALLOW, f"{request} got {decision}")
-            self.assertTrue(decision.policy or decision.rule, f"{decision} names neither policy nor rule")
+            self.check(decision.effect is Effect.ALLOW, f"{request} got {decision}")
+            self.check(decision.policy or decision.rule, f"{decision} names neither policy nor rule")
 
     def test_does_not_allow_what_it_must_not(self) -> None:
         """No request of ``denied`` is allowed."""
@@ -97,7 +97,7 @@ class AuthorizationPolicyContract(PluginContract):
         for request in self.denied():
             decision = self.decision(request)
             self.check_decision(decision)
-            self.assertIsNot(decision.effect, Effect.ALLOW, f"{request} got {decision}")
+            self.check(decision.effect is not Effect.ALLOW, f"{request} got {decision}")
 
     def test_describes_itself_in_single_lines(self) -> None:
         """``describe`` gives lines of text for the start-up block."""
@@ -126,12 +126,12 @@ class RetryStrategyContract(PluginContract):
     def test_waits_are_numbers_of_seconds(self) -> None:
         """Every wait is a finite number of seconds, not below zero."""
         for wait in self.waits(self.create()):
-            self.assertIsInstance(wait, (int, float))
-            self.assertTrue(math.isfinite(wait) and wait >= 0, f"{wait!r} is no wait")
+            number = isinstance(wait, (int, float)) and math.isfinite(wait)
+            self.check(number and wait >= 0, f"{wait!r} is no wait")
 
     def test_ends(self) -> None:
         """A strategy gives up: no connection is attempted for ever."""
-        self.assertLess(len(self.waits(self.create())), _MANY)
+        self.check(len(self.waits(self.create())) < _MANY, f"after {_MANY} failures it still goes on")
 
     def test_connections_have_retries_of_their_own(self) -> None:
         """A connection that used up its retries leaves those of the next one alone."""

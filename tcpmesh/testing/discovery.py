@@ -51,17 +51,17 @@ class ServiceDiscoveryContract(PluginContract):
         discovery, observer = self.started()
         self.addCleanup(self.stop, discovery)
         self.assertEqual(observer.failures, [])
-        self.assertTrue(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
-        self.assertTrue(observer.deliveries[-1], "the observer was told of an empty set")
+        self.check(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
+        self.check(observer.deliveries[-1], "the observer was told of an empty set")
 
     def test_endpoints_can_be_dialled(self) -> None:
         """Each endpoint has a port that exists and a weight that is not negative, and none comes twice."""
         discovery, observer = self.started()
         self.addCleanup(self.stop, discovery)
-        self.assertTrue(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
+        self.check(observer.deliveries, "the observer was told nothing; override deliver if it takes time")
         endpoints = observer.deliveries[-1]
         addresses = [endpoint.address for endpoint in endpoints]
-        self.assertEqual(len(set(addresses)), len(addresses), f"an address comes twice in {addresses}")
+        self.check(len(set(addresses)) == len(addresses), f"an address comes twice in {addresses}")
         for endpoint in endpoints:
             self.assertIsInstance(endpoint, Endpoint)
             self.assertGreaterEqual(endpoint.weight, 0)
@@ -73,7 +73,7 @@ class ServiceDiscoveryContract(PluginContract):
         discovery, observer = self.started()
         self.stop(discovery)
         heard = list(observer.events)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.check(not self.clock.getDelayedCalls(), "something is still scheduled after stop")
         self.clock.advance(_LONG)
         self.assertEqual(observer.events, heard)
 
@@ -84,6 +84,6 @@ class ServiceDiscoveryContract(PluginContract):
         discovery.start(observer)
         self.stop(discovery)
         heard = list(observer.events)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.check(not self.clock.getDelayedCalls(), "something is still scheduled after stop")
         self.clock.advance(_LONG)
         self.assertEqual(observer.events, heard)

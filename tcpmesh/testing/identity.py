@@ -87,14 +87,14 @@ class IdentitySourceContract(PluginContract):
     def first(self, observer: FakeIdentityObserver) -> IdentitySnapshot:
         """The first snapshot that this observer got."""
         told = observer.failures or "nothing; override deliver if it takes time"
-        self.assertTrue(observer.snapshots, f"no snapshot came; the observer was told {told}")
+        self.check(observer.snapshots, f"no snapshot came; the observer was told {told}")
         return observer.snapshots[0]
 
     def test_workload_settings_are_an_attrs_class_or_none(self) -> None:
         """Keys that a workload may have beside its ID are read from an attrs class."""
         factory: IIdentitySourceFactory = self.make_factory()  # type: ignore[assignment]
         settings = factory.workload_settings
-        self.assertTrue(settings is None or (isinstance(settings, type) and attrs.has(settings)), settings)
+        self.check(settings is None or (isinstance(settings, type) and attrs.has(settings)), repr(settings))
 
     def test_delivers_a_snapshot(self) -> None:
         """After ``start`` the observer is told of an identity snapshot, and of no failure."""
@@ -106,14 +106,14 @@ class IdentitySourceContract(PluginContract):
         """Each workload of the context gets an SVID with its ID."""
         served = {svid.id for svid in self.snapshot().svids}
         for name, workload in self.make_workloads().items():
-            self.assertIn(workload.id, served, f"workload {name!r} is not served")
+            self.check(workload.id in served, f"workload {name!r} ({workload.id}) is not served")
 
     def test_delivers_the_bundle_of_the_own_trust_domain(self) -> None:
         """Without it no peer could be verified."""
         bundles = self.snapshot().bundles
         own = self.make_context().trust_domain
         self.assertIn(own, bundles)
-        self.assertTrue(bundles[own].authorities, f"the bundle of {own} has no authority: that revokes everything")
+        self.check(bundles[own].authorities, f"the bundle of {own} has no authority: that revokes everything")
         for trust_domain, bundle in bundles.items():
             self.assertEqual(bundle.trust_domain, trust_domain)
 
@@ -134,8 +134,8 @@ class IdentitySourceContract(PluginContract):
             raise SkipTest("break_source is not overridden")
         for _ in range(100):
             self.clock.advance(60)
-        self.assertTrue(observer.failures, "no failure was reported within 100 minutes")
-        self.assertEqual(len(observer.snapshots), before, "a snapshot came from a broken source")
+        self.check(observer.failures, "no failure was reported within 100 minutes")
+        self.check(len(observer.snapshots) == before, "a snapshot came from a broken source")
 
     def test_is_silent_after_stop(self) -> None:
         """After ``stop`` nothing is scheduled and the observer hears nothing more."""
@@ -155,10 +155,10 @@ class IdentitySourceContract(PluginContract):
         """``stop`` is called also when the start failed, however early."""
         source: IIdentitySource = self.create()
         self.stop(source)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.check(not self.clock.getDelayedCalls(), "something is still scheduled after stop")
 
     def _check_silence(self, observer: FakeIdentityObserver) -> None:
         heard = list(observer.events)
-        self.assertEqual(self.clock.getDelayedCalls(), [], "something is still scheduled after stop")
+        self.check(not self.clock.getDelayedCalls(), "something is still scheduled after stop")
         self.clock.advance(_LONG)
         self.assertEqual(observer.events, heard)
