@@ -141,6 +141,55 @@ class OrderlyStopTests(SynchronousTestCase):
         self.assertEqual(self.stop.status, 1)
 
 
+REAL_REACTOR = """\
+import os, signal, sys, threading, time
+from twisted.internet import reactor
+from tcpmesh.lifecycle import OrderlyStop
+
+
+class Service:
+    cut = 0
+
+    def stop_now(self):
+        self.cut += 1
+
+
+stop = OrderlyStop(Service(), reactor, last_words=lambda: print("last words", flush=True))
+stop.install()
+reactor.callWhenRunning(stop.install)
+{body}
+reactor.run()
+print("status", stop.status)
+"""
+
+
+class RealReactorTests(SynchronousTestCase):
+    """The same in a process of its own, with real signals."""
+
+    def run_python(self, body: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", REAL_REACTOR.format(body=body)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=os.path.dirname(os.path.dirname(lifecycle.__file__)),
+        )
+
+    def test_keeps_a_signal_that_comes_before_the_reactor_runs(self) -> None:
+        """A SIGTERM during the start ends the process orderly as soon as it has started."""
+        ended = self.run_python("os.kill(os.getpid(), signal.SIGTERM)")
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "status 0\n", ""))
+
+    def test_ends_although_a_thread_hangs(self) -> None:
+        """Two signals end the process also when a plugin's thread would keep it for an hour."""
+        ended = self.run_python(
+            "os.kill(os.getpid(), signal.SIGTERM)\n"
+            "os.kill(os.getpid(), signal.SIGINT)\n"
+            "reactor.callInThread(time.sleep, 3600)\n"
+        )
+        self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (1, "last words\n", ""))
+
+
 class EndInterpreterWithTests(SynchronousTestCase):
     """The exit status of a main function that is not ours."""
 
