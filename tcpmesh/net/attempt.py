@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tcpmesh.codes import HANDSHAKE_TIMEOUT, PREFACE_TIMEOUT, REFUSED_BY_PEER, Code, by_id
+from tcpmesh.codes import (
+    CLOSED_BEFORE_OK,
+    HANDSHAKE_TIMEOUT,
+    HANDSHAKE_TRUNCATED,
+    PREFACE_TIMEOUT,
+    REFUSED_BY_PEER,
+    Code,
+    by_id,
+)
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
@@ -191,7 +199,11 @@ class Attempt:
         """The connection broke. (LegOwner)"""
         if not self._done:
             self._connection.record.errno = loss.errno
-        self._fail(Refusal(loss.code, f"while connecting: {loss.reason}"))
+        # Nothing was sent yet: whatever broke here, another endpoint may do better.
+        if self._leg.core.verification.peer is None:
+            self._fail(Refusal(HANDSHAKE_TRUNCATED, f"during the handshake: {loss.reason}"))
+        else:
+            self._fail(Refusal(CLOSED_BEFORE_OK, f"before the peer accepted: {loss.reason}"))
 
     def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
         """(LegOwner)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tcpmesh.codes import CANCELLED
+from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
 from tcpmesh.net.attempt import Attempt, UpstreamConnection
@@ -108,17 +108,19 @@ class Establishment:
 
     def resume(self, loss: Loss) -> bool:
         """
-        The established leg broke before any payload moved: try again, if the code and the strategy say so.
+        The established leg broke before any payload moved: try again, if the strategy says so.
 
         Only for peers without a preface: one that said ok has dialled its application, which may have acted on that.
         """
         leg = self._established
-        if leg is None or leg.core.alpn == ALPN or not loss.code.retryable:
+        if leg is None or leg.core.alpn == ALPN:
             return False
         endpoint = self._endpoint
         self.closed()
-        failure = AttemptFailure(loss.code, loss.reason, endpoint, self._plane.clock.seconds() - self._started)
-        self._try_again(failure, Refusal(loss.code, loss.reason))
+        # An alert keeps its own code; any other loss at this point is a refusal without words.
+        code = loss.code if loss.code.retryable else CLOSED_BEFORE_OK
+        failure = AttemptFailure(code, loss.reason, endpoint, self._plane.clock.seconds() - self._started)
+        self._try_again(failure, Refusal(code, loss.reason))
         return True
 
     def _try_again(self, failure: AttemptFailure, refusal: Refusal) -> None:

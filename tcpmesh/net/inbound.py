@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, TARGET_FAILED
@@ -20,11 +20,11 @@ from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.legs import Leg, Loss, PlainLeg
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import Dial, format_peer, tune_plain
+from tcpmesh.net.sockets import Dial, peer_address, tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict, decide
 from tcpmesh.settings import InboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, parse_address
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
 
 _log = Logger()
 
@@ -70,7 +70,7 @@ class _AcceptedLeg(TLSLeg):
     """The leg of a peer that came to us."""
 
     def connectionMade(self) -> None:
-        self.keeper.begin(format_peer(self.transport))  # type: ignore[attr-defined]
+        self.keeper.begin(str(peer_address(self.transport)))  # type: ignore[attr-defined]
         super().connectionMade()
 
 
@@ -140,7 +140,7 @@ class InboundConnection(MeshConnection):
         self._note_identity(peer)
         request = AuthorizationRequest(
             peer=peer,
-            source=parse_address(self.record.src_addr),
+            source=peer_address(leg.transport),
             inbound=self.listener.name,
             workload=self.record.workload,
             sni=self.record.sni,
@@ -175,7 +175,8 @@ class InboundConnection(MeshConnection):
             self._refuse(Refusal(verdict.code, verdict.decision.reason))
 
     def _decision_failed(self, failure: Any) -> None:
-        if not self.is_closed:
+        # Only abandon cancels, and what follows then is not ours to say.
+        if not self.is_closed and not failure.check(CancelledError):
             _log.failure("deciding about a connection failed", failure)
             self._refuse(Refusal(INTERNAL, "deciding failed"))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import attrs
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.codes import PEER_VANISHED, RESET, Code
+from tcpmesh.codes import INTERNAL, PEER_VANISHED, RESET, Code
 
 
 @attrs.frozen
@@ -129,11 +130,14 @@ class Leg(TwistedProtocol):
             if self.finishing and not self.unsent:
                 self.gone()
             else:
-                self.lost(self._explain_loss())
+                self.lost(self._explain_loss(reason))
         self.keeper.leg_closed(self)
 
-    def _explain_loss(self) -> Loss:
+    def _explain_loss(self, reason: Failure | None) -> Loss:
         """Say why the transport broke."""
+        if reason is not None and not reason.check(ConnectionDone, ConnectionLost, ConnectionAborted):
+            # The reactor caught (and logged) an exception of ours.
+            return Loss(INTERNAL, f"an internal error: {reason.type.__name__ if reason.type else reason}")
         errno = self.transport.errno_name
         if errno in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"):
             return Loss(PEER_VANISHED, f"the peer no longer answers ({errno})", errno)

@@ -198,8 +198,8 @@ def tune_wire(transport: Any, timeouts: Timeouts) -> bool:
     return True
 
 
-def format_peer(transport: Any) -> str:
-    """The peer's address as records write it."""
+def peer_address(transport: Any) -> Address:
+    """Who is at the other end; the far end of a unix connection has no name."""
     peer = transport.getPeer()
     host = getattr(peer, "host", None)
-    return str(TCPAddress(host, peer.port)) if host is not None else "unix:"
+    return TCPAddress(host, peer.port) if host is not None else UnixAddress("")

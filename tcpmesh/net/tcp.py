@@ -50,6 +50,7 @@ class MeshTransport:
 
     watch: ResetWatch | None = None
     system_error: int = 0
+    _paused = False
     _read_ended = False
 
     @property
@@ -64,6 +65,9 @@ class MeshTransport:
 
     def doRead(self) -> Any:
         """Read once, as much as the shared buffer holds. (IReadDescriptor)"""
+        if self._paused:
+            # The event was already reported when something earlier in the same turn paused us.
+            return None
         try:
             count = self.socket.recv_into(_BUFFER)
         except OSError as problem:
@@ -106,8 +110,11 @@ class MeshTransport:
 
     def pauseProducing(self) -> None:
         """Stop reading, but go on hearing resets. (IPushProducer)"""
+        if not self.connected:
+            return
+        self._paused = True
         super().pauseProducing()  # type: ignore[misc]
-        if self.watch is not None and self.connected:
+        if self.watch is not None:
             self.watch.add(self)
 
     def resumeProducing(self) -> None:
@@ -115,6 +122,7 @@ class MeshTransport:
         # Reading a socket whose end was already read would report that end again and again.
         if self._read_ended or not self.connected:
             return
+        self._paused = False
         if self.watch is not None:
             self.watch.discard(self)
         super().resumeProducing()  # type: ignore[misc]
