@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tcpmesh.testing import TestAuthority
 from tests.environments import Environment, run, source_copy
+from tests.integration.processes import PATIENCE, Running, free_port, is_ready
 
 ACME = {
     "identity": "acme-command",
@@ -20,6 +26,16 @@ ACME = {
     "retry": "acme-patient",
     "balance": "acme-least-used",
 }
+# Stands for a company's own tool; its files were issued by the test.
+ISSUE = """
+import pathlib, sys
+here = pathlib.Path(__file__).parent
+if sys.argv[1] == "bundle":
+    print((here / "bundle.pem").read_text())
+else:
+    name = sys.argv[2].rpartition("/")[2]
+    print((here / f"{name}.key").read_text() + (here / f"{name}.pem").read_text())
+"""
 CONFIGURATION = """
 version: 1
 trust_domain: example.test
@@ -35,11 +51,12 @@ services:
     balance: {{plugin: acme-least-used}}
     retry: {{plugin: acme-patient, wait: 100ms, total: 2s}}
 outbound:
-  - {{name: to-orders, listen: "127.0.0.1:15000", service: orders, workload: orders}}
+  - {{name: to-orders, listen: "127.0.0.1:{outbound}", service: orders, workload: orders}}
 inbound:
-  - {{name: orders-in, listen: "127.0.0.1:4143", target: "127.0.0.1:5000", workload: orders}}
+  - {{name: orders-in, listen: "127.0.0.1:{inbound}", target: "127.0.0.1:{target}", workload: orders}}
 authorization:
-  - {{plugin: acme-office-hours, ids: ["spiffe://example.test/orders"], start: 0, end: 24}}
+  - {{plugin: acme-office-hours, ids: ["spiffe://example.test/orders"], days: [{days}], start: {start}, end: {end}}}
+admin: {{metrics: "127.0.0.1:{metrics}"}}
 """
 
 
@@ -77,24 +94,101 @@ class ThirdPartyTests(SynchronousTestCase):
         self.assertIn("PASSED", result.stdout)
         self.assertNotIn("skips", result.stdout)
 
+    def configure(self, name: str, **changes: object) -> str:
+        """Write a configuration that uses all five, and give its name."""
+        words = {"python": sys.executable, "script": self.environment.work / "issue.py"}
+        hours = {"days": "mon, tue, wed, thu, fri, sat, sun", "start": 0, "end": 24}
+        ports = {"outbound": 15000, "inbound": 4143, "target": 5000, "metrics": 4191}
+        (self.environment.work / name).write_text(CONFIGURATION.format(**{**words, **hours, **ports, **changes}))
+        return name
+
     def test_a_configuration_that_uses_all_five_is_good(self) -> None:
         """Their settings are read and checked like ours."""
-        work = self.environment.work
-        script = work / "issue.py"
-        script.write_text("")
-        (work / "mesh.yaml").write_text(CONFIGURATION.format(python=sys.executable, script=script))
-        self.assertIn("OK", self.environment.module("tcpmesh", "check", "mesh.yaml"))
+        self.assertIn("OK", self.environment.module("tcpmesh", "check", self.configure("mesh.yaml")))
 
     def test_mistakes_in_their_settings_have_a_place(self) -> None:
         """What their settings classes refuse is shown with line and column."""
         work = self.environment.work
-        text = CONFIGURATION.format(python=sys.executable, script="x").replace("end: 24", "end: 25")
-        (work / "wrong.yaml").write_text(text.replace("interval: 1s", "intervall: 1s"))
+        file = work / self.configure("wrong.yaml", end=25)
+        file.write_text(file.read_text().replace("interval: 1s", "intervall: 1s"))
         result = run(self.environment.python, "-m", "tcpmesh", "check", "wrong.yaml", directory=work)
         self.assertEqual(result.returncode, 1)
         self.assertIn("25 is not an hour from 0 to 24", result.stderr)
         self.assertIn("unknown key 'intervall'", result.stderr)
         self.assertIn("did you mean 'interval'?", result.stderr)
+
+
+class MeshTests(SynchronousTestCase):
+    """A mesh in which everything that can be a plugin is a third party's."""
+
+    def setUp(self) -> None:
+        self.tests = ThirdPartyTests("configure")
+        self.tests.setUp()
+        self.work = self.tests.environment.work
+        authority = TestAuthority("example.test")
+        authority.write_bundle(self.work / "bundle.pem")
+        authority.write_svid(authority.svid("/orders"), self.work, "orders")
+        (self.work / "issue.py").write_text(ISSUE)
+        self.ports = {name: free_port() for name in ("outbound", "inbound", "metrics", "nobody")}
+        (self.work / "endpoints.txt").write_text(
+            f"127.0.0.1:{self.ports['nobody']}\n127.0.0.1:{self.ports['inbound']}\n"
+        )
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        self.ports["target"] = server.server_address[1]
+
+    def start(self, **changes: object) -> Running:
+        ports = {name: port for name, port in self.ports.items() if name != "nobody"}
+        file = self.tests.configure("running.yaml", **{**ports, **changes})
+        command = [self.tests.environment.python, "-m", "tcpmesh", "run", file]
+        proxy = Running(self, command, directory=self.work, environment={"PYTHONPATH": ""})
+        proxy.wait_until(lambda: is_ready(self.ports["metrics"]), "the proxy is ready")
+        return proxy
+
+    def records(self, proxy: Running, direction: str) -> list[dict[str, object]]:
+        """The close records of one direction; whoever waits for them is told by their number."""
+        lines = [json.loads(line) for line in proxy.out.splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == "close" and line["direction"] == direction]
+
+    def finished(self, proxy: Running) -> tuple[dict[str, object], dict[str, object]]:
+        """The first outbound and the first inbound record, when both are written."""
+        proxy.wait_until(
+            lambda: self.records(proxy, "outbound") and self.records(proxy, "inbound"), "both records are written"
+        )
+        return self.records(proxy, "outbound")[0], self.records(proxy, "inbound")[0]
+
+    def test_carries_bytes(self) -> None:
+        """The first endpoint is dead, so that balancer and retry have something to do; the policy is named."""
+        proxy = self.start()
+        with socket.create_connection(("127.0.0.1", self.ports["outbound"]), timeout=PATIENCE) as client:
+            client.sendall(b"hello\n")
+            self.assertEqual(client.recv(100), b"hello\n")
+        there, here = self.finished(proxy)
+        self.assertEqual((there["attempts"], there["code"]), (2, "TM-D100"))
+        self.assertEqual((here["policy"], here["decision"]), ("office-hours", "allow"))
+        self.assertEqual(here["src.identity"], "spiffe://example.test/orders")
+
+    def test_denies_outside_of_office_hours(self) -> None:
+        """On the other side of the clock the application sees a reset, and both records the policy's reason."""
+        hour = datetime.datetime.now(datetime.UTC).hour
+        start = 0 if hour >= 12 else 22
+        proxy = self.start(start=start, end=start + 2)
+        with socket.create_connection(("127.0.0.1", self.ports["outbound"]), timeout=PATIENCE) as client:
+            self.assertRaises(ConnectionResetError, client.recv, 1)
+        there, here = self.finished(proxy)
+        self.assertEqual((there["code"], here["code"]), ("TM-P101", "TM-P101"))
+        self.assertIn("the office is closed", str(here["reason"]))
+
+
+class _Echo(socketserver.StreamRequestHandler):
+    """Gives each line back."""
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
 
 
 class CollisionTests(SynchronousTestCase):

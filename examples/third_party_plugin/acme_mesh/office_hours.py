@@ -1,9 +1,10 @@
-"""The authorization policy ``acme-office-hours``: allows whom it names from Monday to Friday, from hour to hour."""
+"""The authorization policy ``acme-office-hours``: allows whom it names on some days, from hour to hour."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
@@ -13,12 +14,13 @@ from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.interfaces import IAuthorizationPolicy, IAuthorizationPolicyFactory, PluginContext
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
-SATURDAY = 5
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
 
 
-def _check_ids(_instance: object, _attribute: object, value: list[SpiffeId]) -> None:
+def _not_empty(_instance: object, _attribute: object, value: list[Any]) -> None:
     if not value:
-        raise ValueError("the list is empty; name whom office hours are for")
+        raise ValueError("the list is empty, so that nobody could ever come in")
 
 
 def _check_hour(_instance: object, _attribute: object, value: int) -> None:
@@ -35,9 +37,10 @@ def _check_zone(_instance: object, _attribute: object, value: str) -> None:
 
 @attrs.frozen
 class OfficeHoursSettings:
-    """``ids`` may come in between the hours ``start`` and ``end`` of ``zone``; at other times they are denied."""
+    """``ids`` may come in on ``days`` between the hours ``start`` and ``end`` of ``zone``, else they are denied."""
 
-    ids: list[SpiffeId] = attrs.field(validator=_check_ids)
+    ids: list[SpiffeId] = attrs.field(validator=_not_empty)
+    days: list[Day] = attrs.field(factory=lambda: list(DAYS[:5]), validator=_not_empty)
     start: int = attrs.field(default=8, validator=_check_hour)
     end: int = attrs.field(default=18, validator=_check_hour)
     zone: str = attrs.field(default="UTC", validator=_check_zone)
@@ -63,7 +66,7 @@ class OfficeHours:
         if peer not in self._ids:
             return Decision(Effect.ABSTAIN)
         now = self._now().astimezone(self._zone)
-        open_now = now.weekday() < SATURDAY and self._settings.start <= now.hour < self._settings.end
+        open_now = DAYS[now.weekday()] in self._settings.days and self._settings.start <= now.hour < self._settings.end
         # Asked again at the next full hour at the latest: until then the answer stays the same.
         valid_for = 3600.0 - now.minute * 60 - now.second
         reason = f"it is {now:%a %H:%M} and the office is {'open' if open_now else 'closed'}"
@@ -71,7 +74,9 @@ class OfficeHours:
 
     @property
     def _hours(self) -> str:
-        return f"Mon-Fri {self._settings.start}:00-{self._settings.end}:00 {self._settings.zone}"
+        return (
+            f"{' '.join(self._settings.days)} {self._settings.start}:00-{self._settings.end}:00 {self._settings.zone}"
+        )
 
     def describe(self) -> Sequence[str]:
         """One line for all."""

@@ -68,7 +68,7 @@ class ListTests(SynchronousTestCase):
 class OfficeHoursTests(SynchronousTestCase):
     def effect(self, moment: str, zone: str = "UTC", peer: str = str(WEB)) -> Effect:
         now = datetime.datetime.fromisoformat(moment)
-        policy = OfficeHours(OfficeHoursSettings([WEB], 8, 18, zone), lambda: now)
+        policy = OfficeHours(OfficeHoursSettings([WEB], start=8, end=18, zone=zone), lambda: now)
         return policy.decide(authorization_request(peer)).effect
 
     def test_opens_and_closes_on_the_hour(self) -> None:
@@ -97,10 +97,13 @@ class OfficeHoursTests(SynchronousTestCase):
         """Each mistake is named."""
         context = plugin_context()
         cases = [
-            (lambda: OfficeHoursSettings([]), "the list is empty; name whom office hours are for"),
-            (lambda: OfficeHoursSettings([WEB], 25), "25 is not an hour from 0 to 24"),
+            (lambda: OfficeHoursSettings([]), "the list is empty, so that nobody could ever come in"),
+            (lambda: OfficeHoursSettings([WEB], start=25), "25 is not an hour from 0 to 24"),
             (lambda: OfficeHoursSettings([WEB], zone="Mars/Olympus"), "'Mars/Olympus' is not a time zone"),
-            (lambda: OfficeHoursFactory().create(OfficeHoursSettings([WEB], 18, 8), context), "end at 8, before they"),
+            (
+                lambda: OfficeHoursFactory().create(OfficeHoursSettings([WEB], start=18, end=8), context),
+                "end at 8, before they",
+            ),
         ]
         for make, message in cases:
             self.assertIn(message, str(self.assertRaises(ValueError, make)))
