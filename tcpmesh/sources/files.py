@@ -194,11 +194,14 @@ def _read(path: Path) -> tuple[bytes, os.stat_result]:
     """What is in the file, with the status of the very file that was read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise _unusable(path, "is not a regular file")
-            data = file.read(_MAX_FILE + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(_MAX_FILE + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise _unusable(path, "does not exist") from None
     except OSError as error:

@@ -138,16 +138,18 @@ class PrivateDirectory:
             return None
         except OSError as error:
             raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be opened: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise StartError(STATE_UNUSABLE, f"{self.path / name} is not a regular file")
             if secret:
                 _check(str(self.path / name), status, "600")
-            try:
+            with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(_MAX_FILE + 1)
-            except OSError as error:
-                raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be read: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
         if len(data) > _MAX_FILE:
             raise StartError(STATE_UNUSABLE, f"{self.path / name} is larger than {_MAX_FILE} bytes")
         return data

@@ -142,6 +142,9 @@ class PermissionTests(StateCase):
         (self.path / "root.pem").unlink()
         os.mkfifo(self.path / "root.pem", 0o600)
         self.unusable("root.pem is not a regular file")
+        (self.path / "root.pem").unlink()
+        (self.path / "root.pem").mkdir(0o700)
+        self.unusable("root.pem is not a regular file")
 
 
 class DamageTests(StateCase):
@@ -329,6 +332,21 @@ class OwnershipTests(StateCase):
         error = self.assertRaises(StartError, starting.lock, sleep=pauses.append)
         self.assertEqual(error.code, codes.STATE_IN_USE)
         self.assertAlmostEqual(sum(pauses), 0.48)
+
+    def test_leaves_no_descriptor_open(self) -> None:
+        """However it ended."""
+        self.create()
+        before = len(os.listdir("/proc/self/fd"))
+        self.create()
+        (self.path / "root.pem").write_bytes(b"junk")
+        for _ in range(3):
+            self.unusable("root.pem")
+        (self.path / "root.pem").unlink()
+        (self.path / "root.pem").mkdir()
+        self.unusable("root.pem")
+        self.path.chmod(0o755)
+        self.unusable("has mode")
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_closing_twice_is_harmless(self) -> None:
         """The descriptor may be somebody else's by then."""
