@@ -82,8 +82,8 @@ class UsageTests(CommandTestCase):
 
     def test_offers_config_for_every_command(self) -> None:
         """Every command takes --config, with its default and its variable of the environment."""
-        for command in ("run", "check", "version"):
-            ended = self.run_command(command, "--help")
+        for command in ("run", "check", "version", "connections", "ca init", "ca issue", "ca show"):
+            ended = self.run_command(*command.split(), "--help")
             self.assertEqual(ended.status, 0, command)
             for word in ("-c, --config FILE", "TCPMESH_CONFIG", "tcpmesh.yaml"):
                 self.assertIn(word, ended.out, command)
