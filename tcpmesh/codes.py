@@ -49,308 +49,155 @@ def all_codes() -> tuple[Code, ...]:
     return tuple(sorted(_CODES.values(), key=lambda code: code.id))
 
 
+# A table, two lines a row.
+# fmt: off
 # --- TM-I identity: the first digit is the layer: own source, own certificate, (map), reach, present, trust, match
-NO_IDENTITY = _code(
-    "TM-I101",
-    "this proxy has no identity for the workload yet",
-    "see the identity source's own log lines; tcpmesh check",
-)
-OWN_EXPIRED = _code(
-    "TM-I102",
-    "this proxy's own certificate has expired",
-    "see why the source did not renew it: the identity source's log lines",
-)
-SOURCE_STALE = _code(
-    "TM-I103",
-    "the identity source fails; its last identities still serve",
-    "see the identity source's log lines",
-)
-KEY_MISMATCH = _code(
-    "TM-I201",
-    "the private key does not belong to the certificate",
-    "write key and certificate of the same issue",
-)
-OWN_CHAIN_BROKEN = _code(
-    "TM-I202",
-    "this proxy's own certificate does not verify under its own bundle",
-    "compare the chain's issuer with the bundle",
-)
-OWN_PROFILE = _code(
-    "TM-I203",
-    "this proxy's own certificate breaks the X.509-SVID profile",
-    "issue a certificate as the message says",
-)
-PLAINTEXT_PEER = _code(
-    "TM-I402",
-    "the peer does not speak TLS",
-    "point the client at the outbound listener, or the service at the server's TLS port",
-    retryable=True,
-)
-PEER_ALERT = _code(
-    "TM-I403",
-    "the peer refused our handshake with a TLS alert",
-    "read the peer's log: it names the reason",
-    retryable=True,
-)
-TLS_FAILED = _code(
-    "TM-I404",
-    "the TLS handshake failed",
-    "compare tls.min_version, tls.max_version and the peer's protocol",
-    retryable=True,
-)
-HANDSHAKE_TRUNCATED = _code(
-    "TM-I405",
-    "the peer closed the connection during the TLS handshake",
-    "read the peer's log; a load balancer's health check looks like this too",
-    retryable=True,
-)
-NO_SPIFFE_ID = _code(
-    "TM-I501",
-    "the peer's certificate carries no SPIFFE ID",
-    "issue it with one URI SAN, or expect its dns: name",
-    retryable=True,
-)
-SEVERAL_IDS = _code(
-    "TM-I502",
-    "the peer's certificate carries several URI names",
-    "issue it with exactly one URI SAN",
-    retryable=True,
-)
-EXPIRED = _code(
-    "TM-I503",
-    "the peer's certificate has expired",
-    "see why the peer did not renew it; compare both clocks",
-    retryable=True,
-)
-NOT_YET_VALID = _code("TM-I504", "the peer's certificate is not yet valid", "compare both clocks", retryable=True)
-NO_CERTIFICATE = _code(
-    "TM-I505",
-    "the peer presented no certificate",
-    "the client must come through its own proxy or bring a certificate",
-    retryable=True,
-)
-PROFILE = _code(
-    "TM-I506",
-    "the peer's certificate breaks the X.509-SVID profile",
-    "issue a certificate as the message says",
-    retryable=True,
-)
-INVALID_ID = _code(
-    "TM-I507",
-    "the peer's certificate carries a malformed SPIFFE ID",
-    "issue it with a well-formed ID",
-    retryable=True,
-)
-CERTIFICATE_TOO_LARGE = _code(
-    "TM-I508",
-    "the peer's certificates are too large or too many",
-    "issue a short chain with few names",
-    retryable=True,
-)
-MALFORMED_CERTIFICATE = _code(
-    "TM-I509", "the peer's certificate cannot be read", "issue a well-formed certificate", retryable=True
-)
-NO_BUNDLE = _code(
-    "TM-I601",
-    "there is no trust bundle for the peer's trust domain",
-    "configure a bundle for that trust domain, or correct the ID",
-    retryable=True,
-)
-WRONG_ANCHOR = _code(
-    "TM-I602",
-    "the peer's certificate was signed by another trust domain's authority",
-    "have it issued by the authority of its own trust domain",
-    retryable=True,
-)
-UNKNOWN_AUTHORITY = _code(
-    "TM-I604",
-    "no known authority signed the peer's certificate",
-    "compare the issuer named here with the bundle; was an authority rotated?",
-    retryable=True,
-)
-CHAIN_INVALID = _code(
-    "TM-I605",
-    "the peer's certificate chain does not verify",
-    "inspect the chain for the defect that the message names",
-    retryable=True,
-)
-ID_DIFFERS = _code(
-    "TM-I701",
-    "the peer is not the one that was expected",
-    "correct expect, or the endpoint's address",
-    retryable=True,
-)
-TRUST_DOMAIN_DIFFERS = _code(
-    "TM-I702",
-    "the peer is of another trust domain than expected",
-    "correct expect, or the endpoint's address",
-    retryable=True,
-)
-DNS_DIFFERS = _code(
-    "TM-I703",
-    "the server's certificate is not for the expected DNS name",
-    "correct expect, or have the certificate issued for that name",
-    retryable=True,
-)
+NO_IDENTITY = _code("TM-I101", "this proxy has no identity for the workload yet",
+    "see the identity source's log lines: what it waits for, or why it fails; tcpmesh check")
+OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
+    "see why the source did not renew it: its log lines, the clock, tcpmesh_svid_expiry_seconds")
+SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities still serve",
+    "see the identity source's log lines, before the certificate expires")
+KEY_MISMATCH = _code("TM-I201", "the private key does not belong to the certificate",
+    "put key and certificate of the same issue into place, then start again")
+OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verify under its own bundle",
+    "compare the chain's issuer with the bundle: openssl verify, tcpmesh ca show")
+OWN_PROFILE = _code("TM-I203", "this proxy's own certificate breaks the X.509-SVID profile",
+    "issue the certificate anew without the defect that the message names")
+PLAINTEXT_PEER = _code("TM-I402", "the peer does not speak TLS",
+    "point the client at the outbound listener, or the service at the server's TLS port", retryable=True)
+PEER_ALERT = _code("TM-I403", "the peer refused our handshake with a TLS alert",
+    "read the peer's log at the same time: it names the reason", retryable=True)
+TLS_FAILED = _code("TM-I404", "the TLS handshake failed",
+    "compare tls.min_version and tls.max_version with what the peer speaks: openssl s_client", retryable=True)
+HANDSHAKE_TRUNCATED = _code("TM-I405", "the peer closed the connection during the TLS handshake",
+    "read the peer's log at the same time; a load balancer's health check looks like this too", retryable=True)
+NO_SPIFFE_ID = _code("TM-I501", "the peer's certificate carries no SPIFFE ID",
+    "issue it with one URI name (tcpmesh ca issue --id), or expect its dns: name", retryable=True)
+SEVERAL_IDS = _code("TM-I502", "the peer's certificate carries several URI names",
+    "issue it with exactly one URI name: tcpmesh ca issue --id", retryable=True)
+EXPIRED = _code("TM-I503", "the peer's certificate has expired",
+    "see why the peer did not renew it; compare both clocks", retryable=True)
+NOT_YET_VALID = _code("TM-I504", "the peer's certificate is not yet valid",
+    "compare both clocks", retryable=True)
+NO_CERTIFICATE = _code("TM-I505", "the peer presented no certificate",
+    "let the client come through its own proxy, or give it a certificate: tcpmesh ca issue", retryable=True)
+PROFILE = _code("TM-I506", "the peer's certificate breaks the X.509-SVID profile",
+    "issue the certificate anew without the defect that the message names", retryable=True)
+INVALID_ID = _code("TM-I507", "the peer's certificate carries a malformed SPIFFE ID",
+    "issue it with a well-formed ID: the message says which rule it breaks", retryable=True)
+CERTIFICATE_TOO_LARGE = _code("TM-I508", "the peer's certificates are too large or too many",
+    "issue a short chain with few names: the message names the limit", retryable=True)
+MALFORMED_CERTIFICATE = _code("TM-I509", "the peer's certificate cannot be read",
+    "inspect it: openssl x509 -text; issue it anew", retryable=True)
+NO_BUNDLE = _code("TM-I601", "there is no trust bundle for the peer's trust domain",
+    "configure a bundle for that trust domain, or correct the ID", retryable=True)
+WRONG_ANCHOR = _code("TM-I602", "the peer's certificate was signed by another trust domain's authority",
+    "have it issued by its own trust domain's authority, or correct the bundle of that domain", retryable=True)
+UNKNOWN_AUTHORITY = _code("TM-I604", "no known authority signed the peer's certificate",
+    "compare the issuer that the message names with the bundle: tcpmesh ca show", retryable=True)
+CHAIN_INVALID = _code("TM-I605", "the peer's certificate chain does not verify",
+    "inspect the chain for the defect that the message names: openssl verify -show_chain", retryable=True)
+ID_DIFFERS = _code("TM-I701", "the peer is not the one that was expected",
+    "correct the service's expect, or the endpoint's address", retryable=True)
+TRUST_DOMAIN_DIFFERS = _code("TM-I702", "the peer is of another trust domain than expected",
+    "correct the service's expect, or the endpoint's address", retryable=True)
+DNS_DIFFERS = _code("TM-I703", "the server's certificate is not for the expected DNS name",
+    "correct expect, or have the certificate issued for that name", retryable=True)
 
 # --- TM-P policy
-DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity", "see the policy and rule that are named")
-NO_RULE_ALLOWS = _code(
-    "TM-P102",
-    "no policy allows this identity",
-    "add the identity to a policy with action: allow, if it should come in",
-)
-POLICY_FAILED = _code(
-    "TM-P103", "a policy plugin failed, and a failure denies", "see the plugin's traceback in the log"
-)
-POLICY_TIMED_OUT = _code(
-    "TM-P104", "a policy plugin did not answer in time, and silence denies", "see why the plugin is slow"
-)
-CLIENT_NOT_ALLOWED = _code(
-    "TM-P105",
-    "this local user may not use the listener's identity",
-    "add the user to outbound.clients, or run the program as one of them",
-)
+DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity",
+    "see the policy and rule that the record names; remove the identity there if it should come in")
+NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
+    "add the identity to a policy with action: allow for this listener, if it should come in")
+POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
+    "see the plugin's traceback in the log")
+POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and silence denies",
+    "see why the plugin is slow; it has 200 ms")
+CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener's identity",
+    "add the user to outbound.clients, or run the program as one of them")
 
 # --- TM-U upstream
-CONNECT_REFUSED = _code(
-    "TM-U101",
-    "the address refused the connection",
-    "is the service running, and does it listen on that address?",
-    retryable=True,
-)
-UNREACHABLE = _code("TM-U102", "the address cannot be reached", "check routes and firewalls", retryable=True)
-NO_ENDPOINT = _code("TM-U103", "the service has no endpoint to try", "see the service's discovery")
-CONNECT_FAILED = _code("TM-U104", "connecting failed", "see the system error that is named", retryable=True)
-TARGET_FAILED = _code(
-    "TM-U106",
-    "the inbound proxy cannot reach its application",
-    "is the application running on the target address?",
-    retryable=True,
-)
-PREFACE_MALFORMED = _code(
-    "TM-U109",
-    "the peer's hop preface cannot be read",
-    "do both proxies run compatible versions?",
-    retryable=True,
-)
-CLOSED_BEFORE_OK = _code(
-    "TM-U110",
-    "the peer closed the connection before it accepted it",
-    "read the peer's log at the same time",
-    retryable=True,
-)
-REFUSED_BY_PEER = _code(
-    "TM-U111",
-    "the peer refused with a code that this version does not know",
-    "read the peer's text and log",
-    retryable=True,
-)
-BALANCER_FAILED = _code(
-    "TM-U112",
-    "a balancing plugin failed, and a failure means no endpoint",
-    "see the plugin's traceback in the log",
-)
+CONNECT_REFUSED = _code("TM-U101", "the address refused the connection",
+    "start the service, or correct the endpoint's address: ss -ltnp on its machine", retryable=True)
+UNREACHABLE = _code("TM-U102", "the address cannot be reached",
+    "check routes and firewalls: ip route get ADDRESS", retryable=True)
+NO_ENDPOINT = _code("TM-U103", "the service has no endpoint to try",
+    "see the service's discovery in the configuration and its log lines")
+CONNECT_FAILED = _code("TM-U104", "connecting failed",
+    "see the system error that the message names", retryable=True)
+TARGET_FAILED = _code("TM-U106", "the inbound proxy cannot reach its application",
+    "start the application, or correct the inbound listener's target: ss -ltnp", retryable=True)
+PREFACE_MALFORMED = _code("TM-U109", "the peer's hop preface cannot be read",
+    "compare both proxies' versions: tcpmesh version", retryable=True)
+CLOSED_BEFORE_OK = _code("TM-U110", "the peer closed the connection before it accepted it",
+    "read the peer's log at the same time: its own record names the code", retryable=True)
+REFUSED_BY_PEER = _code("TM-U111", "the peer refused with a code that this version does not know",
+    "read the text that the peer sent, and its log; update the older proxy", retryable=True)
+BALANCER_FAILED = _code("TM-U112", "a balancing plugin failed, and a failure means no endpoint",
+    "see the plugin's traceback in the log")
 
 # --- TM-T time
-CONNECT_TIMEOUT = _code(
-    "TM-T101", "connecting took too long", "is a firewall dropping packets? timeouts.connect", retryable=True
-)
-HANDSHAKE_TIMEOUT = _code(
-    "TM-T102",
-    "the TLS handshake took too long",
-    "a silent or plaintext peer, or an overloaded one; timeouts.handshake",
-    retryable=True,
-)
-PREFACE_TIMEOUT = _code(
-    "TM-T103",
-    "the peer did not say in time whether it accepts",
-    "is the peer's application slow to accept? timeouts.preface",
-    retryable=True,
-)
-IDLE_TIMEOUT = _code(
-    "TM-T104", "no byte for the idle time", "raise timeouts.idle, or let the application send keepalives"
-)
-HALF_CLOSE_TIMEOUT = _code(
-    "TM-T105",
-    "one side had ended and the other was silent for the half_close time",
-    "raise timeouts.half_close if replies may take longer",
-)
-LIFETIME = _code(
-    "TM-T106",
-    "the connection reached its maximum lifetime",
-    "the application should reconnect; timeouts.lifetime",
-)
-PEER_VANISHED = _code(
-    "TM-T107",
-    "the peer stopped acknowledging (keepalive or user timeout)",
-    "look for a dead host or a firewall that forgets connections",
-)
+CONNECT_TIMEOUT = _code("TM-T101", "connecting took too long",
+    "look for a firewall that drops packets, or a dead machine; timeouts.connect", retryable=True)
+HANDSHAKE_TIMEOUT = _code("TM-T102", "the TLS handshake took too long",
+    "look for a silent or plaintext peer, or an overloaded one; timeouts.handshake", retryable=True)
+PREFACE_TIMEOUT = _code("TM-T103", "the peer did not say in time whether it accepts",
+    "see why the peer's application is slow to accept; timeouts.preface", retryable=True)
+IDLE_TIMEOUT = _code("TM-T104", "no byte for the idle time",
+    "let the application send keepalives, or raise timeouts.idle")
+HALF_CLOSE_TIMEOUT = _code("TM-T105", "one side had ended and the other was silent for the half_close time",
+    "raise timeouts.half_close if replies may take longer")
+LIFETIME = _code("TM-T106", "the connection reached its maximum lifetime",
+    "let the application connect again, as it should; timeouts.lifetime")
+PEER_VANISHED = _code("TM-T107", "the peer stopped acknowledging (keepalive or user timeout)",
+    "look for a dead host or a firewall that forgets connections")
 
 # --- TM-L limits
-CONNECTION_LIMIT = _code(
-    "TM-L101",
-    "the limit of connections is reached",
-    "raise limits.connections, or find who holds them: tcpmesh connections",
-)
-HANDSHAKE_LIMIT = _code(
-    "TM-L102",
-    "the limit of pending handshakes is reached",
-    "raise limits.handshakes, or find who opens and never speaks",
-)
-OUT_OF_DESCRIPTORS = _code(
-    "TM-L103",
-    "the process is out of file descriptors",
-    "raise the limit of open files (LimitNOFILE=, ulimit -n)",
-    retryable=True,
-)
-LINES_DROPPED = _code(
-    "TM-L104",
-    "log lines or records were dropped, because their destination does not take them",
-    "look for a full disk, or for a reader of the pipe that has stopped: df, tcpmesh_records_dropped_total",
-)
+CONNECTION_LIMIT = _code("TM-L101", "the limit of connections is reached",
+    "find who holds them: tcpmesh connections; raise limits.connections")
+HANDSHAKE_LIMIT = _code("TM-L102", "the limit of pending handshakes is reached",
+    "find who opens and never speaks: tcpmesh connections; raise limits.handshakes")
+OUT_OF_DESCRIPTORS = _code("TM-L103", "the process is out of file descriptors",
+    "raise the limit of open files (LimitNOFILE=, ulimit -n)", retryable=True)
+LINES_DROPPED = _code("TM-L104", "log lines or records were dropped, because their destination does not take them",
+    "look for a full disk, or for a reader of the pipe that has stopped: df, tcpmesh_records_dropped_total")
 
 # --- TM-D data path
-CLEAN = _code("TM-D100", "both sides ended", "nothing to do")
-RESET = _code("TM-D101", "one side reset the connection", "see closed_by, and that side's log")
-TRUNCATED = _code(
-    "TM-D102",
-    "the TLS peer closed without close_notify",
-    "a crash or a cut on the wire; truncation: eof for peers that never send it",
-)
-TRUNCATED_AS_EOF = _code("TM-D103", "ended without close_notify, taken as an end as configured", "nothing to do")
-CANCELLED = _code(
-    "TM-D104",
-    "the client went away before the connection was established",
-    "nothing to do, unless it happens often",
-)
-NO_BYTE = _code("TM-D105", "connected and closed without a byte", "a health check or a scanner")
-TLS_BROKEN = _code("TM-D106", "a TLS record could not be read", "something on the wire damages data")
+CLEAN = _code("TM-D100", "both sides ended",
+    "nothing to do")
+RESET = _code("TM-D101", "one side reset the connection",
+    "see closed_by in the record, and that side's log")
+TRUNCATED = _code("TM-D102", "the TLS peer closed without close_notify",
+    "look for a crash or a cut on the wire; truncation: eof for peers that never send it")
+TRUNCATED_AS_EOF = _code("TM-D103", "ended without close_notify, taken as an end as configured",
+    "nothing to do")
+CANCELLED = _code("TM-D104", "the client went away before the connection was established",
+    "nothing to do, unless it happens often")
+NO_BYTE = _code("TM-D105", "connected and closed without a byte",
+    "nothing to do: a health check or a scanner; tcpmesh_connections_closed_total counts them")
+TLS_BROKEN = _code("TM-D106", "a TLS record could not be read",
+    "find what damages data on the way: a middlebox, a network card, an attacker")
 
 # --- TM-O operation
-SHUTDOWN = _code(
-    "TM-O101",
-    "the proxy stopped before the connection ended",
-    "raise timeouts.shutdown if connections need longer to finish",
-)
-STOPPING = _code(
-    "TM-O102",
-    "the proxy is stopping",
-    "connect again, to another instance or after the restart",
-    retryable=True,
-)
-INTERNAL = _code("TM-O199", "an internal error; the connection was refused", "report the traceback in the log as a bug")
+SHUTDOWN = _code("TM-O101", "the proxy stopped before the connection ended",
+    "raise timeouts.shutdown, if connections need longer to finish")
+STOPPING = _code("TM-O102", "the proxy is stopping",
+    "connect again, to another instance or after the restart", retryable=True)
+INTERNAL = _code("TM-O199", "an internal error; the connection was refused",
+    "report the traceback in the log as a bug")
 
 # --- TM-C configuration and start
-BAD_CONFIGURATION = _code(
-    "TM-C101", "the configuration cannot be used", "correct what the lines above name; tcpmesh check FILE"
-)
-CANNOT_LISTEN = _code("TM-C102", "a listener's address cannot be bound", "see what else uses it: ss -ltnp")
-STATE_IN_USE = _code(
-    "TM-C103", "another process owns the state directory", "stop it, or give this one a state of its own"
-)
-STATE_UNUSABLE = _code("TM-C104", "the state directory cannot be used", "correct what the message names")
-PLUGIN_UNUSABLE = _code("TM-C105", "a plugin cannot be used", "tcpmesh plugins")
-LOG_UNUSABLE = _code(
-    "TM-C106", "a log file cannot be opened", "correct log.access, or who may write in that directory: ls -ld"
-)
+BAD_CONFIGURATION = _code("TM-C101", "the configuration cannot be used",
+    "correct what the lines above name, then: tcpmesh check")
+CANNOT_LISTEN = _code("TM-C102", "a listener's address cannot be bound",
+    "see what else uses it: ss -ltnp, or ss -lxp for a unix socket")
+STATE_IN_USE = _code("TM-C103", "another process owns the state directory",
+    "stop that process, or give this one a state directory of its own")
+STATE_UNUSABLE = _code("TM-C104", "the state directory cannot be used",
+    "correct what the message names: ls -ld on the directory")
+PLUGIN_UNUSABLE = _code("TM-C105", "a plugin cannot be used",
+    "see why: tcpmesh plugins")
+LOG_UNUSABLE = _code("TM-C106", "a log file cannot be opened",
+    "correct log.access, or who may write in that directory: ls -ld")
+# fmt: on

@@ -25,8 +25,9 @@ _OTHERS = "(others)"
 
 # How a connection that was never established may end without anybody having to look into it.
 _QUIET = frozenset({codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.CANCELLED, codes.NO_BYTE, codes.SHUTDOWN})
-# What needs a look even when it ends an established connection: its records say all about the others.
-_ALARMING = frozenset({codes.TLS_BROKEN, codes.INTERNAL})
+# What needs a look even when it ends an established connection: its record says all about the others. An alert is
+# among them because in TLS 1.3 a client judges the server's certificate when the server has established already.
+_ALARMING = frozenset({codes.TLS_BROKEN, codes.PEER_ALERT, codes.INTERNAL})
 
 
 @attrs.define

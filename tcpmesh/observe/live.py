@@ -18,13 +18,22 @@ class LiveConnections:
 
     def __init__(self) -> None:
         self._records: dict[int, ConnectionRecord] = {}
+        self._opened: set[int] = set()
 
     def add(self, record: ConnectionRecord) -> None:
         """A connection was accepted."""
         self._records[record.id] = record
 
+    def open(self, record: ConnectionRecord) -> bool:
+        """A connection is established; say whether that is news."""
+        if record.id in self._opened:
+            return False
+        self._opened.add(record.id)
+        return True
+
     def discard(self, record: ConnectionRecord) -> bool:
         """A connection ended; say whether it was here."""
+        self._opened.discard(record.id)
         return self._records.pop(record.id, None) is not None
 
     def __len__(self) -> int:

@@ -44,7 +44,13 @@ class Reporter:
         self._tell(self.metrics.accepted, record)
 
     def opened(self, record: ConnectionRecord) -> None:
-        """Count it as open and write its open record. (IRecordSink)"""
+        """
+        Count it as open and write its open record. (IRecordSink)
+
+        Once: an endpoint that was lost before any payload may be followed by another; the close record names the last.
+        """
+        if not self.live.open(record):
+            return
         self._tell(self.metrics.opened, record)
         self._tell(self.access_log.write, record, "open", self.now())
 

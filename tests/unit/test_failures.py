@@ -92,16 +92,18 @@ class LineTests(FailureLogCase):
         for code in (codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.CANCELLED, codes.SHUTDOWN):
             self.refuse(code=code)
         for code in codes.all_codes():
-            if code not in (codes.TLS_BROKEN, codes.INTERNAL):
+            if code not in (codes.TLS_BROKEN, codes.PEER_ALERT, codes.INTERNAL):
                 self.refuse(code=code, established=True)
         self.assertEqual(self.warnings(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_speaks_of_damage_on_an_established_connection(self) -> None:
-        """A TLS record that cannot be read is somebody's doing."""
+        """A TLS record that cannot be read is somebody's doing; an alert, a client that dislikes our certificate."""
         self.refuse(code=codes.TLS_BROKEN, established=True)
-        [line] = self.warnings()
-        self.assertTrue(line.startswith("inbound connection broken: code=TM-D106 "), line)
+        self.refuse(code=codes.PEER_ALERT, established=True)
+        broken, alert = self.warnings()
+        self.assertTrue(broken.startswith("inbound connection broken: code=TM-D106 "), broken)
+        self.assertTrue(alert.startswith("inbound connection broken: code=TM-I403 "), alert)
 
     def test_whispers_about_connect_and_close(self) -> None:
         """Health checks are for debugging only."""

@@ -79,6 +79,19 @@ class ReporterTests(SynchronousTestCase):
         )
         self.assertTrue(self.metric('tcpmesh_attempts_failed_total{code="TM-U101",service="orders"} 1.0'))
 
+    def test_takes_an_opening_only_once(self) -> None:
+        """A second endpoint after a first that was lost at once does not make two connections of one."""
+        record = a_record(direction="outbound", dst_addr="10.0.0.2:1", established=True)
+        self.sink.accepted(record)
+        self.sink.opened(record)
+        record.dst_addr = "10.0.0.3:1"
+        self.sink.opened(record)
+        self.assertEqual(self.words(), ["OPEN"])
+        record.code = codes.CLEAN
+        self.sink.closed(record)
+        self.assertEqual(self.words(), ["OPEN", "CLOSE"])
+        self.assertTrue(self.metric('tcpmesh_pending_handshakes{direction="outbound",listener="orders-in"} 0.0'))
+
     def test_takes_an_end_only_once(self) -> None:
         """A second one would falsify every count; it is a bug, and said so."""
         record = a_record(code=codes.CLEAN, established=True)
