@@ -26,6 +26,7 @@ RINGS = {
     "tcpmesh.observe.records": 0,
     "tcpmesh.open_files": 0,
     "tcpmesh.settings": 0,
+    "tcpmesh.versions": 0,
     "tcpmesh.values": 0,
     "tcpmesh.wall_clock": 0,
     "tcpmesh.balance": 1,
@@ -45,6 +46,7 @@ RINGS = {
     "tcpmesh.lifecycle": 4,
     "tcpmesh.plugin_origins": 4,
     "tcpmesh.plugins": 4,
+    "tcpmesh.reporting": 4,
     "tcpmesh.service": 4,
     "tcpmesh.tap": 4,
     "tcpmesh.testing": 5,  # for tests; nothing may import it

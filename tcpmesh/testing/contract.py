@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from tcpmesh.config.hints import UnreadableTypeError, alternatives, schema
 from tcpmesh.interfaces import IPluginFactory, PluginContext, PluginKind
 from tcpmesh.testing.making import plugin_context
 
@@ -80,6 +81,15 @@ class PluginContract(_Base):
         """The settings class is an attrs class, so that its keys can be read from the configuration."""
         settings = self.make_factory().settings
         self.check(isinstance(settings, type) and attrs.has(settings), f"{settings!r} is not an attrs class")
+
+    def test_settings_can_be_read_from_a_configuration(self) -> None:
+        """Each field of the settings has a type that a configuration's reader knows."""
+        declared = schema(self.make_factory().settings)
+        for key, field in declared.fields.items():
+            try:
+                alternatives(declared.hints[field.name])
+            except UnreadableTypeError as error:
+                raise self.failureException(f"{key}: {error}") from None
 
     def test_creates_what_its_interface_promises(self) -> None:
         """What ``create`` makes has every method of its interface."""

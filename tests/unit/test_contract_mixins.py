@@ -5,6 +5,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -106,7 +107,11 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual(self.broken(name="Round Robin"), {"name_can_be_written_in_a_configuration"})
         self.assertEqual(self.broken(description="two\nlines"), {"description_is_one_line"})
         self.assertEqual(self.broken(description=""), {"description_is_one_line"})
-        self.assertEqual(self.broken(settings=dict), {"settings_are_an_attrs_class"})
+        unreadable = {"settings_can_be_read_from_a_configuration"}
+        self.assertEqual(self.broken(settings=dict), {"settings_are_an_attrs_class"} | unreadable)
+        self.assertEqual(
+            self.broken(settings=attrs.make_class("Odd", {"when": attrs.field(type=complex, default=1j)})), unreadable
+        )
         self.assertIn("creates_what_its_interface_promises", failing_points(BALANCE, lambda context: object()))
         self.assertEqual(failing_points(BALANCE, lambda context: shared), {"create_makes_a_new_one_each_time"})
 
