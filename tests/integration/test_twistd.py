@@ -1,119 +1,16 @@
-"""The real twistd and ``tcpmesh run``: start, failed start, users, directories, signals and exit status."""
+"""The real twistd and ``tcpmesh run``: users, directories, log files, signals and exit status."""
 
 from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
-import socket
 import stat
-import tempfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from tests.integration import skip_or_fail
-from tests.integration.processes import (
-    PATIENCE,
-    TCPMESH,
-    TWISTD,
-    Daemon,
-    Running,
-    accepts,
-    free_port,
-    is_ready,
-    wait_until,
-)
-
-CONFIGURATION = """\
-version: 1
-trust_domain: example.test
-identity:
-  sources: {{local: {{plugin: embedded, state: state}}}}
-  workloads:
-    web: {{id: "spiffe://example.test/web"}}
-    orders: {{id: "spiffe://example.test/orders"}}
-services:
-  orders:
-    expect: ["spiffe://example.test/orders"]
-    discovery: {{plugin: static, endpoints: ["127.0.0.1:{inbound}"]}}
-outbound:
-  - {{name: web-to-orders, listen: "127.0.0.1:{outbound}", service: orders, workload: web}}
-inbound:
-  - {{name: orders-in, listen: "127.0.0.1:{inbound}", target: "127.0.0.1:{target}", workload: orders}}
-authorization:
-  - plugin: rules
-    policies:
-      - name: web-may-use-orders
-        action: allow
-        to: {{inbound: [orders-in]}}
-        from: [{{ids: ["spiffe://example.test/web"]}}]
-timeouts: {{shutdown: {shutdown}}}
-admin: {{metrics: "127.0.0.1:{metrics}"}}
-log: {{access: "{access}"}}
-"""
-
-
-class ProxyTestCase(SynchronousTestCase):
-    """One mesh of two hops in one process, and the application behind it, which is this test."""
-
-    def setUp(self) -> None:
-        # Not in trial's directory, where another user may not go.
-        self.directory = Path(tempfile.mkdtemp(prefix="tcpmesh"))
-        self.addCleanup(shutil.rmtree, self.directory)
-        self.file = self.directory / "tcpmesh.yaml"
-        self.application = socket.create_server(("127.0.0.1", 0))
-        self.application.settimeout(PATIENCE)
-        self.addCleanup(self.application.close)
-        self.outbound, self.inbound, self.metrics = free_port(), free_port(), free_port()
-
-    def configure(self, *, shutdown: str = "30s", access: str = "access.log", more: str = "") -> None:
-        text = CONFIGURATION.format(
-            outbound=self.outbound,
-            inbound=self.inbound,
-            metrics=self.metrics,
-            target=self.application.getsockname()[1],
-            shutdown=shutdown,
-            access=access,
-        )
-        self.file.write_text(text + more)
-
-    def start(self, *arguments: str, ready: bool = True, environment: dict[str, str] | None = None) -> Running:
-        running = Running(self, arguments, directory=self.directory, environment=environment)
-        if ready:
-            running.wait_until(lambda: is_ready(self.metrics), "not ready")
-        return running
-
-    def foreground(self, *, ready: bool = True) -> Running:
-        return self.start(*TWISTD, "-n", "tcpmesh", "--config", "tcpmesh.yaml", ready=ready)
-
-    def daemon(self, *options: str, pidfile: str = "twistd.pid") -> Daemon:
-        """Start a daemon; twistd's first process must say nothing and end well once the daemon serves."""
-        Daemon.adopt_orphans()
-        parent = self.start(*TWISTD, *options, "tcpmesh", "--config", "tcpmesh.yaml", ready=False)
-        self.assertEqual((parent.wait(), parent.out, parent.err), (0, "", ""))
-        daemon = Daemon(self, int((self.directory / pidfile).read_text()))
-        wait_until(lambda: is_ready(self.metrics), "not ready")
-        return daemon
-
-    def connect(self) -> tuple[socket.socket, socket.socket]:
-        """Open a connection through both hops; give the client's end and the application's."""
-        client = socket.create_connection(("127.0.0.1", self.outbound), timeout=PATIENCE)
-        self.addCleanup(client.close)
-        client.sendall(b"hello\n")
-        server, _ = self.application.accept()
-        self.addCleanup(server.close)
-        server.settimeout(PATIENCE)
-        self.assertEqual(server.recv(100), b"hello\n")
-        server.sendall(b"welcome\n")
-        self.assertEqual(client.recv(100), b"welcome\n")
-        return client, server
-
-    def assert_everything_is_free(self) -> None:
-        """No listener is left."""
-        for port in (self.outbound, self.inbound, self.metrics):
-            self.assertFalse(accepts(port), port)
+from tests.integration.processes import TCPMESH, TWISTD, accepts, wait_until
+from tests.integration.proxy_case import ProxyTestCase
 
 
 class ForegroundTests(ProxyTestCase):
@@ -224,101 +121,6 @@ class ForegroundTests(ProxyTestCase):
             self.assertNotIn('"event":', running.err)
             running.signal(signal.SIGTERM)
             self.assertEqual(running.wait(), 0, running.both())
-
-
-class FailedStartTests(ProxyTestCase):
-    """A start that fails says why in one line, ends with 1 and leaves nothing."""
-
-    def assert_failed(self, running: Running, *words: str) -> None:
-        self.assertEqual(running.wait(), 1, running.both())
-        self.assertNotIn("Traceback", running.both())
-        plain = [line for line in running.err.splitlines() if line.startswith("tcpmesh: TM-")]
-        self.assertEqual(len(plain), 1, running.both())
-        for word in words:
-            self.assertIn(word, plain[0])
-        self.assertEqual(running.err.count(plain[0].removeprefix("tcpmesh: ")), 1, running.err)
-        self.assertFalse((self.directory / "twistd.pid").exists())
-
-    def test_reports_a_bad_file_before_anything_else(self) -> None:
-        """Every problem is shown on the terminal, also by the daemon; there is no log, no pid file, no state."""
-        self.configure(more="unknown_key: 1\nadmim: {}\n")
-        for command in (
-            (*TWISTD, "-n", "tcpmesh", "-c", "tcpmesh.yaml"),
-            (*TWISTD, "tcpmesh", "-c", "tcpmesh.yaml"),
-            (*TCPMESH, "run", "tcpmesh.yaml"),
-        ):
-            running = self.start(*command, ready=False)
-            self.assertEqual((running.wait(), running.out), (1, ""))
-            lines = running.err.splitlines()
-            self.assertEqual(len(lines), 2, running.err)
-            self.assertTrue(lines[0].startswith(f"{self.file}:"), running.err)
-            self.assertIn("unknown_key", lines[0])
-            self.assertIn("admim", lines[1])
-            self.assertEqual(os.listdir(self.directory), ["tcpmesh.yaml"])
-
-    def test_reports_a_missing_file(self) -> None:
-        """A file that is not there is named."""
-        for command in ((*TWISTD, "-n", "tcpmesh"), (*TWISTD, "tcpmesh"), (*TCPMESH, "run")):
-            running = self.start(*command, ready=False)
-            self.assertEqual((running.wait(), running.out), (1, ""))
-            self.assertEqual(len(running.err.splitlines()), 1, running.err)
-            self.assertIn(str(self.file), running.err)
-            self.assertNotIn("Traceback", running.err)
-
-    def test_names_a_busy_port_and_frees_the_rest(self) -> None:
-        """In every mode the port is named, the others are free again, and there is no pid file."""
-        self.configure()
-        busy = socket.create_server(("127.0.0.1", self.inbound))
-        self.addCleanup(busy.close)
-        for command in ((*TWISTD, "-n", "tcpmesh"), (*TWISTD, "tcpmesh"), (*TCPMESH, "run")):
-            running = self.start(*command, ready=False)
-            self.assert_failed(running, "TM-C102", f"127.0.0.1:{self.inbound}")
-            self.assertFalse(accepts(self.outbound))
-            self.assertFalse(accepts(self.metrics))
-            self.assertFalse((self.directory / "state").exists())
-
-    def test_a_daemon_that_failed_says_why_in_its_log(self) -> None:
-        """Who starts it from a script finds the reason later."""
-        self.configure()
-        busy = socket.create_server(("127.0.0.1", self.inbound))
-        self.addCleanup(busy.close)
-        running = self.start(*TWISTD, "--logfile", "mesh.log", "tcpmesh", ready=False)
-        self.assert_failed(running, "TM-C102")
-        log = (self.directory / "mesh.log").read_text()
-        self.assertIn(f"127.0.0.1:{self.inbound}", log)
-        self.assertNotIn("Traceback", log)
-
-    def test_refuses_a_state_that_is_in_use(self) -> None:
-        """A second process on the same state is told so; the first goes on."""
-        self.configure()
-        first = self.foreground()
-        self.outbound, self.inbound, self.metrics = free_port(), free_port(), free_port()
-        self.file = self.directory / "second.yaml"
-        self.configure()
-        for command in (
-            (*TWISTD, "-n", "--pidfile", "second.pid", "tcpmesh", "-c", "second.yaml"),
-            (*TWISTD, "--pidfile", "second.pid", "tcpmesh", "-c", "second.yaml"),
-            (*TCPMESH, "run", "second.yaml"),
-        ):
-            running = self.start(*command, ready=False)
-            self.assertEqual(running.wait(), 1, running.both())
-            self.assertNotIn("Traceback", running.both())
-            self.assertEqual(running.err.count("tcpmesh: TM-C103 "), 1, running.err)
-            self.assertIn(str(self.directory / "state"), running.err)
-            self.assertFalse((self.directory / "second.pid").exists())
-            self.assert_everything_is_free()
-        self.assertIsNone(first.process.poll())
-        first.signal(signal.SIGTERM)
-        self.assertEqual(first.wait(), 0, first.both())
-
-    def test_a_daemon_has_no_standard_output_for_records(self) -> None:
-        """log.access "-" is refused on the terminal, with what to write instead; in the foreground it is good."""
-        self.configure(access="-")
-        running = self.start(*TWISTD, "tcpmesh", ready=False)
-        self.assertEqual((running.wait(), running.out), (1, ""))
-        self.assertIn('log.access is "-"', running.err)
-        self.assertIn('access: "/var/log/tcpmesh/access.log"', running.err)
-        self.assertEqual(os.listdir(self.directory), ["tcpmesh.yaml"])
 
 
 class DaemonTests(ProxyTestCase):
