@@ -21,8 +21,7 @@ from tcpmesh.config.problems import Problems, enumerate_words
 from tcpmesh.config.structure import Leftover, SettingsReader
 from tcpmesh.config.syntax import decode
 from tcpmesh.errors import Mark
-from tcpmesh.interfaces import IDENTITY
-from tcpmesh.settings import IdentitySettings, PluginChoice, Settings, WorkloadSettings, keys
+from tcpmesh.settings import IdentitySettings, Settings, WorkloadSettings, keys
 from tcpmesh.values import SourceName
 
 __all__ = ["MAX_FILE_BYTES", "load", "loads"]
@@ -99,7 +98,6 @@ def _check_version(root: MapNode, problems: Problems) -> None:
 
 def _read_extras(reader: SettingsReader, names: Names, problems: Problems) -> dict[str, Any]:
     """Read each workload's further keys as its source's plugin declares them; by path of the workload."""
-    choices = {place.path: choice for place, choice in reader.of(PluginChoice)}
     sources = names.of(SourceName)
     extras = {}
     for left in reader.leftovers:
@@ -109,24 +107,21 @@ def _read_extras(reader: SettingsReader, names: Names, problems: Problems) -> di
             problems.add(f"key 'source' is missing{left.place.inside}; it may be {listed}", left.keys.mark)
         elif source is None and sources:
             source = sources[0]
-        place = _SOURCES.entry(source) if isinstance(source, str) else None
-        choice = choices.get(place.path) if place is not None else None
-        if choice is not None:  # else its own place says what is wrong with the source
-            extras[left.place.path] = _read_extra(left, choice.plugin, reader)
+        chosen = reader.chosen.get(_SOURCES.entry(source).path) if isinstance(source, str) else None
+        if chosen is not None:  # else its own place says what is wrong with the source
+            extras[left.place.path] = _read_extra(left, *chosen, reader)
     return extras
 
 
-def _read_extra(left: Leftover, plugin: str, reader: SettingsReader) -> Any:
-    mark = left.keys.mark
-    factory = reader.factory(IDENTITY, plugin, left.place, mark)
-    declared = getattr(factory, "workload_settings", None)
+def _read_extra(left: Leftover, plugin: str, factory: Any, reader: SettingsReader) -> Any:
+    declared = factory.workload_settings
     if declared is None:
         for entry in left.keys.entries.values():
             reader.unknown_key(entry.key, WorkloadSettings, left.place)
         return None
     whose = f"workloads of identity plugin {plugin!r}"
     place = left.place.settings_of(plugin)
-    return reader.read_plugin(left.keys, declared, whose, place, mark, keys(WorkloadSettings))
+    return reader.read_plugin(left.keys, declared, whose, place, left.keys.mark, keys(WorkloadSettings))
 
 
 def _with_extras(identity: IdentitySettings, extras: dict[str, Any]) -> IdentitySettings:

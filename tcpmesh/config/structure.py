@@ -77,6 +77,7 @@ class SettingsReader:
         self.marks: dict[str, Mark] = {}  # by path
         self.references: list[Reference] = []
         self.leftovers: list[Leftover] = []
+        self.chosen: dict[str, tuple[str, IPluginFactory]] = {}  # by path: each plugin that was found
 
     def of(self, settings: type[_T]) -> Iterator[tuple[Place, _T]]:
         """Every instance of a class that could be built, in the order of the file."""
@@ -154,20 +155,16 @@ class SettingsReader:
 
     def choose(self, kind: PluginKind, name: str, siblings: MapNode, place: Place, mark: Mark) -> Any:
         """Read the settings of a plugin; ``mark`` is where its name was written."""
-        factory = self.factory(kind, name, place, mark)
+        factory = self._factory(kind, name, place, mark)
         if factory is None:
             return FAILED
+        self.chosen[place.path] = name, factory
         settings = self.read_plugin(
             siblings, factory.settings, f"{kind.name} plugin {name!r}", place.settings_of(name), mark
         )
-        if settings is FAILED:
-            return FAILED
-        choice = PluginChoice(name, settings, siblings.mark)
-        self._built.append((place, choice))
-        return choice
+        return FAILED if settings is FAILED else PluginChoice(name, settings, siblings.mark)
 
-    def factory(self, kind: PluginKind, name: str, place: Place, mark: Mark) -> IPluginFactory | None:
-        """The plugin of that name; None, and a problem, if there is none that can be used."""
+    def _factory(self, kind: PluginKind, name: str, place: Place, mark: Mark) -> IPluginFactory | None:
         try:
             return self._plugins.find(kind, name)
         except LookupError as error:
