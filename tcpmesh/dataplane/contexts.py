@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, Code
+from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, Code
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.verification import verify_callback
 from tcpmesh.errors import Refusal
@@ -62,7 +62,7 @@ class TLSContexts:
         """
         For an inbound listener: a client certificate is required.
 
-        :raises Refusal: when the workload has no identity.
+        :raises Refusal: when the workload has no identity, or one that OpenSSL does not take.
         """
         return self._context(state, ("server", workload, tls), workload, tls, "mesh")
 
@@ -70,7 +70,7 @@ class TLSContexts:
         """
         For a service, reached as ``workload``.
 
-        :raises Refusal: when the workload has no identity.
+        :raises Refusal: when the workload has no identity, or one that OpenSSL does not take.
         """
         return self._context(state, ("client", workload, tls, trust), workload, tls, trust)
 
@@ -82,7 +82,12 @@ class TLSContexts:
             self._generation = state.generation
         context = self._contexts.get(key)
         if context is None:
-            context = _new_context(own_svid(state, workload), tls, server=key[0] == "server")
+            svid = own_svid(state, workload)
+            try:
+                context = _new_context(svid, tls, server=key[0] == "server")
+            except SSL.Error as error:
+                # Whatever else OpenSSL minds about a certificate that verified.
+                raise Refusal(OWN_PROFILE, f"OpenSSL does not take the identity of {workload!r}: {error}") from None
             if trust == "system":
                 context.set_default_verify_paths()
             else:

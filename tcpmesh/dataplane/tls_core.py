@@ -12,7 +12,15 @@ import contextlib
 
 from OpenSSL import SSL
 
-from tcpmesh.codes import NO_CERTIFICATE, PEER_ALERT, PLAINTEXT_PEER, TLS_BROKEN, TLS_FAILED, Code
+from tcpmesh.codes import (
+    CERTIFICATE_TOO_LARGE,
+    NO_CERTIFICATE,
+    PEER_ALERT,
+    PLAINTEXT_PEER,
+    TLS_BROKEN,
+    TLS_FAILED,
+    Code,
+)
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 
@@ -192,4 +200,8 @@ class TLSCore:
             return Refusal(PEER_ALERT, f"the peer sent the TLS alert {name!r}")
         if any("did not return a certificate" in reason for reason in reasons):
             return Refusal(NO_CERTIFICATE, "the client presented no certificate")
+        # Once the hellos have agreed on a cipher, nothing in a handshake is as long as certificates.
+        if "excessive message size" in reasons and self._connection.get_cipher_name() is not None:
+            reason = "the peer's certificates are longer than OpenSSL takes (100 KiB); 64 KiB are accepted"
+            return Refusal(CERTIFICATE_TOO_LARGE, reason)
         return Refusal(otherwise, f"OpenSSL says: {text}")

@@ -15,11 +15,10 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.logger import Logger
 
-from tcpmesh.codes import CERTIFICATE_TOO_LARGE, INTERNAL
+from tcpmesh.codes import INTERNAL
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
-    MAX_CHAIN_LENGTH,
     explain_chain_failure,
     match_expected,
     presented_name,
@@ -79,10 +78,7 @@ class PeerVerification:
         return False
 
     def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
-        if depth > MAX_CHAIN_LENGTH:
-            raise Refusal(
-                CERTIFICATE_TOO_LARGE, f"the chain has more than {MAX_CHAIN_LENGTH} certificates above the leaf"
-            )
+        # OpenSSL builds and shows no more than the context's verify depth allows.
         self._seen[depth] = certificate.to_cryptography()
         if not ok and self._failure is None:
             self._failure = (error, depth)
