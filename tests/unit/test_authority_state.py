@@ -307,6 +307,26 @@ class OwnershipTests(StateCase):
         owned.close()
         self.assertIsNone(read.owner())
 
+    def test_reads_a_state_without_a_lock(self) -> None:
+        """A copy of one, say: nobody owns it."""
+        self.create()
+        (self.path / "lock").unlink()
+        read = AuthorityState.read(self.path)
+        self.addCleanup(read.close)
+        self.assertIsNone(read.owner())
+
+    def test_refuses_a_lock_that_is_none(self) -> None:
+        """Whoever exchanged it could let two owners in."""
+        self.create()
+        (self.path / "lock").unlink()
+        (self.path / "lock").symlink_to(self.base / "elsewhere")
+        self.unusable("lock cannot be opened")
+        self.assertFalse((self.base / "elsewhere").exists())
+        read = AuthorityState.read(self.path)
+        self.addCleanup(read.close)
+        error = self.assertRaises(StartError, read.owner)
+        self.assertIn("lock cannot be opened", error.reason)
+
     def test_waits_a_moment_for_a_lock(self) -> None:
         """Somebody who only looks must not keep an owner from starting."""
         self.create()

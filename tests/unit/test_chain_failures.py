@@ -183,6 +183,14 @@ class ExplanationTests(SynchronousTestCase):
             subject_key_identifier(rotated.certificate),
         )
 
+    def test_suspects_it_without_key_identifiers(self) -> None:
+        """An authority may have none; then OpenSSL cannot tell them apart, and neither can we."""
+        root = authority("root of a.test", drop=("2.5.29.14",))
+        made = leaf(authority("root of a.test"))
+        self.explained(made.chain[:1], bundles(a=root), codes.CHAIN_INVALID, "not by its issuer's key", errors=[7])
+        refusal = explain_chain_failure(20, "text", 0, {0: made.certificate}, bundles(a=root), NOW)
+        self.assertIn("with another key, not named", refusal.reason)
+
     def test_suspects_it_above_an_intermediate_too(self) -> None:
         """Two embedded authorities of one trust domain are told apart at the issuing authority."""
         rotated = authority("root of a.test")
@@ -222,7 +230,7 @@ class ExplanationTests(SynchronousTestCase):
         refusal = explain_chain_failure(19, "self-signed", 1, {1: stranger.certificate}, bundles(a=self.root), NOW)
         self.assertEqual(refusal.code, codes.UNKNOWN_AUTHORITY)
         self.assertIn("the chain of the peer", refusal.reason)
-        for number in (10, 9, 20, 22, 24, 999):
+        for number in (7, 10, 9, 20, 22, 24, 999):
             refusal = explain_chain_failure(number, "text", 3, {}, bundles(a=self.root), NOW)
             self.assertIsInstance(refusal, Refusal)
 

@@ -226,6 +226,15 @@ class IssueTests(AuthorityCase):
         self.state.mkdir(0o700)
         self.failed(self.issue(), 1, "holds no authority; make one: tcpmesh ca init")
 
+    def test_leaves_no_half_issue_behind(self) -> None:
+        """When the second file cannot be written, the first one goes again."""
+        self.init()
+        self.out.mkdir()
+        obstacle = self.out / f".certificate.pem.{os.getpid()}.tmp"
+        obstacle.mkdir()
+        self.failed(self.issue(), 2, "File exists")
+        self.assertEqual(os.listdir(self.out), [obstacle.name])
+
     def test_says_when_it_cannot_write(self) -> None:
         """It could not tell; nothing is left behind."""
         self.init()

@@ -138,6 +138,9 @@ class RefusalTests(FilesCase):
         """Directories, junk, DER, each other, huge ones."""
         self.certificate = self.path
         self.unusable(f"{self.path} is not a regular file")
+        self.certificate = self.path / "loop"
+        self.certificate.symlink_to(self.certificate)
+        self.unusable(f"{self.certificate} cannot be read: Too many levels of symbolic links")
         self.certificate = self.write("web.pem", b"junk")
         self.unusable(f"{self.certificate} holds no PEM certificate")
         self.certificate = self.write("web.pem", self.made.certificate.public_bytes(Encoding.DER))
