@@ -73,7 +73,8 @@ class MeshTransport:
         except OSError as problem:
             return self._system_error(problem)
         if not count:
-            return main.CONNECTION_DONE
+            # The kernel reports an error once: when a write got it, the read that follows looks like an orderly end.
+            return main.CONNECTION_LOST if self.system_error else main.CONNECTION_DONE
         self.protocol.dataReceived(_VIEW[:count])
         return None
 
