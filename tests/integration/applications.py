@@ -10,6 +10,7 @@ import errno
 import hashlib
 import queue
 import random
+import select
 import socket
 import struct
 import threading
@@ -97,6 +98,16 @@ def reset(connection: socket.socket) -> None:
     """Close so that the kernel sends RST (SO_LINGER of 0 s, socket(7))."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
+
+
+def broken(connection: socket.socket) -> str:
+    """Wait until the connection breaks, without reading or writing; give the error, or END if both sides ended."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    if not poll.poll(PATIENCE * 1000):
+        raise TimeoutError("the connection did not break")
+    number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return errno.errorcode[number] if number else END
 
 
 class Outbox(Generic[T]):

@@ -1,0 +1,57 @@
+"""More bytes than anybody takes: a sender without end, and the moment when every buffer on its way is full."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Literal
+
+from tests.integration.applications import name_of, until
+from tests.integration.mesh import PATIENCE, Proxy, reactor
+
+CHUNK = bytes(65536)
+
+
+class Flood:
+    """A sender that ends only when it is told to, or when the connection breaks; ``sent`` counts bytes."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self._told, self._tell = socket.socketpair()
+
+    def stop(self) -> None:
+        """From another thread: leave the connection as it is."""
+        self._tell.close()
+
+    def __call__(self, connection: socket.socket) -> str:
+        """Send; empty when told to stop, else the name of the error."""
+        connection.setblocking(False)
+        try:
+            while True:
+                told, can_send, _ = select.select([self._told], [connection], [], PATIENCE)
+                if told:
+                    return ""
+                if not can_send:
+                    raise TimeoutError("the flood stood still for too long")
+                self.sent += connection.send(CHUNK)
+        except TimeoutError:
+            raise
+        except OSError as problem:
+            return name_of(problem)
+        finally:
+            self._tell.close()
+            self._told.close()
+            connection.settimeout(PATIENCE)
+
+
+async def jammed(outer: Proxy, inner: Proxy, side: Literal["src", "dst"]) -> None:
+    """Wait until neither proxy reads from this side, because the other one takes no more."""
+
+    def stands_still() -> bool:
+        reading = reactor.getReaders()
+        return all(
+            proxy.live and proxy.live[0].relay is not None and getattr(proxy.live[0], side).transport not in reading
+            for proxy in (outer, inner)
+        )
+
+    await until(stands_still, "the flood stands still")
