@@ -28,6 +28,7 @@ from tcpmesh.identity.verify import (
 from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
 
 _log = Logger()
+_LISTED = 5  # names in a line
 
 
 class PeerVerification:
@@ -60,6 +61,14 @@ class PeerVerification:
         """The name in the peer's leaf certificate, verified or not, escaped for a log line."""
         leaf = self._seen.get(0)
         return presented_name(leaf) if leaf is not None else ""
+
+    @property
+    def wanted(self) -> str:
+        """Who would have been accepted, for a log line."""
+        if self._expected is None:
+            domains = sorted(str(trust_domain) for trust_domain in self._bundles)
+            return f"any identity of {_listed(domains)}" if domains else "nobody: there is no trust bundle"
+        return _listed([str(expected) for expected in self._expected])
 
     def certificate(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
         """
@@ -102,6 +111,11 @@ class PeerVerification:
 
     def _dns_names(self) -> list[DNSName]:
         return [expected for expected in self._expected or () if isinstance(expected, DNSName)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names[:_LISTED])
+    return text if len(names) <= _LISTED else f"{text} and {len(names) - _LISTED} more"
 
 
 def _error_text(number: int) -> str:

@@ -120,7 +120,7 @@ class Attempt:
         record = connection.record
         record.generation = state.generation
         record.dst_addr = str(endpoint.address)
-        record.dst_identity = ""
+        record.dst_identity = record.presented = record.expected = ""
         record.connect_ms = record.handshake_ms = None
 
     def start(self) -> None:
@@ -191,8 +191,10 @@ class Attempt:
 
     def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
         """The handshake or the preface failed. (TLSLegOwner)"""
-        if not self._done:
-            self._connection.record.dst_identity = leg.core.verification.presented
+        verification = leg.core.verification
+        if not self._done and verification.peer is None:
+            record = self._connection.record
+            record.presented, record.expected = verification.presented, verification.wanted
         self._fail(refusal)
 
     def leg_lost(self, _leg: Leg, loss: Loss) -> None:

@@ -14,6 +14,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg, Loss
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
+from tcpmesh.net.sockets import own_address, peer_address
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Direction, Side
 from tcpmesh.settings import Timeouts
@@ -63,9 +64,10 @@ class MeshConnection:
 
     # --- lifecycle shared by both directions
 
-    def accepted(self, address: str) -> None:
+    def accepted(self, transport: Any) -> None:
         """The source leg is connected: from here on there will be exactly one close record."""
-        self.record.src_addr = address
+        self.record.src_addr = str(peer_address(transport))
+        self.record.local_addr = str(own_address(transport))
         self.leg_opened()
         self.plane.live.add(self)
         self.plane.sink.accepted(self.record)

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, TARGET_FAILED
+from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
@@ -27,6 +27,7 @@ from tcpmesh.settings import InboundSettings, Timeouts
 from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
 
 _log = Logger()
+_LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
 
 
 @attrs.frozen(eq=False)
@@ -70,7 +71,7 @@ class _AcceptedLeg(TLSLeg):
     """The leg of a peer that came to us."""
 
     def connectionMade(self) -> None:
-        self.keeper.begin(str(peer_address(self.transport)))  # type: ignore[attr-defined]
+        self.keeper.begin(self.transport)  # type: ignore[attr-defined]
         super().connectionMade()
 
 
@@ -95,9 +96,9 @@ class InboundConnection(MeshConnection):
 
     # --- handshake
 
-    def begin(self, address: str) -> None:
+    def begin(self, transport: Any) -> None:
         """The peer is connected."""
-        self.accepted(address)
+        self.accepted(transport)
         code = self.plane.gate.begin_handshake()
         if code is not None:
             self._leg.reset()
@@ -126,8 +127,9 @@ class InboundConnection(MeshConnection):
 
     def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
         """Handshake or verification failed; the alert is on its way."""
-        self.record.src_identity = leg.core.verification.presented
-        self.close(refusal.code, refusal.reason, "proxy")
+        verification = leg.core.verification
+        self.record.presented, self.record.expected = verification.presented, verification.wanted
+        self.close(refusal.code, refusal.reason, "src" if refusal.code in _LEFT else "proxy")
 
     def leg_secured(self, leg: TLSLeg) -> None:
         """The peer is verified: ask the policies."""

@@ -17,7 +17,7 @@ from tcpmesh.codes import INTERNAL, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import peer_address
+from tcpmesh.net.sockets import own_address, peer_address
 from tcpmesh.observe.records import ConnectionRecord, Direction
 
 _log = Logger()
@@ -94,6 +94,7 @@ class _ResetAtOnce(TwistedProtocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         self._record.src_addr = str(peer_address(transport))
+        self._record.local_addr = str(own_address(transport))
         transport.abortConnection()
         self._plane.sink.accepted(self._record)
         self._plane.sink.closed(self._record)

@@ -17,7 +17,7 @@ from tcpmesh.net.connector import Establishment
 from tcpmesh.net.legs import Leg, Loss, PlainLeg
 from tcpmesh.net.local_client import LocalClient, identify_local_client
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import peer_address, tune_plain
+from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.settings import OutboundSettings, Timeouts
@@ -59,7 +59,7 @@ class OutboundConnection(MeshConnection):
     def begin(self, leg: Leg) -> None:
         """The application is connected."""
         tune_plain(leg.transport)
-        self.accepted(str(peer_address(leg.transport)))
+        self.accepted(leg.transport)
         try:
             self._check_client(leg)
             svid = own_svid(self.plane.state.current, self.record.workload)

@@ -200,6 +200,14 @@ def tune_wire(transport: Any, timeouts: Timeouts) -> bool:
 
 def peer_address(transport: Any) -> Address:
     """Who is at the other end; the far end of a unix connection has no name."""
-    peer = transport.getPeer()
-    host = getattr(peer, "host", None)
-    return TCPAddress(host, peer.port) if host is not None else UnixAddress("")
+    return _address(transport.getPeer())
+
+
+def own_address(transport: Any) -> Address:
+    """Our own end."""
+    return _address(transport.getHost())
+
+
+def _address(end: Any) -> Address:
+    host = getattr(end, "host", None)
+    return TCPAddress(host, end.port) if host is not None else UnixAddress(os.fsdecode(end.name or ""))
