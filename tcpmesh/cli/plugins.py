@@ -57,6 +57,7 @@ def new(kind: str, name: str, out: Path | None) -> None:
     Write a distribution with a working plugin of KIND, called NAME, and a contract test that passes.
     """
     from tcpmesh.cli.new_plugin import NAME, distribution_name, write_distribution
+    from tcpmesh.config.later import PLUGINS
     from tcpmesh.plugins import PluginRegistry
 
     if not NAME.match(name):
@@ -65,6 +66,8 @@ def new(kind: str, name: str, out: Path | None) -> None:
     _leave_reporting_to_us()
     if name in PluginRegistry().names(chosen):
         raise click.ClickException(f"there is a {kind} plugin {name!r} already; two of one name are both refused")
+    if name in PLUGINS.get(kind, ()):
+        raise click.ClickException(f"a later version of tcpmesh brings a {kind} plugin {name!r}; choose another name")
     directory = out or Path(distribution_name(name))
     try:
         written = write_distribution(chosen, name, directory)
