@@ -49,6 +49,11 @@ def whole(data: bytes) -> Received:
     return Received(len(data), hashlib.sha256(data).hexdigest(), END)
 
 
+def is_prefix(received: Received, data: bytes) -> bool:
+    """Whether this is how the stream began, and no more than that."""
+    return received.length <= len(data) and received.sha256 == hashlib.sha256(data[: received.length]).hexdigest()
+
+
 def name_of(problem: OSError) -> str:
     """ECONNRESET and its like; TimeoutError is nobody's answer and goes on as an error."""
     if isinstance(problem, TimeoutError):

@@ -17,7 +17,7 @@ class Wire:
 
     :param cut: how it is cut: ``fin`` and ``rst`` towards both ends at once.
     :param after: how many bytes of both directions together pass before the cut.
-    :param flip: the number of the byte, among those towards the port, of which one bit is turned.
+    :param flip: the number of the byte of which one bit is turned, among those towards ``flip_towards``.
     """
 
     def __init__(
@@ -28,11 +28,13 @@ class Wire:
         cut: Literal["fin", "rst", ""] = "",
         after: int = 0,
         flip: int | None = None,
+        flip_towards: Literal["server", "client"] = "server",
     ) -> None:
         self._target = port
         self._cut = cut
         self._after = after
         self._flip = flip
+        self._flip_towards = flip_towards
         self.open = threading.Event()  # nothing is forwarded before it is set
         self.open.set()
         self.port = test.application(self._carry)
@@ -50,15 +52,16 @@ class Wire:
                         reading.remove(source)
                         sink.shutdown(socket.SHUT_WR)
                         continue
-                    self._damage(data, passed[source], source is near)
+                    if (source is near) == (self._flip_towards == "server"):
+                        self._damage(data, passed[source])
                     passed[source] += len(data)
                     if self._cut and sum(passed.values()) > self._after:
                         self._end(near, far)
                         return
                     sink.sendall(data)
 
-    def _damage(self, data: bytearray, offset: int, towards_port: bool) -> None:
-        if self._flip is not None and towards_port and 0 <= self._flip - offset < len(data):
+    def _damage(self, data: bytearray, offset: int) -> None:
+        if self._flip is not None and 0 <= self._flip - offset < len(data):
             data[self._flip - offset] ^= 1
 
     def _end(self, near: socket.socket, far: socket.socket) -> None:
