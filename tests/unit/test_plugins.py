@@ -88,7 +88,7 @@ class FindTests(DropInTestCase):
         self.assertEqual(self.refusal("zzz"), "there is no retry plugin 'zzz'; installed retry plugins: hasty, patient")
         self.assertEqual(
             self.refusal("zzz", IDENTITY),
-            "there is no identity plugin 'zzz'; there are no installed identity plugins",
+            "there is no identity plugin 'zzz'; there are none at all",
         )
 
     def test_a_plugin_of_another_kind_is_pointed_out(self) -> None:
@@ -190,7 +190,7 @@ class FindTests(DropInTestCase):
         message = self.refusal("patient")
         self.assertEqual(
             message,
-            "there is no retry plugin 'patient'; there are no installed retry plugins; "
+            "there is no retry plugin 'patient'; there are none at all; "
             f"{file} was not loaded: ModuleNotFoundError: No module named 'no_such_thing'",
         )
         self.assertTrue(self.flushLoggedErrors(ModuleNotFoundError))
