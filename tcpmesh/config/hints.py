@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
 
 import attrs
 
-from tcpmesh.config.nodes import ListNode, MapNode, Scalar
+from tcpmesh.config.nodes import ListNode, MapNode
 from tcpmesh.config.problems import enumerate_words
 from tcpmesh.config.scalars import SCALARS
 from tcpmesh.interfaces import PluginKind
@@ -110,10 +110,8 @@ class Alternatives:
     lists: tuple[Any, ...]
     mappings: tuple[Any, ...]
 
-    def of(self, node: Scalar | ListNode | MapNode) -> tuple[Any, ...]:
+    def of(self, node: ListNode | MapNode) -> tuple[Any, ...]:
         """Those that such a node can be."""
-        if isinstance(node, Scalar):
-            return self.scalars
         return self.lists if isinstance(node, ListNode) else self.mappings
 
 

@@ -21,7 +21,7 @@ from tcpmesh.errors import Mark
 __all__ = ["Entry", "ListNode", "MapNode", "Node", "Scalar", "compose"]
 
 MAX_DEPTH = 32
-MAX_VALUES = 100_000  # with every alias followed and every merge done
+MAX_VALUES = 100_000
 
 # What YAML 1.1 takes an unquoted scalar for. "other" is what has no meaning here: "=" and the like.
 Tag = Literal["str", "int", "float", "bool", "null", "timestamp", "other"]
@@ -75,16 +75,18 @@ class MapNode:
 Node = Scalar | ListNode | MapNode
 
 
-def compose(text: str, problems: Problems) -> Node | None:
+def compose(text: str, problems: Problems, max_values: int = MAX_VALUES) -> Node | None:
     """
     Read one document; None if there is nothing in it.
 
     Duplicate keys, tags and invisible characters are added to ``problems`` and left out.
 
+    :param max_values: how many values it may hold, with every alias followed and every merge done.
+
     :raises tcpmesh.errors.ConfigurationError: when the text is not YAML, or too deep or too large to go on.
     """
     check_characters(text, problems)
-    loader = _Loader(text, problems)
+    loader = _Loader(text, problems, max_values)
     try:
         root = loader.get_single_node()
     except yaml.YAMLError as error:
@@ -94,7 +96,7 @@ def compose(text: str, problems: Problems) -> Node | None:
         problems.fail("a number in an escape or a directive is too large", _at(problems.file, loader.get_mark()))
     finally:
         loader.dispose()
-    return None if root is None else _Conversion(problems).convert(root)
+    return None if root is None else _Conversion(problems, max_values).convert(root)
 
 
 def _at(file: str, mark: Any) -> Mark:
@@ -104,10 +106,12 @@ def _at(file: str, mark: Any) -> Mark:
 class _Loader(yaml.SafeLoader):
     """Composes nodes, no deeper than allowed, and refuses tags."""
 
-    def __init__(self, text: str, problems: Problems) -> None:
+    def __init__(self, text: str, problems: Problems, max_values: int) -> None:
         super().__init__(text)
         self._problems = problems
+        self._max_values = max_values
         self._depth = 0
+        self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose whatever comes next."""
@@ -115,6 +119,9 @@ class _Loader(yaml.SafeLoader):
         mark = _at(self._problems.file, event.start_mark)
         if self._depth >= MAX_DEPTH:
             self._problems.fail(f"this is nested deeper than {MAX_DEPTH} levels", mark)
+        self._nodes += 1
+        if self._nodes > 2 * self._max_values:  # every value may have a key
+            self._problems.fail(f"the file holds more than {self._max_values} values", mark)
         if getattr(event, "tag", None) is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._problems.add(f"YAML tags are not supported: remove {shown(tag)}, or for text put it in quotes", mark)
@@ -132,8 +139,9 @@ class _Conversion:
     ``_sizes`` counts every node as often as aliases repeat it, without repeating the work.
     """
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, max_values: int) -> None:
         self._problems = problems
+        self._max_values = max_values
         self._done: dict[int, Node] = {}
         self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
@@ -165,8 +173,8 @@ class _Conversion:
         return converted
 
     def _bound(self, size: int, mark: Mark) -> None:
-        if size > MAX_VALUES:
-            self._problems.fail(f"this holds more than {MAX_VALUES} values once its aliases are followed", mark)
+        if size > self._max_values:
+            self._problems.fail(f"this holds more than {self._max_values} values once its aliases are followed", mark)
 
     def _scalar(self, node: Any, mark: Mark) -> Scalar:
         text: str = node.value

@@ -143,8 +143,6 @@ def _number(scalar: Scalar, description: str, pattern: re.Pattern[str]) -> str:
     text = scalar.text
     if scalar.tag in ("int", "float") and pattern.fullmatch(text):
         return text
-    if not text and not scalar.quoted:
-        raise ValueError(f"there is no value; expected {description}")
     if scalar.quoted and _FRACTION.fullmatch(text):
         raise ValueError(f"expected {description}, got the text {quoted(text)}; remove the quotes")
     hint = ""

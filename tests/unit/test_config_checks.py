@@ -336,6 +336,10 @@ class IdentityTests(ConfigTestCase):
             'inbound[0].tls.max_version: "1.2" is below min_version, which is "1.3" unless it is set; '
             'add min_version: "1.2"',
         )
+        self.check_problems(
+            with_service("tls: {min_version: ‸1.2}"),
+            'services.orders.tls.min_version: YAML reads 1.2 as a number; write "1.2"',
+        )
         self.load(with_service('tls: {min_version: "1.2", max_version: "1.2"}'))
 
     def test_warns_when_everybody_would_be_refused(self) -> None:

@@ -162,6 +162,15 @@ class BoundsTests(ConfigTestCase):
         self.check_refused(f"base: &base {{{keys}}}\n{merges}", "more than 100000 values")
         self.check_refused(f"base: &base {{{keys}}}\nm: {{<<: [{'*base, ' * 500}]}}", "more than 100000 values")
 
+    def test_values(self) -> None:
+        """A file within its size may still hold too many of them to be worth the time."""
+        problems = Problems(str(FILE))
+        error = self.assertRaises(ConfigurationError, compose, "[" + "a," * 200, problems, 50)
+        self.assertEqual(
+            list(error.problems), [Problem("the file holds more than 50 values", Mark(str(FILE), 1, 2 + 2 * 99))]
+        )
+        self.assertNotEqual(compose("[" + "a," * 49 + "]", Problems(str(FILE)), 50), None)
+
     def test_aliases_that_never_end(self) -> None:
         """A node cannot be inside of itself."""
         for text in ("a: &x [*x]", "a: &x {b: *x}", "&x a: {<<: &y {c: *y}}", "a: &x {<<: *x}"):

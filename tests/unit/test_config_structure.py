@@ -88,6 +88,9 @@ class Everything:
     short: str = attrs.field(default="", validator=attrs.validators.max_len(3))
     upper: str = attrs.field(default="", converter=str.upper)
     number: int = attrs.field(default=0, converter=attrs.converters.optional(int))
+    scaled: int = attrs.field(
+        default=0, converter=attrs.Converter(lambda value, self: value * (self.even + 1), takes_self=True)
+    )
     secret: str = attrs.field(default="", repr=False, validator=attrs.validators.max_len(8))
     later: str = attrs.field(default="", init=False)
     cache: object = not_a_key()
@@ -174,6 +177,7 @@ class ValueTests(PluginTestCase):
             short: abc
             upper: abc
             number: 9
+            scaled: 5
             secret: hidden"""
         settings = self.settings_of("\n".join(line.strip() for line in text.splitlines()))
         directory = FILE.parent
@@ -209,6 +213,7 @@ class ValueTests(PluginTestCase):
             "short": "abc",
             "upper": "ABC",
             "number": 9,
+            "scaled": 15,
             "secret": "hidden",
             "cache": None,
         }
@@ -423,7 +428,7 @@ class RefusalTests(PluginTestCase):
     def test_what_the_class_refuses(self) -> None:
         """Validators and converters speak at the key's place; what concerns several keys, at the mapping's."""
         self.check(
-            "even: ‸3\nshort: ‸abcd\nnumber: 1",
+            "even: ‸3\nshort: ‸abcd\nnumber: 1\nscaled: 2",
             f"{self.at('even')}: 3 is odd",
             f"{self.at('short')}: Length of 'short' must be <= 3: 4",
         )

@@ -241,6 +241,7 @@ class DNSNameTests(_ParserTestCase):
                 "a\0.b": "label 'a\\x00' in 'a\\x00.b' may only hold letters, digits and, inside, hyphens",
                 "a.b:443": "label 'b:443' in 'a.b:443' may only hold letters, digits and, inside, hyphens",
                 "xn--a.b": "label 'xn--a' in 'xn--a.b' is not a valid A-label (xn-- and Punycode)",
+                "xn--99999999.b": "label 'xn--99999999' in 'xn--99999999.b' is not a valid A-label (xn-- and Punycode)",
                 "xn--abc-.b": "label 'xn--abc-' in 'xn--abc-.b' may only hold letters, digits and, inside, hyphens",
                 "10.0.0.1": "'10.0.0.1' looks like an IP address; a certificate is matched by DNS name or SPIFFE ID",
                 "0x7f.1": "'0x7f.1' looks like an IP address; a certificate is matched by DNS name or SPIFFE ID",
@@ -265,7 +266,8 @@ class ExpectedIdentityTests(_ParserTestCase):
     """SPIFFE IDs and DNS names side by side."""
 
     def test_reads_both_forms(self) -> None:
-        """The prefix says which of the two it is."""
+        """The prefix says which of the two it is, and is written again."""
+        self.assertEqual(str(parse_expected_identity("dns:DB.example.com")), "dns:db.example.com")
         self.check_values(
             parse_expected_identity,
             {
