@@ -171,6 +171,10 @@ class MeshServer(MeshTransport, tcp.Server):
 class MeshClient(MeshTransport, tcp.Client):
     """A TCP connection that we dialled."""
 
+    def _closeSocket(self, orderly: bool) -> None:  # noqa: N802  Twisted's name
+        # An attempt that is given up: the kernel may have connected it already, and that is not to look like an end.
+        super()._closeSocket(orderly and bool(self.disconnected))
+
 
 class MeshUNIXServer(MeshTransport, unix.Server):
     """An accepted unix connection."""
