@@ -269,7 +269,10 @@ class SettingsReader:
             if plugin_kind(member) is None and get_origin(member) is None and key.text in schema(member).fields
         ]
         hint = did_you_mean(key.text, known, "known keys") if known else "; nothing can be set here"
-        if inner:
+        before, colon, after = key.text.partition(":")
+        if colon and before in known:
+            hint = f"; a space is missing in {shown(f'{before}: {after}')}"
+        elif inner:
             hint = f"; did you mean {inner[0]!r}?"
         self._problems.add(f"unknown key {shown(key.text)}{place.inside}{hint}", key.mark)
         return closest(key.text, known)

@@ -97,7 +97,8 @@ _WORDS: list[tuple[str, bool, str]] = [
     (
         "mapping values are not allowed here",
         False,
-        "a second ': ' in one value, or a line that is indented too far; put a value that holds ': ' in quotes",
+        "a second ': ' in one value, a ':' that is missing above, or a line that is indented too far; "
+        "put a value that holds ': ' in quotes",
     ),
     (
         "sequence entries are not allowed here",

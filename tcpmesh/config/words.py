@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tcpmesh.addresses import shown
 from tcpmesh.config.hints import Alternatives, alternatives, describe, plugin_kind, required_keys
 from tcpmesh.config.later import is_later_value
 from tcpmesh.config.nodes import Scalar
-from tcpmesh.config.problems import closest, did_you_mean
+from tcpmesh.config.problems import did_you_mean
 from tcpmesh.config.scalars import SCALARS, misread, quoted
 
 __all__ = ["read_scalar"]
@@ -38,7 +38,7 @@ def read_scalar(node: Scalar, hint: Any, directory: Path, pattern: str) -> tuple
         raise ValueError(f"there is no value; expected {describe(hint)}")
     if not found.scalars:
         raise ValueError(_refusal(node, hint, found))
-    _refuse_typo(node, found)
+    _refuse_bare_word(node, hint, found)
     messages = []
     for member in found.scalars:
         try:
@@ -61,21 +61,23 @@ def _texts(found: Alternatives) -> Sequence[str]:
     return [word for word in found.words if isinstance(word, str)]
 
 
-def _refuse_typo(node: Scalar, found: Alternatives) -> None:
-    """``trust: sistem`` is not a file, although a file may be written there."""
-    bare = node.tag == "str" and "/" not in node.text and "." not in node.text
-    typo = closest(node.text, _texts(found)) if bare else None
-    if typo is not None:
+def _refuse_bare_word(node: Scalar, hint: Any, found: Alternatives) -> None:
+    """``trust: sistem`` and ``access: stdout`` are not files, although a file may be written there."""
+    if not found.words or Path not in found.scalars or node.tag != "str" or not node.text:
+        return
+    if "/" not in node.text and "." not in node.text:
         raise ValueError(
-            f"{shown(node.text)} looks like a misspelt {typo!r}; for a file of that name, "
-            f"write {quoted('./' + node.text)}"
+            f"expected {describe(hint)}, got {shown(node.text)}{did_you_mean(node.text, _texts(found))} "
+            f"(a file of that name is written {quoted('./' + node.text)})"
         )
 
 
 def _as_collection(node: Scalar, found: Alternatives) -> str:
     """How to write the same in the list or the mapping that is expected, where that is plain."""
-    if found.lists:
-        return f"; write [{quoted(node.text)}]"
+    for member in found.lists:
+        element = alternatives(get_args(member)[0])
+        if element.scalars or element.words:
+            return f"; write [{quoted(node.text)}]"
     for member in found.mappings:
         if plugin_kind(member) is not None:
             return f"; write {{plugin: {node.text}}}"

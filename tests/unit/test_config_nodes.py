@@ -53,10 +53,12 @@ class SyntaxTests(ConfigTestCase):
             "a: &x 1\nb: ‸&x 2": "the anchor '&x' is given twice; first in line 1",
             "a: ‸> b": f"a value that begins with '|' or '>' is a block of text; for one line, {quote}",
             "a: ‸!x!y b": f"a value cannot start with '!'; {quote}",
-            "a: b‸: c": "a second ': ' in one value, or a line that is indented too far; "
-            "put a value that holds ': ' in quotes",
-            "a: b\n  c‸: d": "a second ': ' in one value, or a line that is indented too far; "
-            "put a value that holds ': ' in quotes",
+            "a: b‸: c": "a second ': ' in one value, a ':' that is missing above, or a line that is indented too "
+            "far; put a value that holds ': ' in quotes",
+            "version 1\na‸: b": "a second ': ' in one value, a ':' that is missing above, or a line that is indented "
+            "too far; put a value that holds ': ' in quotes",
+            "a: b\n  c‸: d": "a second ': ' in one value, a ':' that is missing above, or a line that is indented too "
+            "far; put a value that holds ': ' in quotes",
             "a: ‸- b": "a list cannot begin here; write it on lines of its own, or put a value that begins with '-' "
             "in quotes",
             "a: ‸? b": "a key cannot begin here; put a value that begins with '?' in quotes",
