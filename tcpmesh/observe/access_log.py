@@ -146,7 +146,7 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
     ]
     values: dict[str, str | int] = {}
     if event == "open":
-        values |= {"rule": record.rule or record.policy, "tls": record.tls_version, "conn": record.conn}
+        values |= {"policy": record.policy, "tls": record.tls_version, "conn": record.conn}
         values["attempts"] = record.attempts if record.attempts > 1 else ""
     else:
         code = record.code

@@ -81,7 +81,12 @@ class JSONLogObserver:
             "logger": bounded(str(event.get("log_namespace", ""))),
             "message": bounded(message, MAX_MESSAGE),
         }
-        line |= _plain_fields(event if fields is None else fields)
+        # A field that is the whole message, as in log.info("{line}", line=...), says nothing more.
+        line |= {
+            name: value
+            for name, value in _plain_fields(event if fields is None else fields).items()
+            if value != message
+        }
         traceback = _traceback(event)
         if traceback:
             line["traceback"] = traceback

@@ -175,6 +175,8 @@ class TextLineTests(SynchronousTestCase):
             listener="web-to-orders",
             dst_addr="10.0.0.2:4143",
             dst_identity="spiffe://a.test/orders",
+            policy="web-may",
+            rule="policies[0] (mesh.yaml:24:16)",
             tls_version="TLSv1.3",
             conn="00ff",
             attempts=2,
@@ -182,7 +184,7 @@ class TextLineTests(SynchronousTestCase):
         self.assertEqual(
             as_text_line(record, "open", 1.0),
             "1970-01-01T00:00:01.000Z OPEN   #7 outbound web-to-orders 10.0.0.7:40000 -> "
-            "10.0.0.2:4143 (spiffe://a.test/orders) tls=TLSv1.3 conn=00ff attempts=2",
+            "10.0.0.2:4143 (spiffe://a.test/orders) policy=web-may tls=TLSv1.3 conn=00ff attempts=2",
         )
 
     def test_shows_how_it_ended(self) -> None:

@@ -111,7 +111,8 @@ class JSONTests(LogCase):
         """Objects stay out, and so does what would replace our own fields."""
         line = self.at(
             JSONLogObserver(self.written.append),
-            log_format="listening on {port}",
+            log_format="{line}",
+            line="listening on 4143",
             port=4143,
             ratio=0.5,
             ready=True,
@@ -155,7 +156,7 @@ class JSONTests(LogCase):
     def test_keeps_hostile_text_in_its_field(self) -> None:
         """Message and fields alike."""
         for text in HOSTILE:
-            self.json.info("{what}", what=text)
+            self.json.info("peer {what}", what=text)
             line = self.written.pop()
             self.assertTrue(line.isascii() and line.isprintable(), line)
             self.assertEqual(set(json.loads(line)), {"time", "level", "logger", "message", "what"})
