@@ -159,6 +159,9 @@ def _is_uniform(hint: Any) -> bool:
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         return len(arguments) == 2 and arguments[1] is Ellipsis
+    if len(arguments) == 1 and get_origin(hint) in (set, frozenset):
+        element = alternatives(arguments[0])
+        return not element.lists and not element.mappings  # which may not be hashable
     return len(arguments) == 1
 
 

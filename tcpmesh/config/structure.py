@@ -80,7 +80,7 @@ class SettingsReader:
         self.chosen: dict[str, tuple[str, IPluginFactory]] = {}  # by path: each plugin that was found
 
     def of(self, settings: type[_T]) -> Iterator[tuple[Place, _T]]:
-        """Every instance of a class that could be built, in the order of the file."""
+        """Every instance of a class that could be built, in the order of reading."""
         return ((place, built) for place, built in self._built if isinstance(built, settings))
 
     def read(self, node: Node, hint: Any, place: Place) -> Any:
@@ -134,6 +134,8 @@ class SettingsReader:
         for text, entry in node.entries.items():
             at = place.entry(text)
             key = self._scalar(entry.key, plain(key_hint), at)
+            if key in values and key is not FAILED:
+                self._problems.add(f"key {shown(text)} is given twice{place.inside}, in two spellings", entry.key.mark)
             values[key] = self.read(entry.value, value_hint, at)
         return FAILED if FAILED in values or any(value is FAILED for value in values.values()) else values
 

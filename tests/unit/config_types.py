@@ -73,6 +73,7 @@ class Everything:
     once: frozenset[str] = frozenset()
     table: dict[str, int] = attrs.field(factory=dict)
     domains: Mapping[TrustDomain, Path] = attrs.field(factory=dict)
+    hosts: dict[DNSName, int] = attrs.field(factory=dict)
     inner: Inner = attrs.field(factory=Inner)
     inners: list[Inner] = attrs.field(factory=list)
     mixed: list[Address | Inner] = attrs.field(factory=list)

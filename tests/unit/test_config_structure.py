@@ -136,6 +136,10 @@ class PluginChoiceTests(ConfigTestCase):
         class Ambiguous:
             value: list[int] | tuple[str, ...] = ()
 
+        @attrs.frozen
+        class Unhashable:
+            value: frozenset[list[str]] = frozenset()
+
         class Plain:
             pass
 
@@ -144,6 +148,7 @@ class PluginChoiceTests(ConfigTestCase):
             (Unresolved, f"the types of {Unresolved.__qualname__} cannot be resolved: name 'Nothing' is not defined"),
             (Unreadable, "<class 'bytes'> is not a type that a key can have"),
             (Ambiguous, "in list[int] | tuple[str, ...], what is written cannot tell which is meant"),
+            (Unhashable, "frozenset[list[str]] is not a type that a key can have"),
             (Plain, f"{Plain!r} is not an attrs class"),
         ]:
             self.plugins = PLUGINS.with_plugin(RETRY, "odd", FakeFactory(settings))

@@ -311,6 +311,13 @@ class RefusalTests(PluginTestCase):
             "write a whole number and a unit: 512B, 64KiB, 1MiB or 2GiB",
         )
 
+    def test_two_spellings_of_one_key(self) -> None:
+        """Names that mean the same are one key, however they are written."""
+        self.check(
+            "hosts: {a.example: 1, ‸A.example: 2}",
+            f"key 'A.example' is given twice in {self.at('hosts')}, in two spellings",
+        )
+
     def test_what_the_class_refuses(self) -> None:
         """Validators and converters speak at the key's place; what concerns several keys, at the mapping's."""
         self.check(
