@@ -180,8 +180,9 @@ class _Conversion:
         text: str = node.value
         unseen = _UNSEEN.search(text)
         if unseen is not None:
+            # Without the text, which may be a secret; its place is enough.
             self._problems.add(
-                f"{shown(text)} holds the invisible character U+{ord(unseen.group()):04X}; remove or retype it", mark
+                f"this holds the invisible character U+{ord(unseen.group()):04X}; remove or retype it", mark
             )
         return Scalar(mark, text, _TAGS.get(node.tag, "other"), quoted=node.style is not None)
 

@@ -102,10 +102,10 @@ class SyntaxTests(ConfigTestCase):
             "YAML tags are not supported: remove '!x', or for text put it in quotes",
             "a key must be a word, not a list or a mapping",
             "a key is missing in front of ':'",
-            "'\\x00' holds the invisible character U+0000; remove or retype it",
-            "'g\\xa0h' holds the invisible character U+00A0; remove or retype it",
+            "this holds the invisible character U+0000; remove or retype it",
+            "this holds the invisible character U+00A0; remove or retype it",
             "'<<' merges a mapping or a list of mappings into this one",
-            "'\\ud800' holds the invisible character U+D800; remove or retype it",
+            "this holds the invisible character U+D800; remove or retype it",
         )
 
     def test_duplicates_are_found_in_every_mapping(self) -> None:
