@@ -25,9 +25,17 @@ _OTHERS = "(others)"
 
 # How a connection that was never established may end without anybody having to look into it.
 _QUIET = frozenset({codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.CANCELLED, codes.NO_BYTE, codes.SHUTDOWN})
-# What needs a look even when it ends an established connection: its record says all about the others. An alert is
-# among them because in TLS 1.3 a client judges the server's certificate when the server has established already.
-_ALARMING = frozenset({codes.TLS_BROKEN, codes.PEER_ALERT, codes.INTERNAL})
+# How an established connection may end: its record says all about it. Anything else there needs a look: a TLS alert is
+# how a client refuses our certificate in TLS 1.3, after we have established already; a failure to connect, what is left
+# to say when an endpoint was lost before any payload and no other one took over.
+_ENDINGS = _QUIET | {
+    codes.RESET,
+    codes.TRUNCATED,
+    codes.IDLE_TIMEOUT,
+    codes.HALF_CLOSE_TIMEOUT,
+    codes.LIFETIME,
+    codes.PEER_VANISHED,
+}
 
 
 @attrs.define
@@ -56,7 +64,7 @@ class FailureLog:
     def closed(self, record: ConnectionRecord) -> None:
         """Report a connection that was refused or failed; one that ended well is none of this log's business."""
         code = record.code
-        if code is None or (record.established and code not in _ALARMING):
+        if code is None or (record.established and code in _ENDINGS):
             return
         if code in _QUIET:
             self._log.debug(

@@ -92,16 +92,19 @@ class LineTests(FailureLogCase):
         for code in (codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.CANCELLED, codes.SHUTDOWN):
             self.refuse(code=code)
         for code in codes.all_codes():
-            if code not in (codes.TLS_BROKEN, codes.PEER_ALERT, codes.INTERNAL):
+            ended = code.id.startswith("TM-D") and code is not codes.TLS_BROKEN
+            if ended or code.id in ("TM-T104", "TM-T105", "TM-T106", "TM-T107", "TM-O101"):
                 self.refuse(code=code, established=True)
         self.assertEqual(self.warnings(), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_speaks_of_damage_on_an_established_connection(self) -> None:
-        """A TLS record that cannot be read is somebody's doing; an alert, a client that dislikes our certificate."""
+        """A TLS record that cannot be read is somebody's doing; an alert, a client that dislikes us."""
         self.refuse(code=codes.TLS_BROKEN, established=True)
         self.refuse(code=codes.PEER_ALERT, established=True)
-        broken, alert = self.warnings()
+        self.refuse(code=codes.CONNECT_REFUSED, established=True, direction="outbound", dst_addr="10.0.0.2:1")
+        broken, alert, lost = self.warnings()
+        self.assertTrue(lost.startswith("outbound connection broken: code=TM-U101 "), lost)
         self.assertTrue(broken.startswith("inbound connection broken: code=TM-D106 "), broken)
         self.assertTrue(alert.startswith("inbound connection broken: code=TM-I403 "), alert)
 
