@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 import socket
 from typing import Literal
 
-from tests.integration.applications import name_of, until
+from tests.integration.applications import END, Received, name_of, stream, until
 from tests.integration.mesh import PATIENCE, Proxy, reactor
 
-CHUNK = bytes(65536)
+CHUNK = stream(65536)
 
 
 class Flood:
-    """A sender that ends only when it is told to, or when the connection breaks; ``sent`` counts bytes."""
+    """A sender of CHUNK after CHUNK that ends only when it is told to, or when the connection breaks."""
 
     def __init__(self) -> None:
-        self.sent = 0
+        self.sent = 0  # bytes
         self._told, self._tell = socket.socketpair()
 
     def stop(self) -> None:
         """From another thread: leave the connection as it is."""
         self._tell.close()
+
+    def as_received(self) -> Received:
+        """What the receiver of everything that was sent must report."""
+        chunks, rest = divmod(self.sent, len(CHUNK))
+        digest = hashlib.sha256(CHUNK * chunks + CHUNK[:rest])
+        return Received(self.sent, digest.hexdigest(), END)
 
     def __call__(self, connection: socket.socket) -> str:
         """Send; empty when told to stop, else the name of the error."""
@@ -33,7 +40,7 @@ class Flood:
                     return ""
                 if not can_send:
                     raise TimeoutError("the flood stood still for too long")
-                self.sent += connection.send(CHUNK)
+                self.sent += connection.send(memoryview(CHUNK)[self.sent % len(CHUNK) :])
         except TimeoutError:
             raise
         except OSError as problem:
