@@ -40,6 +40,7 @@ class _Source:
     workloads: Mapping[str, Workload]
     snapshot: IdentitySnapshot | None = None
     state: IdentityState = IdentityState.INIT
+    reason: str = ""
     started: bool = False
 
 
@@ -201,8 +202,11 @@ class MeshControl:
         self._publish()
 
     def _set_state(self, source: _Source, state: IdentityState, reason: str) -> None:
-        if source.state is state and state is IdentityState.READY:
+        if source.state is state and reason == source.reason:
+            return  # a source that fails again and again in the same way is reported once
+        if source.state is state is IdentityState.READY:
             return
+        source.reason = reason
         level = _log.info if state is IdentityState.READY else _log.warn
         level(
             "identity source {name!r}: {before} -> {state} ({reason})",

@@ -18,12 +18,15 @@ from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, Code
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.verification import verify_callback
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.settings import TLSSettings
 from tcpmesh.values import IdentityState, Svid
 
-Trust = Literal["mesh", "system"] | Path
+# Whose authorities a peer's chain may end at: all bundles (a SPIFFE peer, whose own domain is checked afterwards), one
+# trust domain's, the system's, or those of a PEM file.
+Trust = Literal["mesh", "system"] | TrustDomain | Path
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # TLS 1.2 only for foreign peers that ask for it: forward secret AEAD suites and nothing else (RFC 9325 section 4.2).
@@ -98,6 +101,9 @@ class TLSContexts:
     def _authorities(self, state: MeshState, trust: Trust) -> Iterable[x509.Certificate]:
         if isinstance(trust, Path):
             return self._foreign_authorities[trust]
+        if isinstance(trust, TrustDomain):
+            bundle = state.bundles.get(trust)
+            return bundle.authorities if bundle is not None else ()
         return (authority for bundle in state.bundles.values() for authority in bundle.authorities)
 
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import INTERNAL
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.profile import readable
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
     explain_chain_failure,
@@ -88,7 +89,8 @@ class PeerVerification:
 
     def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
         # OpenSSL builds and shows no more than the context's verify depth allows.
-        self._seen[depth] = certificate.to_cryptography()
+        with readable("the peer's certificate"):
+            self._seen[depth] = certificate.to_cryptography()
         if not ok and self._failure is None:
             self._failure = (error, depth)
         if depth > 0:
@@ -101,16 +103,17 @@ class PeerVerification:
         return True
 
     def _judge(self, chain: Sequence[x509.Certificate]) -> PeerIdentity:
-        names = self._dns_names()
-        if names:
-            return verify_dns_name(chain, names)
+        if self._expected is not None and expects_dns(self._expected):
+            return verify_dns_name(chain, [name for name in self._expected if isinstance(name, DNSName)])
         peer = verify_svid_chain(chain, self._bundles)
         if self._expected is not None:
             match_expected(peer, self._expected)
         return peer
 
-    def _dns_names(self) -> list[DNSName]:
-        return [expected for expected in self._expected or () if isinstance(expected, DNSName)]
+
+def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:
+    """Whether a server is known by DNS names only: then no SPIFFE profile is asked of it, and another store trusted."""
+    return bool(expected) and all(isinstance(name, DNSName) for name in expected)
 
 
 def _listed(names: Sequence[str]) -> str:

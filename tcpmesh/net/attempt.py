@@ -6,6 +6,7 @@ Ring 3. It ends in exactly one of two ways, and tells its owner which.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tcpmesh.codes import (
@@ -17,9 +18,10 @@ from tcpmesh.codes import (
     Code,
     by_id,
 )
+from tcpmesh.dataplane.contexts import Trust, own_svid
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.dataplane.verification import PeerVerification, expects_dns
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.legs import Leg, LegKeeper, Loss
@@ -28,8 +30,8 @@ from tcpmesh.net.sockets import Dial
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.observe.records import ConnectionRecord
-from tcpmesh.settings import Timeouts
-from tcpmesh.values import Endpoint
+from tcpmesh.settings import ServiceSettings, Timeouts
+from tcpmesh.values import Endpoint, ExpectedIdentity
 
 
 class UpstreamConnection(LegKeeper, Protocol):
@@ -62,6 +64,13 @@ class _DialledLeg(TLSLeg):
     def connectionMade(self) -> None:
         self.owner.connected()
         super().connectionMade()
+
+
+def _trust(settings: ServiceSettings, expected: Sequence[ExpectedIdentity], state: MeshState, workload: str) -> Trust:
+    """Whose authorities may vouch for the peer: for a DNS name none of the foreign trust domains that we know."""
+    if settings.trust == "mesh" and expects_dns(expected):
+        return own_svid(state, workload).id.trust_domain
+    return settings.trust
 
 
 class Attempt:
@@ -97,10 +106,11 @@ class Attempt:
         state: MeshState,
     ) -> None:
         settings = upstream.settings
-        context = plane.contexts.client(state, workload, settings.tls, settings.trust)
+        expected = upstream.expected(endpoint)
+        context = plane.contexts.client(state, workload, settings.tls, _trust(settings, expected, state, workload))
         core = TLSCore(
             context,
-            PeerVerification(state.bundles, upstream.expected(endpoint), plane.wall_clock),
+            PeerVerification(state.bundles, expected, plane.wall_clock),
             server=False,
             sni=upstream.sni(endpoint),
             alpn=ALPN if settings.preface == "auto" else b"",

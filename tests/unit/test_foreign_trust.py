@@ -1,0 +1,79 @@
+"""Servers that are known by DNS name: whose authority may vouch for them, and certificates that nobody can read."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tcpmesh.codes import MALFORMED_CERTIFICATE, UNKNOWN_AUTHORITY
+from tcpmesh.dataplane.contexts import Trust
+from tcpmesh.dataplane.tls_core import TLSCore
+from tcpmesh.dataplane.verification import PeerVerification, expects_dns
+from tcpmesh.errors import Refusal
+from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.settings import TLSSettings
+from tcpmesh.values import DNSName
+from tcpmesh.wall_clock import wall_clock
+from tests.unit.crafted import dns
+from tests.unit.tls_pairs import ORDERS, Pair, World, now_leaf
+
+NAME = DNSName("db.example.com")
+
+
+class DNSTrustTests(SynchronousTestCase):
+    """Two trust domains are known, a.test (ours) and b.test."""
+
+    def setUp(self) -> None:
+        self.world = World()
+
+    def refusal(self, issuer: str, trust: Trust) -> Refusal | None:
+        """What a client says to a server whose certificate for NAME this authority signed."""
+        world = self.world
+        issued = now_leaf(getattr(world, issuer), dns(NAME.name))
+        state = world.state()
+        context = world.contexts.client(state, "web", TLSSettings(), trust)
+        client = TLSCore(context, PeerVerification(world.bundles, [NAME], wall_clock), server=False, sni=NAME.name)
+        server = world.server(state=world.state(2, orders=issued))
+        try:
+            Pair(client, server).handshake()
+        except Refusal as refusal:
+            return client.verification.refusal or refusal
+        self.assertEqual(str(client.verification.peer), "dns:db.example.com")
+        return None
+
+    def test_its_own_trust_domain_may_vouch(self) -> None:
+        """The authority that issues for us also knows our plain TLS servers."""
+        self.assertIsNone(self.refusal("issuing", TrustDomain("a.test")))
+
+    def test_a_foreign_trust_domain_may_not(self) -> None:
+        """Its bundle is there to verify its own SPIFFE IDs, not to name anybody's servers."""
+        refusal = self.refusal("other", TrustDomain("a.test"))
+        assert refusal is not None
+        self.assertIs(refusal.code, UNKNOWN_AUTHORITY)
+
+    def test_without_a_bundle_nobody_may(self) -> None:
+        """An unknown trust domain gives an empty store."""
+        refusal = self.refusal("issuing", TrustDomain("c.test"))
+        assert refusal is not None
+        self.assertIs(refusal.code, UNKNOWN_AUTHORITY)
+
+    def test_names_of_both_kinds_are_judged_as_spiffe(self) -> None:
+        """The stricter of the two: a DNS name beside an ID opens no second way in."""
+        spiffe = SpiffeId.parse(ORDERS)
+        self.assertTrue(expects_dns([NAME]))
+        self.assertFalse(expects_dns([NAME, spiffe]) or expects_dns([spiffe]) or expects_dns([]))
+
+
+class UnreadableCertificateTests(SynchronousTestCase):
+    """What cryptography refuses to read."""
+
+    def test_a_certificate_of_version_2_is_malformed_and_no_bug(self) -> None:
+        """Any stranger can send one: it is refused with its code, and nothing is logged as an error."""
+        world = World()
+        odd = now_leaf(world.issuing, dns("x.test"), version=2)
+        client = world.client()
+        server = world.server(state=world.state(2, orders=odd))
+        with self.assertRaises(Refusal):
+            Pair(client, server).handshake()
+        assert client.verification.refusal is not None
+        self.assertIs(client.verification.refusal.code, MALFORMED_CERTIFICATE)
+        self.assertEqual(self.flushLoggedErrors(), [])
