@@ -97,9 +97,17 @@ class ForeignTestCase(MeshTestCase):
         """Connect to an inbound listener; the handshake is the test's."""
         return ForeignTLS(self.connect(port), foreign_context(self.pki, name), server=False)
 
-    def foreign_server(self, serve: Callable[[ForeignTLS], Any], name: str = "orders", **trust: Pki) -> int:
-        """Listen and run ``serve`` in a thread for each connection, after the handshake; give the port."""
-        context = foreign_context(self.pki, name, **trust)
+    def foreign_server(
+        self, serve: Callable[[ForeignTLS], Any], name: str = "orders", *, trust: Pki | None = None, alpn: bytes = b""
+    ) -> int:
+        """
+        Listen and run ``serve`` in a thread for each connection, after the handshake; give the port.
+
+        :param alpn: what the server chooses, whatever it is offered.
+        """
+        context = foreign_context(self.pki, name, trust=trust)
+        if alpn:
+            context.set_alpn_select_callback(lambda _connection, _offered: alpn)
 
         def run(connection: socket.socket) -> None:
             peer = ForeignTLS(connection, context, server=True)
