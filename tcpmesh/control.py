@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tcpmesh.codes import SOURCE_STALE
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
@@ -209,7 +210,8 @@ class MeshControl:
         source.reason = reason
         level = _log.info if state is IdentityState.READY else _log.warn
         level(
-            "identity source {name!r}: {before} -> {state} ({reason})",
+            "{code}identity source {name!r}: {before} -> {state} ({reason})",
+            code=f"{SOURCE_STALE} " if state is IdentityState.STALE else "",
             name=source.name,
             before=source.state.name,
             state=state.name,

@@ -34,6 +34,9 @@ class Drains(Protocol):
     def stop_now(self) -> None:
         """Reset and record what is still open; the stop that was under way is over then."""
 
+    def reopen_logs(self) -> None:
+        """Close and open the access log: its file was moved away."""
+
 
 class ReactorOfProcess(Protocol):
     """The part of the reactor that this module uses (IReactorCore and IReactorFromThreads)."""
@@ -50,7 +53,8 @@ class OrderlyStop:
     Makes SIGTERM and SIGINT drain the proxy, and makes the process end with a status instead of a signal.
 
     The first signal stops the reactor, which waits for the service to drain. The second one resets what is left
-    and, if something hangs, forces the end. SIGHUP, which would kill, is answered with a log line.
+    and, if something hangs, forces the end. SIGHUP, which would kill, is answered with a log line. SIGUSR1 reopens
+    the access log, after whatever it did before (twistd rotates its own log).
 
     :param last_words: called before a forced end, to remove what a normal end removes.
     """
@@ -70,6 +74,7 @@ class OrderlyStop:
         self._last_words = last_words
         self._leave = leave
         self._asked = 0
+        self._at_usr1: Any = None
 
     @property
     def status(self) -> int:
@@ -81,6 +86,10 @@ class OrderlyStop:
         signal.signal(signal.SIGTERM, self.signalled)
         signal.signal(signal.SIGINT, self.signalled)
         signal.signal(signal.SIGHUP, self.hung_up)
+        before = signal.getsignal(signal.SIGUSR1)
+        if before != self.logs_moved:
+            self._at_usr1 = before
+            signal.signal(signal.SIGUSR1, self.logs_moved)
 
     def signalled(self, number: int, frame: FrameType | None = None) -> None:
         """Answer a SIGTERM or SIGINT. Runs between two bytecodes of anything, so the work is left to the reactor."""
@@ -98,6 +107,12 @@ class OrderlyStop:
         self._reactor.callFromThread(
             self._log.warn, "SIGHUP ignored: reload is not in this version; restart to use a changed configuration"
         )
+
+    def logs_moved(self, number: int, frame: FrameType | None = None) -> None:
+        """Answer a SIGUSR1, which log rotation sends."""
+        if callable(self._at_usr1):
+            self._at_usr1(number, frame)
+        self._reactor.callFromThread(self._service.reopen_logs)
 
     def _stop(self, name: str) -> None:
         self._log.info("{name}: stopping; a second signal ends at once", name=name)

@@ -140,7 +140,7 @@ class MeshService(MultiService):
         """
         if self.plane is None or self._stopping:
             return
-        self._stopping = True
+        self._stopping = self.plane.stopping = True
         plane, limit = self.plane, self.settings.timeouts.shutdown
         closing = self._close_ports()
         if plane.live:
@@ -168,6 +168,11 @@ class MeshService(MultiService):
             if not connection.is_closed:
                 self.cut += 1
             connection.cut(SHUTDOWN, f"cut by the stop; timeouts.shutdown is {limit}")
+
+    def reopen_logs(self) -> None:
+        """Close and open the access log: its file was moved away."""
+        if self._reporting is not None:
+            self._reporting.sink.access_log.reopen()
 
     def _close_ports(self) -> list[Deferred[Any]]:
         return [maybeDeferred(port.stopListening) for port in self._take_ports()]

@@ -112,10 +112,18 @@ def _check_identity(read: SettingsReader) -> Iterator[Problem]:
     for place, identity in read.of(IdentitySettings):
         if not identity.sources:
             yield _at(read, place.key("sources"), "there is no identity source; every listener needs an identity")
+    seen: dict[tuple[object, SpiffeId], Place] = {}
     for place, workload in read.of(WorkloadSettings):
         if not workload.id.path:
             yield _at(
                 read, place.key("id"), f"{workload.id} names a whole trust domain; a workload's ID has a path after it"
+            )
+        first = seen.setdefault((workload.source, workload.id), place)
+        if first is not place:
+            yield _at(
+                read,
+                place.key("id"),
+                f"{first} has this ID too, and a source gives one identity for it: use that workload for both",
             )
 
 

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, TARGET_FAILED
+from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, STOPPING, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
@@ -170,7 +170,9 @@ class InboundConnection(MeshConnection):
         record.decision = (Effect.ALLOW if verdict.allowed else Effect.DENY).value
         record.policy = verdict.decision.policy
         record.rule = verdict.decision.rule
-        if verdict.allowed:
+        if verdict.allowed and self.plane.stopping:
+            self._refuse(Refusal(STOPPING, "this proxy is stopping"))
+        elif verdict.allowed:
             self._dial_target()
         else:
             assert verdict.code is not None

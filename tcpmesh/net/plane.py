@@ -86,6 +86,7 @@ class DataPlane:
     liveness: Liveness
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
+    stopping: bool = False  # what is not established yet is better served elsewhere
     _numbers: int = 0
     _drained: Deferred[None] | None = None
 

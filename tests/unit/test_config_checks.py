@@ -285,6 +285,16 @@ class IdentityTests(ConfigTestCase):
             "identity.sources: there is no identity source; every listener needs an identity",
         )
 
+    def test_an_id_belongs_to_one_workload_of_a_source(self) -> None:
+        """The second one would silently be given the first one's certificate."""
+        self.check_problems(
+            variant("    web:", '    again: {id: "spiffe://example.org/web"}\n    web:').replace(
+                '    web: {id: "', '    web: {id: ‸"', 1
+            ),
+            "identity.workloads.web.id: identity.workloads.again has this ID too, and a source gives one identity for "
+            "it: use that workload for both",
+        )
+
     def test_a_workload_may_be_unused(self) -> None:
         """It may be there for tomorrow."""
         self.load(variant("    web:", '    spare: {id: "spiffe://example.org/spare"}\n    web:'))

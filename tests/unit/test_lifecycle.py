@@ -43,10 +43,14 @@ class Draining:
     def __init__(self) -> None:
         self.open = 3
         self.cut = 0
+        self.reopened = 0
 
     def stop_now(self) -> None:
         self.cut += self.open
         self.open = 0
+
+    def reopen_logs(self) -> None:
+        self.reopened += 1
 
 
 class OrderlyStopTests(SynchronousTestCase):
@@ -71,7 +75,7 @@ class OrderlyStopTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def test_stops_the_reactor_at_the_first_signal(self) -> None:
@@ -82,6 +86,17 @@ class OrderlyStopTests(SynchronousTestCase):
         self.assertEqual((self.reactor.stopped, self.service.cut), (1, 0))
         self.assertEqual(self.logged, ["info: SIGTERM: stopping; a second signal ends at once"])
         self.assertEqual(signal.getitimer(signal.ITIMER_REAL)[0], 0)
+
+    def test_reopens_the_logs_at_sigusr1_after_what_was_there_before(self) -> None:
+        """twistd's own rotation keeps its place; installing twice, as a reactor's start needs, asks for it once."""
+        rotated: list[int] = []
+        signal.signal(signal.SIGUSR1, lambda number, frame: rotated.append(number))
+        self.stop.install()
+        self.stop.install()
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual((rotated, self.service.reopened), ([signal.SIGUSR1], 0))
+        self.reactor.turn()
+        self.assertEqual(self.service.reopened, 1)
 
     def test_cuts_at_the_second_signal(self) -> None:
         """A second signal, of either sort, resets what is open and sets a time for the end of all hanging."""
@@ -152,6 +167,9 @@ class Service:
 
     def stop_now(self):
         self.cut += 1
+
+    def reopen_logs(self):
+        pass
 
 
 stop = OrderlyStop(Service(), reactor, last_words=lambda: print("last words", flush=True))
