@@ -9,6 +9,7 @@ from OpenSSL import SSL
 
 from tcpmesh.codes import PEER_ALERT, Code
 from tcpmesh.observe.records import ConnectionRecord
+from tests import refusal_matrix
 from tests.integration.applications import END, RESET, Outbox, receive, until
 from tests.integration.mesh import MeshTestCase, Proxy, in_thread
 from tests.integration.pki import Pki
@@ -16,6 +17,9 @@ from tests.integration.strangers import FailureLines, Seen, Stranger, Target
 from tests.unit.crafted import Issuer, Leaf, svid, uri
 from tests.unit.tls_pairs import foreign_context, now_leaf
 
+_DOCUMENTED = {
+    (row.refused_by, row.application, row.wire, row.outbound_log, row.inbound_log) for row in refusal_matrix.rows()
+}
 WEB, ORDERS = "spiffe://mesh.test/web", "spiffe://mesh.test/orders"
 
 
@@ -138,6 +142,19 @@ class RefusalTestCase(MeshTestCase):
         self.assertTrue(text.isascii() and text.isprintable(), text)
         self.assertIn(f"code={code.id} ", text)
 
+    def assert_documented(
+        self,
+        refused_by: str,
+        wire: str,
+        *,
+        application: str = "RST",
+        outbound: Code | str = "foreign",
+        inbound: Code | str = "foreign",
+    ) -> None:
+        """docs/codes.md has a row of this in its refusal matrix."""
+        row = (refused_by, application, wire, str(outbound), str(inbound))
+        self.assertIn(row, _DOCUMENTED)
+
     # --- the four ways in which a certificate can be refused
 
     async def refused_everywhere(
@@ -206,6 +223,7 @@ class RefusalTestCase(MeshTestCase):
         self.assert_line("orders-in", here)
         self.assert_line("to-orders", there)
         self.assertFalse(self.target.was_dialled)
+        self.assert_documented("inbound", "alert, FIN", outbound=PEER_ALERT, inbound=code)
 
     async def refuse_inbound(self, made: Leaf, code: Code, *words: str, alert: str) -> None:
         """A proxy of ours refuses the one that it dials; that one never dials its application."""
@@ -220,3 +238,4 @@ class RefusalTestCase(MeshTestCase):
         self.assert_line("to-orders", there)
         self.assert_line("orders-in", here)
         self.assertFalse(self.target.was_dialled)
+        self.assert_documented("outbound", "alert, FIN", outbound=code, inbound=PEER_ALERT)

@@ -41,17 +41,20 @@ class InboundTests(RefusalTestCase):
         (then or (lambda each: each.shutdown(socket.SHUT_WR)))(client)
         return await in_thread(receive, client) if client.fileno() >= 0 else Received(0, "", "")
 
-    async def assert_refused(self, code: Code, closed_by: str, *words: str, **values: Any) -> None:
+    async def assert_refused(self, code: Code, closed_by: str, *words: str, wire: str = "", **values: Any) -> None:
+        """Record and line, and where ``wire`` is given the row of the documentation."""
         here = await self.inner.closed()
         self.assert_record(here, code, closed_by, *words, src_identity="", presented="", decision="", **values)
         self.assert_line("orders-in", here)
         self.assertFalse(self.target.was_dialled)
+        if wire:
+            self.assert_documented("inbound", wire, application="-", inbound=code)
 
     async def test_plaintext(self) -> None:
         """An HTTP client gets FIN and not a byte; the reason shows how it began."""
         received = await self.send(b"GET /\x1b[2J HTTP/1.1\r\n\r\n", then=lambda _client: None)
         self.assertEqual((received.length, received.ending), (0, END))
-        await self.assert_refused(codes.PLAINTEXT_PEER, "proxy", r"got 'GET /\x1b[2J HTTP/1'")
+        await self.assert_refused(codes.PLAINTEXT_PEER, "proxy", r"got 'GET /\x1b[2J HTTP/1'", wire="FIN")
 
     async def test_garbage(self) -> None:
         """What only looks like TLS gets an alert, then FIN."""
@@ -65,7 +68,9 @@ class InboundTests(RefusalTestCase):
         for sent in (hello[:1], hello[: len(hello) // 2], hello):
             received = await self.send(sent)
             self.assertEqual(received.ending, END)
-            await self.assert_refused(codes.HANDSHAKE_TRUNCATED, "src", "during the TLS handshake", errno="")
+            await self.assert_refused(
+                codes.HANDSHAKE_TRUNCATED, "src", "during the TLS handshake", wire="FIN", errno=""
+            )
 
     async def test_a_handshake_that_is_reset(self) -> None:
         """The same by RST; the record has the system's word for it."""
@@ -78,6 +83,7 @@ class InboundTests(RefusalTestCase):
             await self.send(then=then)
             here = await self.inner.closed()
             self.assert_record(here, codes.NO_BYTE, "src")
+            self.assert_documented("inbound", "FIN", application="-", outbound="-", inbound="TM-D105 DEBUG")
             self.assertEqual(self.lines.take("orders-in"), [])
         self.assertFalse(self.target.was_dialled)
 
@@ -95,7 +101,7 @@ class InboundTests(RefusalTestCase):
             time.pass_by(1)
             received = await fate
             self.assertEqual((received.length, received.ending), (0, RESET))
-            await self.assert_refused(codes.HANDSHAKE_TIMEOUT, "proxy", "no complete handshake within 10 s")
+            await self.assert_refused(codes.HANDSHAKE_TIMEOUT, "proxy", "no complete handshake within 10 s", wire="RST")
 
     async def test_too_many_handshakes(self) -> None:
         """The one beyond the limit is reset at once; those before it are not disturbed."""
@@ -108,6 +114,7 @@ class InboundTests(RefusalTestCase):
         there = await outer.closed()
         self.assert_record(there, codes.HANDSHAKE_TRUNCATED, "proxy", errno="ECONNRESET")
         self.assert_line("to-orders", there)
+        self.assert_documented("inbound", "RST", outbound=codes.HANDSHAKE_TRUNCATED, inbound=codes.HANDSHAKE_LIMIT)
         first.sendall(b"\x16\x03\x01\x00\x05hello")
         self.assertEqual((await in_thread(receive, first)).ending, END)
         self.assertEqual((await inner.closed(2)).code, codes.TLS_FAILED)
@@ -133,6 +140,7 @@ class OutboundTests(RefusalTestCase):
             heard.put(receive(connection))
 
         await self.refused(greet, codes.PLAINTEXT_PEER, r"got '220 mail.example'", expected=ORDERS)
+        self.assert_documented("outbound", "FIN", outbound=codes.PLAINTEXT_PEER)
         hello = await heard.take()
         self.assertEqual(hello.ending, END)
         self.assertTrue(500 < hello.length < 3000, hello.length)
@@ -146,6 +154,7 @@ class OutboundTests(RefusalTestCase):
             receive(connection)
 
         await self.refused(end, codes.HANDSHAKE_TRUNCATED, "during the TLS handshake", expected=ORDERS)
+        self.assert_documented("outbound", "FIN", outbound=codes.HANDSHAKE_TRUNCATED)
 
     async def test_a_server_that_resets(self) -> None:
         """RST instead of a ServerHello."""
@@ -182,3 +191,4 @@ class OutboundTests(RefusalTestCase):
         there = await outer.closed()
         self.assert_record(there, codes.HANDSHAKE_TIMEOUT, "proxy", "no complete handshake within 10 s")
         self.assert_line("to-orders", there)
+        self.assert_documented("outbound", "RST", outbound=codes.HANDSHAKE_TIMEOUT)

@@ -59,6 +59,7 @@ class ExpectationTests(RefusalTestCase):
         self.assert_line("to-orders", there)
         self.assert_line("orders-in", here)
         self.assertFalse(self.target.was_dialled)
+        self.assert_documented("outbound", "alert, FIN", outbound=codes.ID_DIFFERS, inbound=codes.PEER_ALERT)
 
     async def test_another_dns_name(self) -> None:
         """A plain TLS server that is known by its name."""
@@ -72,6 +73,7 @@ class ExpectationTests(RefusalTestCase):
             expected="dns:www.example.org", presented=ORDERS,
         )  # fmt: skip
         self.assert_line("to-orders", there)
+        self.assert_documented("outbound", "alert, FIN", outbound=codes.DNS_DIFFERS)
 
     async def test_the_next_attempt_starts_afresh(self) -> None:
         """What one endpoint presented is not said of the next one."""
@@ -99,6 +101,7 @@ class CertificateTests(RefusalTestCase):
     async def test_a_client_without_certificate(self) -> None:
         """TLS 1.3 has an alert for that."""
         await self.refuse_client(None, codes.NO_CERTIFICATE, "presented no certificate", alert="certificate required")
+        self.assert_documented("inbound", "alert, FIN", application="-", inbound=codes.NO_CERTIFICATE)
 
     async def test_a_good_client_gets_through(self) -> None:
         """The apparatus can tell: with a good certificate the target is dialled and nothing is complained of."""
@@ -134,6 +137,8 @@ class PolicyTests(RefusalTestCase):
         self.assert_record(there, code, "proxy", f"refused by the peer: {here.reason}", dst_identity=ORDERS)
         self.assert_line("to-orders", there)
         await inner.closed(3)
+        self.assert_documented("inbound", "preface, close_notify, FIN", outbound=code, inbound=code)
+        self.assert_documented("inbound", "RST", inbound=code)
         self.assertFalse(self.target.was_dialled)
 
     async def test_no_rule_allows(self) -> None:
@@ -160,6 +165,9 @@ class PolicyTests(RefusalTestCase):
         self.assert_record(there, codes.TARGET_FAILED, "proxy", f"refused by the peer: {here.reason}")
         self.assert_line("to-orders", there)
         self.assert_line("orders-in", here)
+        code = codes.TARGET_FAILED
+        self.assert_documented("inbound", "preface, close_notify, FIN", outbound=code, inbound=code)
+        self.assert_documented("inbound", "RST", inbound=code)
         seen = await in_thread(self.stranger(port, self.leaf(uri(WEB))).watch)
         self.assertEqual(seen, Seen(secured=True, ending=RESET))
 
@@ -180,6 +188,7 @@ class OwnIdentityTests(RefusalTestCase):
             there = await outer.closed()
             self.assert_record(there, code, "proxy", "workload 'web'", f"state {state.name}", attempts=0, dst_addr="")
             self.assert_line("to-orders", there)
+            self.assert_documented("outbound", "nothing", outbound=code, inbound="-")
         self.assertFalse(self.target.was_dialled)
 
     async def test_an_inbound_listener_without_identity(self) -> None:
@@ -196,7 +205,7 @@ class OwnIdentityTests(RefusalTestCase):
             await self.assert_reset(outer)
             there = await outer.closed()
             self.assert_record(there, codes.HANDSHAKE_TRUNCATED, "proxy", "during the handshake", errno="ECONNRESET")
-            self.assertTrue(there.code is not None and there.code.retryable)
+            self.assert_documented("inbound", "RST", outbound=codes.HANDSHAKE_TRUNCATED, inbound=code)
             self.assert_line("to-orders", there)
         self.assertFalse(self.target.was_dialled)
 
@@ -227,3 +236,4 @@ class VersionTests(RefusalTestCase):
         self.assert_line("orders-in", here)
         self.assert_line("to-orders", there)
         self.assertFalse(self.target.was_dialled)
+        self.assert_documented("inbound", "alert, FIN", outbound=codes.PEER_ALERT, inbound=codes.TLS_FAILED)

@@ -75,6 +75,7 @@ class PrefaceTests(RefusalTestCase):
                 codes.REFUSED_BY_PEER, repr(code), "'because'",
                 seen=Seen(secured=True, notified=True, ending=END),
             )  # fmt: skip
+        self.assert_documented("outbound", "preface, close_notify, FIN", outbound=codes.REFUSED_BY_PEER)
 
     async def test_a_malformed_preface(self) -> None:
         """Another version, another status, too long, cut inside: FIN without a word."""
@@ -86,6 +87,8 @@ class PrefaceTests(RefusalTestCase):
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", "claims 18516 bytes"),
         ):
             await self.refused(self.saying(data), codes.PREFACE_MALFORMED, words, seen=Seen(secured=True, ending=END))
+
+        self.assert_documented("outbound", "FIN", outbound=codes.PREFACE_MALFORMED)
 
     async def test_the_end_instead_of_a_preface(self) -> None:
         """close_notify, a bare FIN, also after half a preface."""
@@ -100,6 +103,8 @@ class PrefaceTests(RefusalTestCase):
                 await self.refused(
                     leave, codes.CLOSED_BEFORE_OK, "the peer closed", seen=Seen(secured=True, ending=END)
                 )
+
+        self.assert_documented("outbound", "FIN", outbound=codes.CLOSED_BEFORE_OK)
 
     async def test_a_reset_instead_of_a_preface(self) -> None:
         """The system's word is in the record."""
@@ -160,6 +165,7 @@ class PrefaceTests(RefusalTestCase):
         self.assert_line("to-orders", there)
         self.assertEqual(self.lines.take("orders-in"), [])
         self.assertFalse(self.target.was_dialled)
+        self.assert_documented("outbound", "RST", outbound=codes.PREFACE_TIMEOUT, inbound="TM-D104 DEBUG")
 
     async def test_an_ok_in_any_pieces(self) -> None:
         """The apparatus can say yes: byte by byte, with payload in the same record, and the payload is whole."""
