@@ -198,7 +198,7 @@ class IssueTests(SynchronousTestCase):
         self.assertEqual(refusal.code, codes.OWN_CHAIN_BROKEN)
 
     @settings(max_examples=25, deadline=None)
-    @given(st.floats(10.0, 86400.0), st.floats(0.0, ISSUING_LIFETIME - 86400.0))
+    @given(st.integers(10, 86400), st.integers(0, int(ISSUING_LIFETIME) - 86400))
     def test_issues_whatever_is_in_range(self, ttl: float, later: float) -> None:
         """Any ttl at any time of the issuer's life gives a certificate that verifies then."""
         svid = self.issue(ttl=ttl, now=NOW + later)
