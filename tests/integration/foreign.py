@@ -27,6 +27,8 @@ class ForeignTLS:
 
     def __init__(self, connection: socket.socket, context: SSL.Context, *, server: bool) -> None:
         self.socket = connection
+        # Else a small write waits in the kernel, and a reset behind it destroys it.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = SSL.Connection(context, None)
         if server:
             self.tls.set_accept_state()
@@ -71,6 +73,11 @@ class ForeignTLS:
                 if not data:
                     raise TruncatedError from None
                 self.tls.bio_write(data)
+            except SSL.ZeroReturnError:
+                raise
+            except SSL.Error:
+                self._flush()  # the alert that says why
+                raise
 
     def _flush(self) -> None:
         try:
