@@ -29,6 +29,7 @@ class ForeignTLS:
         self.socket = connection
         # Else a small write waits in the kernel, and a reset behind it destroys it.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.piece = 65536  # the most that one write carries
         self.tls = SSL.Connection(context, None)
         if server:
             self.tls.set_accept_state()
@@ -82,7 +83,7 @@ class ForeignTLS:
     def _flush(self) -> None:
         try:
             while True:
-                self.socket.sendall(self.tls.bio_read(65536))
+                self.socket.sendall(self.tls.bio_read(self.piece))
         except SSL.WantReadError:
             return
 
