@@ -6,27 +6,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from OpenSSL import SSL
-
 from tcpmesh import codes
 from tcpmesh.codes import Code
 from tests.integration.applications import END, RESET, Outbox, Received, receive, reset
 from tests.integration.endings import ControlledTime
 from tests.integration.mesh import in_thread
 from tests.integration.refusals import ORDERS, RefusalTestCase
-from tests.unit.tls_pairs import foreign_client, take
+from tests.unit.tls_pairs import client_hello
 
 GREETING = b'220 mail.example.org "ESMTP"\x1b[2J\r\n'
-
-
-def client_hello() -> bytes:
-    """The first flight of a client."""
-    client = foreign_client(None)
-    try:
-        client.do_handshake()
-    except SSL.WantReadError:
-        return take(client)
-    raise AssertionError("a handshake without a peer")
 
 
 class InboundTests(RefusalTestCase):

@@ -79,6 +79,16 @@ def foreign_client(source: SSL.Context | Leaf | None) -> SSL.Connection:
     return client
 
 
+def client_hello() -> bytes:
+    """The first flight of a client, by itself."""
+    client = foreign_client(None)
+    try:
+        client.do_handshake()
+    except SSL.WantReadError:
+        return take(client)
+    raise AssertionError("a handshake without a peer")
+
+
 class World:
     """Trust domain a.test with an issuing authority below its root, b.test, and two workloads of a.test."""
 
