@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
+import tcpmesh
+
 EX_USAGE = 64
 
 __all__ = ["EX_USAGE", "entry", "main"]
@@ -50,6 +52,10 @@ class _Commands(click.Group):
             raise click.UsageError(f"the command {cmd_name!r} is not in this version", ctx)
         place = _COMMANDS.get(cmd_name)
         if place is None:
+            from difflib import get_close_matches
+
+            if close := get_close_matches(cmd_name, _COMMANDS, 1):
+                raise click.UsageError(f"there is no command {cmd_name!r}; did you mean {close[0]!r}?", ctx)
             return None
         command = getattr(importlib.import_module(place.module), place.name)
         assert isinstance(command, click.Command)
@@ -61,6 +67,7 @@ class _Commands(click.Group):
             formatter.write_dl([(name, place.help) for name, place in _COMMANDS.items()])
 
 
+@click.version_option(tcpmesh.__version__, message="tcpmesh %(version)s")
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -76,24 +83,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
+    from tcpmesh.cli.complaints import complain, complain_of_configuration, complain_of_usage
     from tcpmesh.errors import ConfigurationError, StartError
 
     try:
         result: Any = entry.main(arguments, prog_name="tcpmesh", standalone_mode=False)
     except click.UsageError as error:
-        error.show()
+        complain_of_usage(error)
         return EX_USAGE
     except click.ClickException as error:
-        error.show()
+        complain(error.format_message())
         return error.exit_code
     except click.Abort:
-        click.echo("aborted", err=True)
+        complain("aborted")
         return 1
     except ConfigurationError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
+        complain_of_configuration(error)
         return 1
     except StartError as error:
-        click.echo(f"tcpmesh: {error}", err=True)
+        complain(str(error))
         return 1
     return result if isinstance(result, int) else 0

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 import click
 
+from tcpmesh.cli.complaints import Failed, complain
 from tcpmesh.cli.issued_files import TargetExists, write_issued
 from tcpmesh.cli.options import config_option, json_option
 from tcpmesh.cli.parsed import parsed
@@ -58,29 +59,17 @@ _state_option = click.option(
 )
 
 
-class _Failed(click.ClickException):
-    """One line on standard error, and a status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
-
-    def show(self, file: Any = None) -> None:
-        """(click.ClickException)."""
-        click.echo(f"tcpmesh: {self.message}", err=True)
-
-
 @contextmanager
 def _statuses() -> Iterator[None]:
     """End the command with one line and the status that the failure deserves."""
     try:
         yield
     except StartError as error:
-        raise _Failed(str(error), _CANNOT_TELL if error.code is STATE_IN_USE else _INVALID) from error
+        raise Failed(str(error), _CANNOT_TELL if error.code is STATE_IN_USE else _INVALID) from error
     except (AuthorityError, Refusal, TargetExists) as error:
-        raise _Failed(str(error), _INVALID) from error
+        raise Failed(str(error), _INVALID) from error
     except OSError as error:
-        raise _Failed(f"{error.filename or 'writing'}: {error.strerror}", _CANNOT_TELL) from error
+        raise Failed(f"{error.filename or 'writing'}: {error.strerror}", _CANNOT_TELL) from error
 
 
 @click.group()
@@ -172,7 +161,7 @@ def issue_command(
     end = not_after(svid.leaf)
     click.echo(f"{identity} valid until {moment(end)}, serial {serial_text(svid.leaf)}, in {out}")
     if end < int(now) + int(ttl):
-        click.echo("the issuing authority ends then, and the certificate with it", err=True)
+        complain("the issuing authority ends then, and the certificate with it")
 
 
 @ca.command()
@@ -191,7 +180,7 @@ def show(as_json: bool, state: Path | None, config: Path) -> None:
             authority.close()
     click.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
     if not all(facts[which]["valid"] for which in ("root", "issuing")):
-        raise _Failed("not every certificate shown is valid now", _INVALID)
+        raise Failed("not every certificate shown is valid now", _INVALID)
 
 
 @attrs.frozen

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from tcpmesh.cli.options import json_option
+from tcpmesh.cli.complaints import Failed
+from tcpmesh.cli.options import config_option, json_option
 
 __all__ = ["plugins"]
 
@@ -22,15 +24,18 @@ _KINDS = click.Choice(["identity", "discovery", "authorization", "retry", "balan
 
 
 @click.group(invoke_without_command=True)
+@config_option
 @json_option
 @click.pass_context
-def plugins(ctx: click.Context, as_json: bool) -> None:
+def plugins(ctx: click.Context, config: Path, as_json: bool) -> None:
     """
-    List every plugin that is installed, and where it comes from.
+    List every plugin that is installed, and where it comes from. No configuration changes that.
 
     Exit status: 0 when all can be used, 1 when one cannot; it is listed with the reason.
     """
     if ctx.invoked_subcommand is not None:
+        if as_json or ctx.get_parameter_source("config") is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"write the options after {ctx.invoked_subcommand!r}", ctx)
         return
     _leave_reporting_to_us()
     from tcpmesh.plugins import PluginRegistry
@@ -44,7 +49,7 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
 
 
 @plugins.command()
-@click.argument("kind", type=_KINDS)
+@click.argument("kind", type=_KINDS, metavar="KIND")
 @click.argument("name")
 @click.option(
     "--out",
@@ -52,9 +57,12 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     metavar="DIR",
     help="Where to write it; a new or empty directory, by default ./tcpmesh-NAME.",
 )
-def new(kind: str, name: str, out: Path | None) -> None:
+@config_option
+def new(kind: str, name: str, out: Path | None, config: Path) -> None:
     """
     Write a distribution with a working plugin of KIND, called NAME, and a contract test that passes.
+
+    KIND is identity, discovery, authorization, retry or balance. No configuration is read.
     """
     from tcpmesh.cli.new_plugin import NAME, distribution_name, write_distribution
     from tcpmesh.config.later import PLUGINS
@@ -65,14 +73,14 @@ def new(kind: str, name: str, out: Path | None) -> None:
     chosen = next(each for each in _all_kinds() if each.name == kind)
     _leave_reporting_to_us()
     if name in PluginRegistry().names(chosen):
-        raise click.ClickException(f"there is a {kind} plugin {name!r} already; two of one name are both refused")
+        raise Failed(f"there is a {kind} plugin {name!r} already; two of one name are both refused")
     if name in PLUGINS.get(kind, ()):
         raise click.ClickException(f"a later version of tcpmesh brings a {kind} plugin {name!r}; choose another name")
     directory = out or Path(distribution_name(name))
     try:
         written = write_distribution(chosen, name, directory)
     except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        raise Failed(str(error)) from None
     click.echo(f"wrote {directory}:")
     for path in written:
         click.echo(f"  {path}")
@@ -109,11 +117,10 @@ def test(ctx: click.Context, name: str, kind: str | None, config: Path | None, a
         if len(kinds) > 1:
             raise click.UsageError(f"{name!r} is a plugin for {' and '.join(kinds)}; say which with --kind", ctx)
         if not kinds:
-            click.echo(f"there is no plugin {name!r}; 'tcpmesh plugins' lists what is installed", err=True)
-            ctx.exit(2)
+            raise Failed(f"there is no plugin {name!r}; 'tcpmesh plugins' lists what is installed", 2)
         kind = kinds[0]
     command = [sys.executable, "-m", "tcpmesh.testing", kind, name]
-    command += ["--config", str(config)] if config is not None else []
+    command += ["--config", str(config.absolute())] if config is not None else []
     command += ["--json"] if as_json else []
     status = subprocess.run(command, check=False).returncode  # noqa: S603 - ourselves
     ctx.exit(status if status in (0, 1) else 2)

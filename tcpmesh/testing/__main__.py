@@ -19,6 +19,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import config
+from tcpmesh.cli.complaints import complain, complain_of_configuration
 from tcpmesh.errors import ConfigurationError
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, KINDS, RETRY, IPluginFactory, PluginKind
@@ -78,13 +79,14 @@ def subject(kind: PluginKind, name: str, file: Path | None) -> Subject:
     Find the plugin, with its settings from a configuration or, without one, its defaults.
 
     :raises CannotTellError: when there is no such plugin, or its settings are not known.
+    :raises ConfigurationError: when the configuration cannot be used.
     """
     registry = PluginRegistry()
     try:
         factory = registry.find(kind, name)
         if file is not None:
             return _configured(kind, name, factory, config.load(file, registry))
-    except (PluginLookupError, ConfigurationError) as error:
+    except PluginLookupError as error:
         raise CannotTellError(str(error)) from None
     classes = [factory.settings, getattr(factory, "workload_settings", None)]
     if needed := [key for cls in classes if cls is not None for key in _needed(cls)]:
@@ -202,7 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         points = run(kind, subject(kind, options.name, options.config))
     except CannotTellError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        complain(str(error))
+        return 2
+    except ConfigurationError as error:
+        complain_of_configuration(error)
         return 2
     failed = sum(point.outcome == "FAIL" for point in points)
     if options.json:

@@ -232,6 +232,8 @@ class TestTests(CommandTestCase):
             result = self.plugins("test", *arguments)
             self.assertEqual((result.returncode, result.stdout), (2, ""), arguments)
             self.assertIn(message, result.stderr)
+            place = f"{self.directory / 'wrong.yaml'}:1:1: " if "wrong.yaml" in arguments else "tcpmesh: "
+            self.assertEqual([line for line in result.stderr.splitlines() if not line.startswith(place)], [])
 
     def test_a_name_of_two_kinds_needs_the_kind(self) -> None:
         """Which of them is meant is asked, not guessed."""

@@ -82,11 +82,50 @@ class UsageTests(CommandTestCase):
 
     def test_offers_config_for_every_command(self) -> None:
         """Every command takes --config, with its default and its variable of the environment."""
-        for command in ("run", "check", "version", "connections", "ca init", "ca issue", "ca show"):
+        commands = (
+            "run",
+            "check",
+            "version",
+            "connections",
+            "ca init",
+            "ca issue",
+            "ca show",
+            "plugins",
+            "plugins new",
+        )
+        for command in commands:
             ended = self.run_command(*command.split(), "--help")
             self.assertEqual(ended.status, 0, command)
             for word in ("-c, --config FILE", "TCPMESH_CONFIG", "tcpmesh.yaml"):
                 self.assertIn(word, ended.out, command)
+
+    def test_begins_every_complaint_with_its_name(self) -> None:
+        """One prefix, whatever failed and in whichever command; the last line is the complaint."""
+        missing = "/no/such/tcpmesh.yaml"
+        for status, complaint, arguments in (
+            (64, "there is no command 'chek'; did you mean 'check'?", ("chek", "a.yaml")),
+            (64, "the command 'explain' is not in this version", ("explain",)),
+            (64, "Missing option '--id'.", ("ca", "issue", "--out", "x")),
+            (64, "Missing argument 'KIND'. Choose from: identity, discovery, authorization, ", ("plugins", "new")),
+            (64, "write the options after 'new'", ("plugins", "--config", "a.yaml", "new", "retry", "x")),
+            (64, "write the options after 'test'", ("plugins", "--json", "test", "none")),
+            (1, "there is a retry plugin 'none' already", ("plugins", "new", "retry", "none")),
+            (2, "there is no plugin 'nosuch'", ("plugins", "test", "nosuch")),
+            (2, "no proxy is running: unix:/no/such does not exist", ("connections", "--admin", "unix:/no/such")),
+            (1, "TM-C104 /no/such cannot be opened", ("ca", "show", "--state", "/no/such")),
+            (1, f"{missing}: there is no such file; name one with --config FILE", ("check", missing)),
+            (1, f"{missing}: there is no such file; name one with --config FILE", ("connections", "-c", missing)),
+        ):
+            ended = self.run_command(*arguments)
+            self.assertEqual((ended.status, ended.out), (status, ""), arguments)
+            *usage, last = ended.err.splitlines()
+            self.assertTrue(last.startswith(f"tcpmesh: {complaint}"), ended.err)
+            self.assertEqual([line.split()[0] for line in usage if line], ["Usage:", "Try"] if status == 64 else [])
+
+    def test_tells_its_version_to_who_asks_with_an_option(self) -> None:
+        """As most commands do; ``tcpmesh version`` says more."""
+        ended = self.run_command("--version")
+        self.assertEqual((ended.status, ended.out, ended.err), (0, f"tcpmesh {tcpmesh.__version__}\n", ""))
 
     def test_refuses_two_configurations(self) -> None:
         """One of two files would be ignored."""

@@ -164,7 +164,7 @@ class FailureTests(ConnectionsCase):
     def assert_could_not_tell(self, why: str, *arguments: str) -> None:
         """Status 2, nothing on standard output, the reason on standard error."""
         status, out, err = self.ask(*(arguments or self.admin()))
-        self.assertEqual((status, out, err), (2, "", f"Error: {why}\n"))
+        self.assertEqual((status, out, err), (2, "", f"tcpmesh: {why}\n"))
 
     def test_no_socket(self) -> None:
         """The proxy is not running, or the path is another."""
@@ -277,7 +277,7 @@ inbound:
         self.assertEqual((status, out), (2, ""))
         self.assertEqual(
             err,
-            f'Error: {path} has no admin socket: write admin: {{listen: "unix:PATH"}} there, '
+            f'tcpmesh: {path} has no admin socket: write admin: {{listen: "unix:PATH"}} there, '
             "or use --admin unix:PATH\n",
         )
 
