@@ -20,6 +20,7 @@ from tcpmesh.config.places import ROOT
 from tcpmesh.config.problems import Problems, enumerate_words
 from tcpmesh.config.structure import Leftover, SettingsReader
 from tcpmesh.config.syntax import decode
+from tcpmesh.defaults import CONFIGURATION_FILE, CONFIGURATION_VARIABLE
 from tcpmesh.errors import Mark
 from tcpmesh.settings import IdentitySettings, Settings, WorkloadSettings, keys
 from tcpmesh.values import SourceName
@@ -42,7 +43,9 @@ def load(path: Path, plugins: IPluginLookup) -> Settings:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        problems.fail(f"{path}: there is no such file")
+        # The name that is looked for when nobody says which: then this is what to say.
+        hint = f"; name one with --config FILE or {CONFIGURATION_VARIABLE}" if path.name == CONFIGURATION_FILE else ""
+        problems.fail(f"{path}: there is no such file{hint}")
     except IsADirectoryError:
         problems.fail(f"{path}: this is a directory; name the file in it")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

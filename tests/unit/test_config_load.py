@@ -68,6 +68,11 @@ class FileTests(ConfigTestCase):
         directory.mkdir()
         missing = directory / "missing.yaml"
         self.assertEqual(self.refusal(missing), f"{missing}: there is no such file")
+        nobody_said = directory / "tcpmesh.yaml"
+        self.assertEqual(
+            self.refusal(nobody_said),
+            f"{nobody_said}: there is no such file; name one with --config FILE or TCPMESH_CONFIG",
+        )
         self.assertEqual(self.refusal(directory), f"{directory}: this is a directory; name the file in it")
         self.assertEqual(self.refusal(Path("a\0b")), "a\0b: cannot be read: embedded null byte")
         large = self.file(b"#" * (MAX_FILE_BYTES + 1))
