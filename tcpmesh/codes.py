@@ -162,6 +162,8 @@ OUT_OF_DESCRIPTORS = _code("TM-L103", "the process is out of file descriptors",
     "raise the limit of open files (LimitNOFILE=, ulimit -n)", retryable=True)
 LINES_DROPPED = _code("TM-L104", "log lines or records were dropped, because their destination does not take them",
     "look for a full disk, or for a reader of the pipe that has stopped: df, tcpmesh_records_dropped_total")
+UNREAD_ANSWERS = _code("TM-L105", "the TLS peer demands answer after answer and reads none",
+    "find out what the peer is: no TLS library does this by itself")
 
 # --- TM-D data path
 CLEAN = _code("TM-D100", "both sides ended",

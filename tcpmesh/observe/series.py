@@ -31,6 +31,7 @@ _ERRORS: dict[Code, str] = {
     codes.CONNECTION_LIMIT: "loadshed",
     codes.HANDSHAKE_LIMIT: "loadshed",
     codes.OUT_OF_DESCRIPTORS: "loadshed",
+    codes.UNREAD_ANSWERS: "loadshed",
     codes.CONNECT_TIMEOUT: "i/o",
     codes.PEER_VANISHED: "i/o",
     codes.RESET: "i/o",
