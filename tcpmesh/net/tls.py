@@ -13,7 +13,14 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from tcpmesh.codes import CLOSED_BEFORE_OK, HANDSHAKE_TRUNCATED, NO_BYTE, PREFACE_MALFORMED, TRUNCATED
+from tcpmesh.codes import (
+    CLOSED_BEFORE_OK,
+    HANDSHAKE_TRUNCATED,
+    NO_BYTE,
+    PREFACE_MALFORMED,
+    TRUNCATED,
+    UNREAD_ANSWERS,
+)
 from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
@@ -23,6 +30,7 @@ from tcpmesh.net.sockets import tune_wire
 from tcpmesh.settings import Timeouts
 
 _LINGER_BYTES = 1024 * 1024
+_WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
 
 
 class TLSLegOwner(LegOwner):
@@ -71,6 +79,7 @@ class TLSLeg(Leg):
         self._fin_received = False
         self._fin_sent = False
         self._discarded = 0
+        self._waiting_answers = 0
         self._linger: Any = None
 
     # --- establishing
@@ -123,6 +132,8 @@ class TLSLeg(Leg):
                 self._refuse(self.core.broken)
             elif self.core.peer_ended:
                 self._refuse(Refusal(CLOSED_BEFORE_OK, "the peer closed without saying whether it accepts"))
+            else:
+                self._answer(idle=True)
 
         self._receive = on_preface
         self.transport.resumeProducing()
@@ -172,9 +183,19 @@ class TLSLeg(Leg):
             self.ended = True
             self.owner.leg_ended(self)
         else:
-            answers = core.take_answers(idle=not plaintext)
-            if answers:
-                self.transport.write(answers)
+            # Where half of what came was no payload, it may have been demands.
+            self._answer(idle=2 * len(plaintext) <= len(data))
+
+    def _answer(self, *, idle: bool) -> None:
+        answers = self.core.take_answers(idle=idle)
+        if not answers:
+            return
+        # Backpressure stops the other leg, not this one: what a peer makes us say must be bounded here.
+        self.transport.write(answers)
+        self._waiting_answers = self._waiting_answers + len(answers) if self.unsent else 0
+        if self._waiting_answers > _WAITING_ANSWERS:
+            reason = f"{self._waiting_answers} bytes of answers to TLS's own messages (KeyUpdate) were not read"
+            self.lost(Loss(UNREAD_ANSWERS, reason))
 
     def send(self, data: bytes | memoryview) -> None:
         """Encrypt and write payload."""
