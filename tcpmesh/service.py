@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from tcpmesh import open_files
 from tcpmesh.codes import SHUTDOWN
 from tcpmesh.composition import compose
+from tcpmesh.errors import StartError
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
@@ -102,7 +103,11 @@ class MeshService(MultiService):
     def _listen(self, listeners: list[tuple[Address, ListenerFactory]]) -> None:
         assert self.plane is not None
         for address, factory in listeners:
-            self._ports.append((factory.name, self.plane.sockets.listen(address, factory)))
+            try:
+                port = self.plane.sockets.listen(address, factory)
+            except StartError as error:
+                raise StartError(error.code, f"{factory.name}: {error.reason}") from error
+            self._ports.append((factory.name, port))
 
     @contextmanager
     def _released_on_failure(self) -> Iterator[None]:
@@ -145,7 +150,9 @@ class MeshService(MultiService):
         closing = self._close_ports()
         if plane.live:
             alive = sum(not connection.is_closed for connection in plane.live)
-            _log.info("stopping: {count} connections have {limit} to finish", count=alive, limit=format_duration(limit))
+            _log.info(
+                "stopping; connections that have {limit} to finish: {count}", count=alive, limit=format_duration(limit)
+            )
             self._deadline = self._reactor.callLater(limit, self.stop_now)
         yield plane.when_idle()
         if self._deadline is not None and self._deadline.active():
@@ -156,7 +163,7 @@ class MeshService(MultiService):
         yield DeferredList(closing, consumeErrors=True)
         yield self.composition.control.stop()
         yield maybeDeferred(super().stopService)
-        _log.info("stopped; {cut} connections were cut", cut=self.cut)
+        _log.info("stopped; connections cut: {cut}", cut=self.cut)
         self._release()
 
     def stop_now(self) -> None:

@@ -56,7 +56,9 @@ class FailedStartTests(ProxyTestCase):
         self.addCleanup(busy.close)
         for command in ((*TWISTD, "-n", "tcpmesh"), (*TWISTD, "tcpmesh"), (*TCPMESH, "run")):
             running = self.start(*command, ready=False)
-            self.assert_failed(running, "TM-C102", f"127.0.0.1:{self.inbound}")
+            self.assert_failed(
+                running, f"TM-C102 orders-in: cannot listen on 127.0.0.1:{self.inbound}: Address already"
+            )
             self.assertFalse(accepts(self.outbound))
             self.assertFalse(accepts(self.metrics))
             self.assertFalse((self.directory / "state").exists())
