@@ -209,9 +209,10 @@ class MeshControl:
             return
         source.reason = reason
         level = _log.info if state is IdentityState.READY else _log.warn
+        code = {"code": SOURCE_STALE.id} if state is IdentityState.STALE else {}
         level(
-            "{code}identity source {name!r}: {before} -> {state} ({reason})",
-            code=f"{SOURCE_STALE} " if state is IdentityState.STALE else "",
+            "{code} " * len(code) + "identity source {name!r}: {before} -> {state} ({reason})",
+            **code,
             name=source.name,
             before=source.state.name,
             state=state.name,

@@ -79,6 +79,7 @@ class TutorialTests(SynchronousTestCase):
         authority.kill()
         stale = self.said("identity source 'authority': READY -> STALE (fetching failed: URLError: ")
         proxy.wait_until(lambda: stale in proxy.err, "the failure is told")
+        self.assertIn('"code":"TM-I103"', proxy.err)
         self.assertEqual(self.ask(b"hello again\n"), b"hello again\n")
 
     def start(self, *arguments: str) -> Running:
