@@ -152,6 +152,8 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
         code = record.code
         if record.established:
             values |= {"sent": record.bytes_sent, "received": record.bytes_recv}
+        else:
+            values["conn"] = record.conn  # the open record has it, where there is one
         values |= {"by": record.closed_by or "", "code": code.id if code else "", "errno": record.errno}
         values["policy"] = record.policy if record.decision == "deny" else ""
         values["reason"] = record.reason or (code.summary if code else "")

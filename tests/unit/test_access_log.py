@@ -206,18 +206,19 @@ class TextLineTests(SynchronousTestCase):
         )
 
     def test_shows_a_refusal(self) -> None:
-        """The word says it; there are no bytes to count."""
+        """The word says it; there are no bytes to count, and no open record that would tell what joins both hops."""
         record = a_record(
             src_identity="spiffe://a.test/intruder",
             decision="deny",
             policy="web-only",
             code=codes.NO_RULE_ALLOWS,
             closed_by="proxy",
+            conn="00112233aabbccdd",
         )
         self.assertEqual(
             as_text_line(record, "close", 1.0),
             "1970-01-01T00:00:01.000Z REFUSE #7 inbound orders-in 10.0.0.7:40000 (spiffe://a.test/intruder) -> (none) "
-            'by=proxy code=TM-P102 policy=web-only reason="no policy allows this identity"',
+            'conn=00112233aabbccdd by=proxy code=TM-P102 policy=web-only reason="no policy allows this identity"',
         )
 
     def test_does_not_call_it_refused_when_the_peer_left(self) -> None:
