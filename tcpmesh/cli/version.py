@@ -27,4 +27,4 @@ def version(config: Path, as_json: bool) -> None:
         click.echo(json.dumps(found))
     else:
         for name, number in found.items():
-            click.echo(f"{name} {number}")
+            click.echo(number if number.startswith(f"{name} ") else f"{name} {number}")

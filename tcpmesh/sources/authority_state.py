@@ -80,7 +80,13 @@ class AuthorityState:
 
         :raises StartError: STATE_UNUSABLE, also when there is no authority in it.
         """
-        directory = PrivateDirectory.open(path, create=False)
+        try:
+            directory = PrivateDirectory.open(path, create=False)
+        except StartError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                reason = f"{path} does not exist; make an authority there: tcpmesh ca init"
+                raise StartError(STATE_UNUSABLE, reason) from error
+            raise
         try:
             root = _read_root(directory, trust_domain)
             issuing = _read_issuing(directory, root) if root is not None else None

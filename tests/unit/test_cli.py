@@ -112,7 +112,11 @@ class UsageTests(CommandTestCase):
             (1, "there is a retry plugin 'none' already", ("plugins", "new", "retry", "none")),
             (2, "there is no plugin 'nosuch'", ("plugins", "test", "nosuch")),
             (2, "no proxy is running: unix:/no/such does not exist", ("connections", "--admin", "unix:/no/such")),
-            (1, "TM-C104 /no/such cannot be opened", ("ca", "show", "--state", "/no/such")),
+            (
+                1,
+                "TM-C104 /no/such does not exist; make an authority there: tcpmesh ca init",
+                ("ca", "show", "--state", "/no/such"),
+            ),
             (1, f"{missing}: there is no such file; name one with --config FILE", ("check", missing)),
             (1, f"{missing}: there is no such file; name one with --config FILE", ("connections", "-c", missing)),
         ):
@@ -145,6 +149,7 @@ class VersionTests(CommandTestCase):
         names = [line.partition(" ")[0] for line in ended.out.splitlines()]
         self.assertEqual(names, ["tcpmesh", "Python", "Twisted", "pyOpenSSL", "cryptography", "OpenSSL"])
         self.assertIn(f"tcpmesh {tcpmesh.__version__}\n", ended.out)
+        self.assertEqual(ended.out.count("OpenSSL"), 2, ended.out)  # pyOpenSSL's line and its own
 
     def test_writes_json(self) -> None:
         """--json has the same."""

@@ -222,7 +222,7 @@ class IssueTests(AuthorityCase):
 
     def test_says_when_there_is_no_authority(self) -> None:
         """And how to make one."""
-        self.failed(self.issue(), 1, "cannot be opened")
+        self.failed(self.issue(), 1, f"{self.state} does not exist; make an authority there: tcpmesh ca init")
         self.state.mkdir(0o700)
         self.failed(self.issue(), 1, "holds no authority; make one: tcpmesh ca init")
 
