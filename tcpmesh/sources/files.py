@@ -114,10 +114,6 @@ class FilesSource:
                 bundles[trust_domain] = TrustBundle(trust_domain, _read_authorities(path, self._wall_clock()))
             except StartError as error:
                 problems.append(error)
-        own = self._context.trust_domain
-        if str(own) not in self._settings.bundles:
-            reason = f"bundles names no file for {own}, the trust domain of this proxy's own certificates"
-            problems.append(StartError(BAD_CONFIGURATION, reason))
         return bundles
 
     def _look(self) -> None:
@@ -232,5 +228,12 @@ class FilesFactory:
         self._wall_clock = wall_clock
 
     def create(self, settings: FilesSettings, context: PluginContext) -> FilesSource:
-        """Make one source."""
+        """
+        Make one source.
+
+        :raises ValueError: when there is no bundle for the proxy's own trust domain.
+        """
+        own = context.trust_domain
+        if str(own) not in settings.bundles:
+            raise ValueError(f"bundles names no file for {own}, the trust domain of this proxy's own certificates")
         return FilesSource(settings, context, self._wall_clock)

@@ -231,10 +231,10 @@ class RefusalTests(FilesCase):
         self.refused(codes.OWN_PROFILE, "2 URI names")
 
     def test_refuses_a_bundle_without_the_own_trust_domain(self) -> None:
-        """One problem, not two: the certificate could not verify then."""
+        """While the configuration is checked: no file need be read for that."""
         self.bundles = {"b.test": self.bundle}
-        reason = self.unusable("bundles names no file for a.test")
-        self.assertNotIn(";", reason)
+        error = self.assertRaises(ValueError, self.source)
+        self.assertIn("bundles names no file for a.test", str(error))
 
     def test_refuses_a_bundle_of_leaves(self) -> None:
         """A bundle holds authorities."""
