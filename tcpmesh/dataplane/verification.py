@@ -69,7 +69,7 @@ class PeerVerification:
         if self._expected is None:
             domains = sorted(str(trust_domain) for trust_domain in self._bundles)
             return f"any identity of {_listed(domains)}" if domains else "nobody: there is no trust bundle"
-        return _listed([str(expected) for expected in self._expected])
+        return _listed([str(expected) for expected in self._expected]) or "nobody"
 
     def certificate(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
         """

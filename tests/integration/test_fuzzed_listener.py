@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,11 +47,16 @@ class FuzzTests(RefusalTestCase):
                 else:
                     client.shutdown(socket.SHUT_WR)
                     receive(client)
-            record = blockingCallFromThread(reactor, lambda: ensureDeferred(inner.closed(number)))  # type: ignore[arg-type]
+            record: ConnectionRecord = self.wait_for(inner, number)
             self.check(record, data, cut)
 
         await in_thread(make(send))
         await self.check_proxy(inner, next(numbers) - 1)
+
+    @staticmethod
+    def wait_for(proxy: Proxy, number: int) -> Any:
+        """In a thread: wait for a close record by its number."""
+        return blockingCallFromThread(reactor, lambda: ensureDeferred(proxy.closed(number)))  # type: ignore[arg-type]
 
     def check(self, record: ConnectionRecord, data: bytes, cut: bool) -> None:
         expected = {PLAINTEXT_PEER, TLS_FAILED, HANDSHAKE_TRUNCATED, PEER_ALERT} if data else {NO_BYTE}

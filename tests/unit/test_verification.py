@@ -195,6 +195,23 @@ class ExpectationTests(VerificationCase):
         self.assertEqual(str(server.verification.peer), "spiffe://b.test/anybody")
 
 
+class WantedTests(VerificationCase):
+    """Who would have been accepted, in a few words."""
+
+    def test_names_whom_a_client_expects(self) -> None:
+        """All of a few, some of many, nobody."""
+        self.assertEqual(self.world.verification(ORDERS, DNSName("db.test")).wanted, f"{ORDERS}, dns:db.test")
+        many = [f"spiffe://a.test/{number}" for number in range(100)]
+        wanted = self.world.verification(*many).wanted
+        self.assertEqual(wanted, ", ".join(many[:5]) + " and 95 more")
+        self.assertEqual(PeerVerification(self.world.bundles, (), wall_clock).wanted, "nobody")
+
+    def test_names_whom_a_server_knows(self) -> None:
+        """The trust domains that have a bundle."""
+        self.assertEqual(self.world.verification().wanted, "any identity of a.test, b.test")
+        self.assertEqual(PeerVerification({}, None, wall_clock).wanted, "nobody: there is no trust bundle")
+
+
 class CallbackTests(SynchronousTestCase):
     def test_refuses_without_a_verification(self) -> None:
         """A connection that nobody prepared verifies nobody."""
