@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from tcpmesh.codes import (
     CERTIFICATE_TOO_LARGE,
@@ -82,6 +82,7 @@ class TLSCore:
             return False
         except SSL.Error as error:
             raise self._explain(error) from None
+        _empty_error_queue()
         if self.verification.peer is None:
             # Never reached while the verify callback does its work; without it nobody may get in.
             raise self.verification.refusal or Refusal(NO_CERTIFICATE, "the peer's certificate was never verified")
@@ -106,7 +107,8 @@ class TLSCore:
         except SSL.ZeroReturnError:
             self.peer_ended = True
         except SSL.Error as error:
-            self.broken = self._explain(error, TLS_BROKEN)
+            if self.broken is None:  # what OpenSSL says after a fatal error says nothing of its cause
+                self.broken = self._explain(error, TLS_BROKEN)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def encrypt(self, plaintext: bytes | memoryview) -> bytes:
@@ -205,3 +207,15 @@ class TLSCore:
             reason = "the peer's certificates are longer than OpenSSL takes (100 KiB); 64 KiB are accepted"
             return Refusal(CERTIFICATE_TOO_LARGE, reason)
         return Refusal(otherwise, f"OpenSSL says: {text}")
+
+
+def _empty_error_queue() -> None:
+    """
+    Forget what OpenSSL noted on the way to a success.
+
+    A handshake that succeeds can leave errors behind (about a superfluous certificate that the peer sent along, say).
+    The queue is the thread's, and before OpenSSL 4 the next call on any connection took them for its own failure. Only
+    a failing call empties it; this one costs about a microsecond.
+    """
+    with contextlib.suppress(crypto.Error):
+        crypto.load_certificate(crypto.FILETYPE_ASN1, b"")

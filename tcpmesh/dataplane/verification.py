@@ -85,6 +85,7 @@ class PeerVerification:
         except Exception as unexpected:  # noqa: BLE001  an exception must never let anybody in
             _log.failure("verifying a peer's certificate failed")
             self.refusal = Refusal(INTERNAL, f"verifying the certificate failed: {type(unexpected).__name__}")
+        self.peer = None
         return False
 
     def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
@@ -93,16 +94,26 @@ class PeerVerification:
             self._seen[depth] = certificate.to_cryptography()
         if not ok and self._failure is None:
             self._failure = (error, depth)
-        if depth > 0:
+        # Name constraints are checked last, after the leaf was judged: no call for the leaf follows any more.
+        if depth > 0 and (ok or self.peer is None):
             return True
         if self._failure is not None:
             number, at = self._failure
-            raise explain_chain_failure(number, _error_text(number), at, self._seen, self._bundles, self._now())
-        chain = [self._seen[position] for position in sorted(self._seen)]
-        self.peer = self._judge(chain)
+            raise explain_chain_failure(number, f"X509_V_ERR {number}", at, self._seen, self._bundles, self._now())
+        self.peer = self._judge()
         return True
 
-    def _judge(self, chain: Sequence[x509.Certificate]) -> PeerIdentity:
+    def recheck(self, bundles: Mapping[TrustDomain, TrustBundle]) -> None:
+        """
+        Judge the verified chain once more, by bundles that came while the handshake was under way.
+
+        :raises Refusal: when they no longer vouch for the peer.
+        """
+        self._bundles = bundles
+        self.peer = self._judge()
+
+    def _judge(self) -> PeerIdentity:
+        chain = [self._seen[position] for position in sorted(self._seen)]
         if self._expected is not None and expects_dns(self._expected):
             return verify_dns_name(chain, [name for name in self._expected if isinstance(name, DNSName)])
         peer = verify_svid_chain(chain, self._bundles)
@@ -119,12 +130,6 @@ def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:
 def _listed(names: Sequence[str]) -> str:
     text = ", ".join(names[:_LISTED])
     return text if len(names) <= _LISTED else f"{text} and {len(names) - _LISTED} more"
-
-
-def _error_text(number: int) -> str:
-    """OpenSSL's own words for a verification error (X509_verify_cert_error_string)."""
-    # pyOpenSSL offers the text only inside an exception of its store context; the number identifies it as well.
-    return f"X509_V_ERR {number}"
 
 
 def verify_callback(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int) -> bool:

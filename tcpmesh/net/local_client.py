@@ -24,7 +24,8 @@ _NLMSG_ERROR = 2
 _ALL_STATES = 0xFFFFFFFF
 _NO_COOKIE = b"\xff" * 8
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
-_UID_OFFSET = 16 + 64  # behind nlmsghdr: idiag_uid within inet_diag_msg
+_OWNER = struct.Struct("=II")  # idiag_uid, idiag_inode
+_OWNER_OFFSET = 16 + 64  # behind nlmsghdr, within inet_diag_msg
 
 
 @attrs.frozen
@@ -83,10 +84,12 @@ def _owner_of_peer(connection: socket.socket) -> int | None:
         kernel.settimeout(1)
         kernel.send(header + request)
         answer = kernel.recv(4096)
-    if len(answer) < _UID_OFFSET + 4 or _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
+    if len(answer) < _OWNER_OFFSET + _OWNER.size or _HEADER.unpack_from(answer)[1] == _NLMSG_ERROR:
         return None
-    (uid,) = struct.unpack_from("=I", answer, _UID_OFFSET)
-    return int(uid)
+    uid, inode = _OWNER.unpack_from(answer, _OWNER_OFFSET)
+    # A socket that its process has closed lives on in the kernel for a while, without an inode and with uid 0: whose it
+    # was cannot be told any more, and it was hardly root's.
+    return uid if inode else None
 
 
 def _packed(family: int, host: str) -> bytes:

@@ -13,11 +13,14 @@ import select
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = Logger()
 
 
 class Watchable(Protocol):
@@ -27,6 +30,9 @@ class Watchable(Protocol):
 
     def reset_heard(self) -> None:
         """The peer reset the connection, or the kernel gave it up."""
+
+    def abortConnection(self) -> None:
+        """Drop the connection. (ITCPTransport)"""
 
 
 @implementer(IReadDescriptor)
@@ -74,7 +80,15 @@ class ResetWatch:
             # no reset, and the level-triggered event would come back for ever.
             self._forget(descriptor)
             if event & select.EPOLLERR:
-                transport.reset_heard()
+                self._tell(transport)
+
+    def _tell(self, transport: Watchable) -> None:
+        # An exception that reached the reactor would end this reader, and with it the watch over all the others.
+        try:
+            transport.reset_heard()
+        except Exception:  # noqa: BLE001
+            _log.failure("reporting a reset failed; the connection is aborted")
+            transport.abortConnection()
 
     def fileno(self) -> int:
         """The epoll descriptor. (IFileDescriptor)"""

@@ -48,9 +48,13 @@ class MeshTransport:
     _tempDataLen: int
     _writeDisconnected: bool
 
+    startReading: Callable[[], None]
+    abortConnection: Callable[[], None]
+
     watch: ResetWatch | None = None
     system_error: int = 0
     _paused = False
+    _eof = False  # recv gave nothing: the only proof of an orderly end
     _read_ended = False
 
     @property
@@ -74,7 +78,8 @@ class MeshTransport:
             return self._system_error(problem)
         if not count:
             # The kernel reports an error once: when a write got it, the read that follows looks like an orderly end.
-            return main.CONNECTION_LOST if self.system_error else main.CONNECTION_DONE
+            self._eof = not self.system_error
+            return main.CONNECTION_DONE if self._eof else main.CONNECTION_LOST
         self.protocol.dataReceived(_VIEW[:count])
         return None
 
@@ -130,6 +135,11 @@ class MeshTransport:
 
     def readConnectionLost(self, reason: Failure) -> None:
         """The peer's FIN. (IHalfCloseableDescriptor)"""
+        if not self._eof:
+            # Twisted takes a hang-up without data for an orderly end. The event may be older than our wish to read:
+            # it can be a reset, and there can be data. Reading tells.
+            self.startReading()
+            return
         self._read_ended = True
         if self.watch is not None and self.connected:
             self.watch.add(self)
