@@ -77,7 +77,11 @@ def accepts(port: int, host: str = "127.0.0.1") -> bool:
 
 
 class Running:
-    """A process and what it writes."""
+    """
+    A process and what it writes.
+
+    :param standard_io: a socket for its standard input and output, instead of nothing and a file.
+    """
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class Running:
         *,
         directory: Path,
         environment: Mapping[str, str] | None = None,
+        standard_io: socket.socket | None = None,
     ) -> None:
         output = Path(test.mktemp())
         self.out_file = output.with_suffix(".out")
@@ -94,8 +99,8 @@ class Running:
         with self.out_file.open("wb") as out, self.err_file.open("wb") as err:
             self.process = subprocess.Popen(
                 arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdin=subprocess.DEVNULL if standard_io is None else standard_io.fileno(),
+                stdout=out if standard_io is None else standard_io.fileno(),
                 stderr=err,
                 cwd=directory,
                 env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(environment or {})},

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,16 @@ class Server(Running):
         directory: Path,
         environment: Mapping[str, str] | None = None,
         stop: int = signal.SIGTERM,
+        standard_io: socket.socket | None = None,
     ) -> None:
         self._stop_signal = stop
-        super().__init__(test, [str(argument) for argument in arguments], directory=directory, environment=environment)
+        super().__init__(
+            test,
+            [str(argument) for argument in arguments],
+            directory=directory,
+            environment=environment,
+            standard_io=standard_io,
+        )
 
     def kill(self) -> None:
         """Stop it, if it has not ended."""
