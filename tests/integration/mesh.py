@@ -152,7 +152,13 @@ class MeshTestCase(TestCase):
         return "\n".join(lines) + "\n"
 
     def start_inbound(
-        self, target: int | str, *, allow: tuple[str, ...] = ("web",), more: str = "", top: str = ""
+        self,
+        target: int | str,
+        *,
+        allow: tuple[str, ...] = ("web",),
+        more: str = "",
+        top: str = "",
+        listen: str = "127.0.0.1:0",
     ) -> Proxy:
         """
         An inbound proxy ``orders-in`` on a port of its own.
@@ -166,14 +172,14 @@ class MeshTestCase(TestCase):
         rules = f"[{{name: some-may, action: allow, from: [{{ids: [{ids}]}}]}}]"
         return self.start(
             self.identity("orders")
-            + f'inbound: [{{name: orders-in, listen: "127.0.0.1:0", target: "{address}", workload: orders{more}}}]\n'
+            + f'inbound: [{{name: orders-in, listen: "{listen}", target: "{address}", workload: orders{more}}}]\n'
             + (f"authorization: [{{plugin: rules, policies: {rules}}}]\n" if allow else "")
             + top
         )
 
     def start_outbound(
         self,
-        *endpoints: int,
+        *endpoints: int | str,
         workload: str = "web",
         expect: str = "",
         more: str = "",
@@ -181,8 +187,8 @@ class MeshTestCase(TestCase):
         top: str = "",
         listen: str = "127.0.0.1:0",
     ) -> Proxy:
-        """An outbound proxy ``to-orders`` on a port of its own, or elsewhere, for a service at these ports."""
-        listed = ", ".join(f'"127.0.0.1:{port}"' for port in endpoints)
+        """An outbound proxy ``to-orders``, for a service at these ports or addresses."""
+        listed = ", ".join(f'"127.0.0.1:{each}"' if isinstance(each, int) else f'"{each}"' for each in endpoints)
         expected = expect or str(self.pki.id("orders"))
         return self.start(
             self.identity(workload)

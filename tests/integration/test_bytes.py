@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
+from twisted.trial.unittest import SkipTest
+
 from tcpmesh.codes import CLEAN
 from tests.integration.applications import (
     END,
@@ -76,6 +78,31 @@ class AmountTests(BytesTestCase, UnixTestCase):
         outer = self.start_outbound(inner.port("orders-in"), listen=f"unix:{entry}")
         self.assertEqual(await in_thread(exchange, self.connect_unix(entry), data), whole(data))
         await self.assert_clean(outer, inner, sent=len(data), received=len(data))
+
+    async def test_carries_bytes_over_ipv6(self) -> None:
+        """On the plain sides and on the wire."""
+        if not has_ipv6():
+            raise SkipTest("this machine has no IPv6 loopback")
+        data = stream(8 * MIB, 6)
+        target = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        self.serve(target, echo)
+        inner = self.start_inbound(f"[::1]:{target.getsockname()[1]}", listen="[::1]:0")
+        outer = self.start_outbound(f"[::1]:{inner.port('orders-in')}", listen="[::1]:0")
+        client = socket.create_connection(("::1", outer.port("to-orders")), timeout=PATIENCE)
+        self.addCleanup(client.close)
+        self.assertEqual(await in_thread(exchange, client, data), whole(data))
+        await self.assert_clean(outer, inner, sent=len(data), received=len(data))
+        self.assertEqual(outer.tap.close[0].src_addr, f"[::1]:{client.getsockname()[1]}")
+
+
+def has_ipv6() -> bool:
+    """Whether ::1 can be bound."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
 
 
 class PieceTests(BytesTestCase):

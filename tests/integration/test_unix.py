@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from tcpmesh.codes import CLEAN, TRUNCATED
 from tcpmesh.codes import RESET as RESET_CODE
 from tests.integration.applications import (
     MIB,
@@ -13,6 +15,7 @@ from tests.integration.applications import (
     Outbox,
     Received,
     broken,
+    exchange,
     push,
     receive,
     reset,
@@ -21,7 +24,7 @@ from tests.integration.applications import (
     whole,
 )
 from tests.integration.endings import EndingTestCase
-from tests.integration.mesh import Proxy, in_thread
+from tests.integration.mesh import PATIENCE, Proxy, in_thread
 from tests.integration.unix import UnixTestCase
 
 
@@ -101,3 +104,31 @@ class UnixTests(EndingTestCase, UnixTestCase):
         self.assertEqual(await fate.take(), (whole(b"question"), "EPIPE"))
         await self.assert_ends(outer, RESET_CODE, "src")
         await self.assert_ends(inner, RESET_CODE, "src")
+
+    async def test_tls_over_a_unix_socket_carries_and_breaks(self) -> None:
+        """The wire itself may be one: it carries half-closes, and a reset crosses it as a truncation."""
+        path = self.unix_path("wire")
+        some, result = threading.Event(), Outbox[Received]()
+
+        def serve(connection: socket.socket) -> None:
+            connection.sendall(b"hello")
+            receive(connection, 8)
+            some.set()
+            result.put(receive(connection))
+
+        inner = self.start_inbound(self.application(serve), listen=f"unix:{path}")
+        outer = self.start_outbound(f"unix:{path}")
+        client = self.connect(outer.port("to-orders"))
+        self.assertEqual(await in_thread(exchange, client, b"question"), whole(b"hello"))
+        self.assertEqual(await result.take(), whole(b""))
+        await self.assert_ends(outer, CLEAN, "src")
+        await self.assert_ends(inner, CLEAN, "src")
+        some.clear()
+        client = self.connect(outer.port("to-orders"))
+        client.sendall(b"question")
+        await in_thread(some.wait, PATIENCE)
+        reset(client)
+        self.assertEqual((await result.take()).ending, RESET)
+        self.assertIs((await outer.closed(2)).code, RESET_CODE)
+        self.assertIs((await inner.closed(2)).code, TRUNCATED)
+        self.assertEqual([proxy.tap.close[1].closed_by for proxy in (outer, inner)], ["src", "src"])
