@@ -6,6 +6,7 @@ Those that refuse to run as root run as the user that their package made for the
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -37,8 +38,9 @@ def temporary_directory(test: SynchronousTestCase, owner: str | None = None) -> 
 
     In /tmp, not in trial's own: the path of a unix socket must be short, and another user must be able to get there.
     """
-    directory = Path(tempfile.mkdtemp(prefix="tcpmesh-"))
-    test.addCleanup(shutil.rmtree, directory)
+    holder = tempfile.TemporaryDirectory(prefix="tcpmesh-")  # removes itself when a run is interrupted, too
+    test.addCleanup(holder.cleanup)
+    directory = Path(holder.name)
     if owner is not None and os.geteuid() == 0:
         shutil.chown(directory, owner, owner)
     return directory
@@ -100,9 +102,11 @@ class Server(Running):
             environment=environment,
             standard_io=standard_io,
         )
+        atexit.register(self.kill)  # an interrupted run does no clean-up
 
     def kill(self) -> None:
         """Stop it, if it has not ended."""
+        atexit.unregister(self.kill)
         if self.process.poll() is None:
             self.signal(self._stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
