@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.codes import SOURCE_STALE
+from tcpmesh.codes import OWN_EXPIRED, SOURCE_STALE
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
@@ -224,14 +224,12 @@ class MeshControl:
 
     def _publish(self) -> None:
         """Compose the state of everything that was delivered."""
-        now = self._wall_clock()
         svids: dict[str, Svid] = {}
-        states: dict[str, IdentityState] = {}
+        states = self._states()
         authorities: dict[TrustDomain, dict[bytes, Any]] = {}
         for source in self._sources:
             for workload in source.workloads.values():
                 svid = _find(source.snapshot.svids, workload) if source.snapshot else None
-                states[workload.name] = _state_of(source, svid, now)
                 if svid is not None and states[workload.name] is not IdentityState.EXPIRED:
                     svids[workload.name] = svid
             for domain, bundle in (source.snapshot.bundles if source.snapshot else {}).items():
@@ -241,23 +239,34 @@ class MeshControl:
         bundles = {domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in authorities.items()}
         self._cell.swap(svids=svids, identity_states=states, bundles=bundles)
 
+    def _states(self) -> dict[str, IdentityState]:
+        now = self._wall_clock()
+        return {
+            workload.name: _state_of(source, _find(source.snapshot.svids, workload) if source.snapshot else None, now)
+            for source in self._sources
+            for workload in source.workloads.values()
+        }
+
     def _look_at_expiry(self) -> None:
         """Take expired identities out of the state, at the time and not when somebody next looks."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
-        now = self._wall_clock()
-        remaining = []
-        expired = False
-        for name, svid in self._cell.current.svids.items():
-            left = svid.leaf.not_valid_after_utc.timestamp() - now
-            if left < 0:
-                expired = True
-                _log.error("the certificate of workload {name!r} has expired: its connections are refused", name=name)
-            else:
-                # A certificate is valid up to and including its last second.
-                remaining.append(left + 1)
-        if expired:
+        before = self._cell.current.identity_states
+        if self._states() != before:
+            # Also when the clock was set back: what had expired is valid again.
             self._publish()
+            for name, state in self._cell.current.identity_states.items():
+                if state is IdentityState.EXPIRED and before.get(name) is not state:
+                    _log.error(
+                        "{code} the certificate of workload {name!r} has expired: its connections are refused",
+                        code=OWN_EXPIRED.id,
+                        name=name,
+                    )
+        now = self._wall_clock()
+        # A certificate is valid up to and including its last second.
+        remaining = [
+            max(0.0, svid.leaf.not_valid_after_utc.timestamp() - now) + 1 for svid in self._cell.current.svids.values()
+        ]
         self._expiry = self._clock.callLater(min([_EXPIRY_LOOK, *remaining]), self._look_at_expiry)
 
     # --- endpoints

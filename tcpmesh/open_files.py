@@ -18,10 +18,15 @@ RESERVED = 64
 
 @attrs.frozen
 class Fit:
-    """How many connections there can be; ``warning`` is empty when it is as many as were asked for."""
+    """
+    How many connections there can be; ``warning`` is empty when it is as many as were asked for.
+
+    ``sockets`` is how many descriptors there are for them, None for no limit.
+    """
 
     connections: int
     warning: str = ""
+    sockets: int | None = None
 
 
 def fit_connections(wanted: int) -> Fit:
@@ -29,13 +34,15 @@ def fit_connections(wanted: int) -> Fit:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return Fit(wanted)
-    possible = max(1, (hard - RESERVED) // PER_CONNECTION)
+    sockets = max(PER_CONNECTION, hard - RESERVED)
+    possible = sockets // PER_CONNECTION
     if possible >= wanted:
-        return Fit(wanted)
+        return Fit(wanted, sockets=sockets)
     return Fit(
         possible,
         f"limits.connections {wanted} does not fit: the hard limit of open files is {hard}, which is enough for "
         f"{possible} connections; raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + RESERVED}",
+        sockets,
     )
 
 

@@ -75,7 +75,7 @@ class MeshService(MultiService):
             state=self.composition.state,
             contexts=self.composition.contexts,
             sink=self._reporting.sink,
-            gate=Gate(fit.connections, self.settings.limits.handshakes),
+            gate=Gate(fit.connections, self.settings.limits.handshakes, fit.sockets),
             liveness=Liveness(self._reactor),
         )
         listeners = self.composition.listeners(self.plane)
@@ -174,7 +174,10 @@ class MeshService(MultiService):
         for connection in list(self.plane.live):
             if not connection.is_closed:
                 self.cut += 1
-            connection.cut(SHUTDOWN, f"cut by the stop; timeouts.shutdown is {limit}")
+            try:
+                connection.cut(SHUTDOWN, f"cut by the stop; timeouts.shutdown is {limit}")
+            except Exception:  # noqa: BLE001  the others must go all the same
+                _log.failure("cutting connection {number} failed", number=connection.record.id)
 
     def reopen_logs(self) -> None:
         """Close and open the access log: its file was moved away."""

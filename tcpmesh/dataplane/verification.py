@@ -26,6 +26,7 @@ from tcpmesh.identity.verify import (
     verify_dns_name,
     verify_svid_chain,
 )
+from tcpmesh.mesh_state import MeshState
 from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
 
 _log = Logger()
@@ -103,14 +104,17 @@ class PeerVerification:
         self.peer = self._judge()
         return True
 
-    def recheck(self, bundles: Mapping[TrustDomain, TrustBundle]) -> None:
+    def rejudge(self, bundles: Mapping[TrustDomain, TrustBundle]) -> PeerIdentity:
         """
-        Judge the verified chain once more, by bundles that came while the handshake was under way.
+        Judge the verified chain again, if these are other bundles than it was judged by.
 
-        :raises Refusal: when they no longer vouch for the peer.
+        :raises Refusal: when they do not vouch for the peer.
         """
-        self._bundles = bundles
-        self.peer = self._judge()
+        if bundles is not self._bundles:
+            self._bundles = bundles
+            self.peer = self._judge()
+        assert self.peer is not None
+        return self.peer
 
     def _judge(self) -> PeerIdentity:
         chain = [self._seen[position] for position in sorted(self._seen)]
@@ -120,6 +124,15 @@ class PeerVerification:
         if self._expected is not None:
             match_expected(peer, self._expected)
         return peer
+
+
+def verified_by(state: MeshState, verification: PeerVerification) -> PeerIdentity:
+    """
+    The verified peer, by the bundles of this moment: one may have been withdrawn while the handshake was under way.
+
+    :raises Refusal: when they no longer vouch for the peer.
+    """
+    return verification.rejudge(state.bundles)
 
 
 def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:

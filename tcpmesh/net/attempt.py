@@ -21,7 +21,7 @@ from tcpmesh.codes import (
 from tcpmesh.dataplane.contexts import Trust, own_svid
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification, expects_dns
+from tcpmesh.dataplane.verification import PeerVerification, expects_dns, verified_by
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.legs import Leg, LegKeeper, Loss
@@ -33,13 +33,16 @@ from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import ServiceSettings, Timeouts
 from tcpmesh.values import Endpoint, ExpectedIdentity
 
+# What an inbound proxy refuses with. Any other code would be a peer's claim about things that only we can know.
+_FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6")
+
 
 class UpstreamConnection(LegKeeper, Protocol):
     """The connection that an attempt is for: its record, and the keeper of its legs' descriptors."""
 
     record: ConnectionRecord
 
-    def leg_opened(self) -> None:
+    def leg_opened(self, leg: Leg) -> None:
         """One more socket belongs to the connection."""
 
     def note_peer(self, leg: TLSLeg) -> None:
@@ -150,7 +153,7 @@ class Attempt:
     def connected(self) -> None:
         """TCP is connected: the handshake begins."""
         self._dial = None
-        self._connection.leg_opened()
+        self._connection.leg_opened(self._leg)
         self._connection.record.connect_ms = self._phase_ms()
         self._arm(self._timeouts.handshake, HANDSHAKE_TIMEOUT, "no complete handshake")
 
@@ -158,8 +161,12 @@ class Attempt:
         """The peer is who we expect. (TLSLegOwner)"""
         record = self._connection.record
         record.handshake_ms = self._phase_ms()
-        peer = leg.core.verification.peer
-        assert peer is not None
+        try:
+            peer = verified_by(self._plane.state.current, leg.core.verification)
+        except Refusal as refusal:
+            leg.reset()
+            self.leg_refused(leg, refusal)
+            return
         record.dst_identity = str(peer)
         record.dst_serial = peer.serial
         record.dst_not_after = peer.not_after
@@ -179,7 +186,7 @@ class Attempt:
         leg.finish()
         code = by_id(preface.code)
         text = preface.text or "without a reason"
-        if code is None:
+        if code is None or not code.id.startswith(_FROM_PEERS):
             self._fail(Refusal(REFUSED_BY_PEER, f"the peer refused with {preface.code!a}: {text!a}"))
         else:
             self._fail(Refusal(code, f"refused by the peer: {text}"))

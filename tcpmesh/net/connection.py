@@ -30,7 +30,7 @@ class MeshConnection:
     __slots__ = (
         "_closed",
         "_deadline",
-        "_open_legs",
+        "_legs",
         "_started",
         "dst",
         "plane",
@@ -55,7 +55,7 @@ class MeshConnection:
         )
         self.record.generation = plane.state.current.generation
         self._started = plane.clock.seconds()
-        self._open_legs = 0
+        self._legs: set[Leg] = set()  # whose sockets are open, those of failed attempts among them
         self._closed = False
         self._deadline: Any = None
         self.relay: Relay | None = None
@@ -68,18 +68,23 @@ class MeshConnection:
         """The source leg is connected: from here on there will be exactly one close record."""
         self.record.src_addr = str(peer_address(transport))
         self.record.local_addr = str(own_address(transport))
-        self.leg_opened()
+        assert self.src is not None
+        self.leg_opened(self.src)
         self.plane.live.add(self)
         self.plane.sink.accepted(self.record)
 
-    def leg_opened(self) -> None:
+    def leg_opened(self, leg: Leg) -> None:
         """One more socket belongs to this connection."""
-        self._open_legs += 1
+        self._legs.add(leg)
+        self.plane.gate.sockets += 1
 
-    def leg_closed(self, _leg: Leg) -> None:
+    def leg_closed(self, leg: Leg) -> None:
         """A socket is closed; with the last one the connection gives its place back. (LegKeeper)"""
-        self._open_legs -= 1
-        if self._open_legs == 0 and self._closed:
+        if leg not in self._legs:
+            return  # it failed before it was counted
+        self._legs.discard(leg)
+        self.plane.gate.sockets -= 1
+        if not self._legs and self._closed:
             self.plane.forget(self)
 
     def deadline(self, seconds: float | None, expired: Callable[[], None] | None = None) -> None:
@@ -139,7 +144,7 @@ class MeshConnection:
         record.duration_ms = self.milliseconds_since(self._started)
         self.plane.sink.closed(record)
         self.relay = None
-        if self._open_legs == 0:
+        if not self._legs:
             self.plane.forget(self)
 
     @property
@@ -187,8 +192,6 @@ class MeshConnection:
             if self.src is not None:
                 self.src.reset()
             self.close(code, reason, "proxy")
-        else:
-            # Reported already; only a lingering socket is left.
-            for leg in (self.src, self.dst):
-                if leg is not None and leg.transport is not None:
-                    leg.transport.abortConnection()
+        # What lingers behind a refusal or a finished attempt was reported already, and goes now.
+        for leg in list(self._legs):
+            leg.transport.abortConnection()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK
+from twisted.logger import Logger
+
+from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK, INTERNAL
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
 from tcpmesh.net.attempt import Attempt, UpstreamConnection
@@ -19,6 +21,8 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import AttemptFailure, Endpoint, RetryContext
+
+_log = Logger()
 
 
 class EstablishmentOwner(UpstreamConnection, Protocol):
@@ -76,17 +80,19 @@ class Establishment:
         self._wait = None
         plane = self._plane
         self._owner.record.attempts += 1
+        self._endpoint = None
         started = plane.clock.seconds()
         try:
             state = plane.state.current
-            endpoint = self.upstream.pick(state, self._failed)
+            self._endpoint = endpoint = self.upstream.pick(state, self._failed)
             attempt = Attempt(self, self._owner, self.upstream, endpoint, self._workload, self._timeouts, plane, state)
         except Refusal as refusal:
-            self._try_again(
-                AttemptFailure(refusal.code, refusal.reason, None, plane.clock.seconds() - started), refusal
-            )
+            self._refused(refusal, plane.clock.seconds() - started)
             return
-        self._endpoint = endpoint
+        except Exception:  # noqa: BLE001  one connection's failure: without this it would hang without a record
+            _log.failure("attempting service {service!r} failed", service=self.upstream.name)
+            self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
+            return
         self._attempt = attempt
         self.upstream.opened(endpoint)
         attempt.start()
@@ -101,9 +107,12 @@ class Establishment:
 
     def attempt_failed(self, refusal: Refusal) -> None:
         """The endpoint did not. (AttemptOwner)"""
-        assert self._endpoint is not None
-        failure = AttemptFailure(refusal.code, refusal.reason, self._endpoint, self._duration())
-        self.upstream.failed(self._endpoint, failure)
+        self._refused(refusal, self._duration())
+
+    def _refused(self, refusal: Refusal, duration: float) -> None:
+        failure = AttemptFailure(refusal.code, refusal.reason, self._endpoint, duration)
+        if self._endpoint is not None:
+            self.upstream.failed(self._endpoint, failure)
         self._try_again(failure, refusal)
 
     def resume(self, loss: Loss) -> bool:

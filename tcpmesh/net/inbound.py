@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, STOPPING, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.dataplane.verification import PeerVerification, verified_by
 from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.legs import Leg, Loss, PlainLeg
@@ -137,8 +137,12 @@ class InboundConnection(MeshConnection):
         self.deadline(None)
         self.record.handshake_ms = self.milliseconds_since(self._started)
         self.note_peer(leg)
-        peer = leg.core.verification.peer
-        assert peer is not None
+        state = self.plane.state.current
+        try:
+            peer = verified_by(state, leg.core.verification)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
         self._note_identity(peer)
         request = AuthorizationRequest(
             peer=peer,
@@ -148,7 +152,7 @@ class InboundConnection(MeshConnection):
             sni=self.record.sni,
             alpn=self.record.alpn,
         )
-        verdict = decide(self.plane.state.current.policies, request, self.plane.clock, _log)
+        verdict = decide(state.policies, request, self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
             verdict.addCallbacks(self._decided, self._decision_failed)
@@ -201,7 +205,7 @@ class InboundConnection(MeshConnection):
             self._refuse(Refusal(TARGET_FAILED, f"the application is not reachable: {refusal.code} {refusal.reason}"))
 
     def _target_connected(self, leg: Leg) -> None:
-        self.leg_opened()
+        self.leg_opened(leg)
         self._dial = None
         tune_plain(leg.transport)
         self.record.connect_ms = self.milliseconds_since(self._dial_started)

@@ -13,10 +13,13 @@ import attrs
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.codes import INTERNAL, PEER_VANISHED, RESET, Code
+
+_log = Logger()
 
 
 @attrs.frozen
@@ -69,6 +72,14 @@ class Leg(TwistedProtocol):
         self.finishing = False
         self._given_up = False  # reset by us, or a loss that was reported
         self._gone = False
+
+    def makeConnection(self, transport: Any) -> None:
+        """Take the transport. (IProtocol)"""
+        try:
+            super().makeConnection(transport)
+        except Exception:  # noqa: BLE001  who dialled may not hear of it: the connection would hang without a record
+            _log.failure("a leg failed as it was connected")
+            self.lost(Loss(INTERNAL, "an internal error as the connection was made"))
 
     # --- towards the peer
 

@@ -6,19 +6,17 @@ Ring 3. What cannot be served is accepted, reset and counted: left in the kernel
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
-from tcpmesh.codes import INTERNAL, Code
+from tcpmesh.codes import CONNECTION_LIMIT, INTERNAL, OUT_OF_DESCRIPTORS, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import own_address, peer_address
 from tcpmesh.observe.records import ConnectionRecord, Direction
+from tcpmesh.values import Address
 
 _log = Logger()
 
@@ -39,7 +37,7 @@ class Listener(Protocol):
 
 
 class ListenerFactory(Factory):
-    """What a port asks for a protocol."""
+    """What a port of ours asks for the leg of each connection that it accepted."""
 
     noisy = False
 
@@ -52,49 +50,47 @@ class ListenerFactory(Factory):
         """The listener's name in the configuration."""
         return str(self._listener.name)
 
-    def buildProtocol(self, _addr: Any) -> Any:
-        """A connection's first leg, or a protocol that resets it. (IProtocolFactory)"""
+    def take(self, peer: Address, own: Address) -> Leg | None:
+        """
+        Give the accepted connection's first leg; None means that it is to be reset, and is recorded already.
+
+        :param own: our end of it.
+        """
         plane = self._listener.plane
         code = plane.gate.enter()
         if code is not None:
-            return self._refused(code, f"{plane.gate.max_connections} connections are open")
+            what = "connections" if code is CONNECTION_LIMIT else "sockets"
+            limit = plane.gate.max_connections if code is CONNECTION_LIMIT else plane.gate.max_sockets
+            self._refuse(code, f"{limit} {what} are open", peer, own)
+            return None
         try:
             return self._listener.build()
         except Refusal as refusal:
             plane.gate.leave()
-            return self._refused(refusal.code, refusal.reason)
+            self._refuse(refusal.code, refusal.reason, peer, own)
         except Exception:  # noqa: BLE001  one connection's failure is not the listener's
             plane.gate.leave()
             _log.failure("listener {name!r} failed to take a connection", name=self._listener.name)
-            return self._refused(INTERNAL, "taking the connection failed")
+            self._refuse(INTERNAL, "taking the connection failed", peer, own)
+        return None
 
-    def _refused(self, code: Code, reason: str) -> IProtocol:
+    def out_of_descriptors(self, peer: Address, own: Address) -> None:
+        """A connection was reset because no descriptor was left for it."""
+        self._refuse(OUT_OF_DESCRIPTORS, "no file descriptor is left to accept it", peer, own)
+
+    def _refuse(self, code: Code, reason: str, peer: Address, own: Address) -> None:
         plane = self._listener.plane
         record = ConnectionRecord(
             id=plane.next_number(),
             direction=self._direction,
             listener=self._listener.name,
-            src_addr="",
+            src_addr=str(peer),
+            local_addr=str(own),
             time=plane.wall_clock(),
             code=code,
             reason=reason,
             closed_by="proxy",
             duration_ms=0.0,
         )
-        return _ResetAtOnce(plane, record)
-
-
-class _ResetAtOnce(TwistedProtocol):
-    """Resets the connection that it gets, and records it."""
-
-    def __init__(self, plane: DataPlane, record: ConnectionRecord) -> None:
-        self._plane = plane
-        self._record = record
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        self._record.src_addr = str(peer_address(transport))
-        self._record.local_addr = str(own_address(transport))
-        transport.abortConnection()
-        self._plane.sink.accepted(self._record)
-        self._plane.sink.closed(self._record)
+        plane.sink.accepted(record)
+        plane.sink.closed(record)

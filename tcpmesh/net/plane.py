@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
-from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, Code
+from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, OUT_OF_DESCRIPTORS, Code
 from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
+from tcpmesh.open_files import PER_CONNECTION
 
 
 class LiveConnection(Protocol):
@@ -35,20 +36,29 @@ class LiveConnection(Protocol):
 
 
 class Gate:
-    """Counts connections and pending handshakes against their limits."""
+    """
+    Counts connections, their sockets and pending handshakes against the limits.
 
-    __slots__ = ("connections", "handshakes", "max_connections", "max_handshakes")
+    :param max_sockets: how many sockets the process may have open for connections; None for no limit. A connection has
+        two, and for a moment more when attempts fail: their sockets linger so that the peer gets to read why.
+    """
 
-    def __init__(self, max_connections: int, max_handshakes: int) -> None:
+    __slots__ = ("connections", "handshakes", "max_connections", "max_handshakes", "max_sockets", "sockets")
+
+    def __init__(self, max_connections: int, max_handshakes: int, max_sockets: int | None = None) -> None:
         self.max_connections = max_connections
         self.max_handshakes = max_handshakes
+        self.max_sockets = max_sockets
         self.connections = 0
         self.handshakes = 0
+        self.sockets = 0
 
     def enter(self) -> Code | None:
         """Take a connection's place; the code says which limit is reached when there is none."""
         if self.connections >= self.max_connections:
             return CONNECTION_LIMIT
+        if self.max_sockets is not None and self.sockets + PER_CONNECTION > self.max_sockets:
+            return OUT_OF_DESCRIPTORS
         self.connections += 1
         return None
 

@@ -28,8 +28,10 @@ from tcpmesh.codes import (
     Code,
 )
 from tcpmesh.errors import Refusal, StartError
+from tcpmesh.net.ports import MeshPort, MeshUNIXPort
+from tcpmesh.net.reserve import Reserve
 from tcpmesh.net.reset_watch import ResetWatch
-from tcpmesh.net.tcp import MeshConnector, MeshPort, MeshUNIXConnector, MeshUNIXPort
+from tcpmesh.net.tcp import MeshConnector, MeshUNIXConnector
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import Address, TCPAddress, UnixAddress
 
@@ -99,6 +101,7 @@ class Sockets:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.watch = ResetWatch(reactor)
+        self._reserve = Reserve()
 
     def listen(self, address: Address, factory: Factory) -> IListeningPort:
         """
@@ -113,14 +116,14 @@ class Sockets:
         else:
             port = MeshPort(address.port, factory, _BACKLOG, address.host, self._reactor)
         port.watch = self.watch
+        port.reserve = self._reserve
         # bind(2) creates a unix socket with the modes that the umask leaves: never, not even for a moment, wider.
         mask = os.umask(0o177) if isinstance(address, UnixAddress) else None
         try:
             port.startListening()
-        except error.CannotListenError as problem:
-            raise StartError(
-                CANNOT_LISTEN, f"cannot listen on {address}: {_strerror(problem.socketError)}"
-            ) from problem
+        except (error.CannotListenError, OSError) as problem:
+            cause = getattr(problem, "socketError", problem)
+            raise StartError(CANNOT_LISTEN, f"cannot listen on {address}: {_strerror(cause)}") from problem
         finally:
             if mask is not None:
                 os.umask(mask)
@@ -135,12 +138,17 @@ class Sockets:
         else:
             connector = MeshConnector(address.host, address.port, dial, timeout, None, self._reactor)
         connector.watch = self.watch
-        connector.connect()
+        try:
+            connector.connect()
+        except OSError as problem:
+            # For example an IPv6 scope that is gone. Told later, as every other failure is.
+            self._reactor.callLater(0, dial.clientConnectionFailed, connector, Failure(problem))
         return dial
 
     def close(self) -> None:
         """Release what is shared; the ports and connections must be closed before."""
         self.watch.close()
+        self._reserve.close()
 
 
 def _strerror(problem: object) -> str:

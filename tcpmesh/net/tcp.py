@@ -198,20 +198,6 @@ class MeshUNIXClient(MeshTransport, unix.Client):
     """A unix connection that we dialled."""
 
 
-class MeshPort(tcp.Port):
-    """A listening TCP socket whose connections are :class:`MeshServer`."""
-
-    transport = MeshServer
-    watch: ResetWatch | None = None
-
-
-class MeshUNIXPort(unix.Port):
-    """A listening unix socket whose connections are :class:`MeshUNIXServer`."""
-
-    transport = MeshUNIXServer
-    watch: ResetWatch | None = None
-
-
 class MeshConnector(tcp.Connector):
     """Dials TCP with :class:`MeshClient`."""
 

@@ -22,6 +22,7 @@ from tcpmesh.codes import (
     UNREAD_ANSWERS,
 )
 from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
+from tcpmesh.dataplane.record_boundary import RecordBoundary
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg, LegKeeper, LegOwner, Loss
@@ -72,7 +73,8 @@ class TLSLeg(Leg):
         self._timeouts = timeouts
         self._plane = plane
         self._client = client
-        self._truncation_is_end = truncation_is_end
+        # Only where a missing close_notify may be an end it matters where the stream stops.
+        self._boundary = RecordBoundary() if truncation_is_end else None
         self._receive: Callable[[bytes | memoryview], None] = self._on_handshake
         self.any_byte = False
         self._early = b""  # payload that came together with the preface
@@ -94,6 +96,8 @@ class TLSLeg(Leg):
     def dataReceived(self, data: bytes) -> None:
         """Ciphertext. (IProtocol)"""
         self.any_byte = True
+        if self._boundary is not None:
+            self._boundary.feed(data)
         self._receive(data)
 
     def _on_handshake(self, data: bytes | memoryview) -> None:
@@ -260,7 +264,7 @@ class TLSLeg(Leg):
             # close_notify came before it: all is in order, and we may still have something to say.
             return
         elif self._receive == self._on_payload:
-            if self._truncation_is_end:
+            if self._boundary is not None and not self._boundary.inside:
                 self.truncated = True
                 self.ended = True
                 self._receive = self._on_discard

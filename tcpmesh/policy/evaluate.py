@@ -53,7 +53,10 @@ def decide(
     """
     inquiry = _Inquiry(request, log)
     for order, named in enumerate(policies):
+        asked = clock.seconds()
         inquiry.ask(order, named)
+        if clock.seconds() - asked > budget:
+            inquiry.too_slow(named.name, budget)
         if inquiry.verdict is not None:
             return inquiry.verdict
     return inquiry.conclude() or inquiry.wait(clock, budget)
@@ -127,6 +130,13 @@ class _Inquiry:
         if self.verdict is None:
             name = failure.type.__name__ if failure.type else "an exception"
             self._deny(POLICY_FAILED, plugin, f"policy plugin {plugin!r} raised {name}; its traceback is in the log")
+
+    def too_slow(self, plugin: str, budget: float) -> None:
+        """It blocked everything for longer than it may take, and denies whatever it said."""
+        if self.verdict is None or self.verdict.allowed:
+            reason = f"policy plugin {plugin!r} blocked the proxy for longer than {format_duration(budget)}"
+            self._log.error("{reason}; that denies", reason=reason)
+            self._deny(POLICY_TIMED_OUT, plugin, reason)
 
     def _timed_out(self, budget: float) -> None:
         self._timer = None

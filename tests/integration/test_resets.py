@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.codes import RESET as RESET_CODE
-from tcpmesh.net.tcp import MeshPort, MeshServer
+from tcpmesh.net.ports import MeshPort
+from tcpmesh.net.tcp import MeshServer
 from tests.integration.applications import (
     BROKEN,
     MIB,

@@ -6,13 +6,14 @@ import socket
 import threading
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from tcpmesh.codes import CLEAN, SHUTDOWN, STOPPING
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
-from tests.integration.mesh import MeshTestCase, echo, in_thread, receive_all
+from tests.integration.mesh import MeshTestCase, echo, in_thread, reactor, receive_all
 
 
 @implementer(IAuthorizationPolicy)
@@ -50,6 +51,7 @@ class StoppingTests(MeshTestCase):
         await inner.opened()
         listening = inner.port("orders-in")
         stopped = inner.service.stopService()
+        await deferLater(reactor, 0)  # Twisted closes a port in the turn after it was asked to
         with self.assertRaises(ConnectionRefusedError):
             await in_thread(socket.create_connection, ("127.0.0.1", listening))
         go.set()
