@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-__all__ = ["Drains", "OrderlyStop", "ReactorOfProcess", "end_interpreter_with"]
+__all__ = ["Drains", "OrderlyStop", "ReactorOfProcess", "end_interpreter_with", "use_monotonic_time"]
 
 # After a second signal, how many seconds until the process is ended whatever may still hang, a plugin's thread say.
 FORCE_AFTER = 1.0
@@ -128,6 +129,15 @@ class OrderlyStop:
     def _force(self, number: int, frame: FrameType | None = None) -> None:
         self._last_words()
         self._leave(1)
+
+
+def use_monotonic_time(reactor: Any) -> None:
+    """
+    Let the reactor's timers run by the monotonic clock; to be called before the first timer.
+
+    Twisted's reactors take the time of day, so that a clock that is set back stops every deadline for as long.
+    """
+    reactor.seconds = time.monotonic
 
 
 def end_interpreter_with(status: Callable[[], int]) -> None:

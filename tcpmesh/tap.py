@@ -129,11 +129,12 @@ def makeService(options: Options) -> MultiService:
     from twisted.internet import reactor as installed  # noqa: TID251  # by twistd
 
     from tcpmesh import config
-    from tcpmesh.lifecycle import OrderlyStop, end_interpreter_with
+    from tcpmesh.lifecycle import OrderlyStop, end_interpreter_with, use_monotonic_time
     from tcpmesh.plugins import PluginRegistry
     from tcpmesh.service import MeshService
 
     reactor: Any = installed
+    use_monotonic_time(reactor)
     twistd: Any = options.parent
     daemon = not twistd["nodaemon"]
     try:

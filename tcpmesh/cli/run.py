@@ -37,12 +37,13 @@ def _run(file: Path) -> int:
     from twisted.logger import globalLogBeginner
 
     from tcpmesh.config import load
-    from tcpmesh.lifecycle import OrderlyStop
+    from tcpmesh.lifecycle import OrderlyStop, use_monotonic_time
     from tcpmesh.observe.log import observer_for
     from tcpmesh.plugins import PluginRegistry
     from tcpmesh.service import MeshService
 
     reactor: Any = installed
+    use_monotonic_time(reactor)
     plugins = PluginRegistry()
     settings = load(file.absolute(), plugins)
     mesh = MeshService(settings, plugins, reactor)

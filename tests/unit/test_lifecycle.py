@@ -255,3 +255,28 @@ class EndInterpreterWithTests(SynchronousTestCase):
         """Status 0 takes the interpreter's ordinary way out."""
         ended = self.run_python(0)
         self.assertEqual((ended.returncode, ended.stdout, ended.stderr), (0, "others first\n", ""))
+
+
+CLOCK = """
+import sys, time
+from twisted.application.reactors import installReactor
+reactor = installReactor(sys.argv[1])
+from tcpmesh.lifecycle import use_monotonic_time
+use_monotonic_time(reactor)
+call = reactor.callLater(3600, lambda: None)
+print(round(call.getTime() - time.monotonic()))
+reactor.callLater(0.01, reactor.stop)
+reactor.run()
+"""
+
+
+class MonotonicTimeTests(SynchronousTestCase):
+    """In a process of its own for each reactor, since there is one reactor a process."""
+
+    def test_timers_do_not_follow_the_time_of_day(self) -> None:
+        """A timer is set, and fires, by the clock that nobody can set back."""
+        for reactor in ("select", "poll", "epoll", "asyncio"):
+            done = subprocess.run(
+                [sys.executable, "-c", CLOCK, reactor], capture_output=True, text=True, timeout=60, check=False
+            )
+            self.assertEqual((done.stdout, done.stderr, done.returncode), ("3600\n", "", 0), reactor)
