@@ -150,6 +150,27 @@ class PieceTests(BytesTestCase):
         for record in (await outer.closed(), await inner.closed()):
             self.assertEqual((record.code, record.bytes_sent, record.bytes_recv), (CLEAN, 2000, 2000))
 
+    async def test_carries_what_the_network_cuts_into_pieces(self) -> None:
+        """Handshakes, preface and records that come byte by byte, or in sizes that fit nothing."""
+        for piece, size in ((1, 20_000), (7, 100_000), (1449, 4 * MIB)):
+            data = stream(size, piece)
+            inner = self.start_inbound(self.application(echo))
+            outer = self.start_outbound(Wire(self, inner.port("orders-in"), piece=piece).port)
+            client = self.connect(outer.port("to-orders"))
+            self.assertTrue(await in_thread(self.ask, client, data) == data, piece)
+            await self.assert_clean(outer, inner, sent=size, received=size)
+
+    @staticmethod
+    def ask(client: socket.socket, data: bytes) -> bytes:
+        """In steps: a wire with one thread cannot carry both ways at once."""
+        answer = bytearray()
+        for start in range(0, len(data), 10_000):
+            client.sendall(data[start : start + 10_000])
+            while len(answer) < min(start + 10_000, len(data)):
+                answer += client.recv(10_000)
+        client.shutdown(socket.SHUT_WR)
+        return bytes(answer) + receive_all(client)
+
     async def test_plays_ping_pong_with_single_bytes(self) -> None:
         """300 round trips of one byte; each is another one, so that none can be answered by its predecessor."""
         outer, inner, port = self.start_two_hops(self.application(echo))

@@ -17,6 +17,7 @@ class Wire:
 
     :param cut: how it is cut: ``fin`` and ``rst`` towards both ends at once.
     :param after: how many bytes of both directions together pass before the cut.
+    :param piece: the most bytes that one write carries.
     :param flip: the number of the byte of which one bit is turned, among those towards ``flip_towards``.
     """
 
@@ -27,12 +28,14 @@ class Wire:
         *,
         cut: Literal["fin", "rst", ""] = "",
         after: int = 0,
+        piece: int = 65536,
         flip: int | None = None,
         flip_towards: Literal["server", "client"] = "server",
     ) -> None:
         self._target = port
         self._cut = cut
         self._after = after
+        self._piece = piece
         self._flip = flip
         self._flip_towards = flip_towards
         self.open = threading.Event()  # nothing is forwarded before it is set
@@ -42,6 +45,8 @@ class Wire:
     def _carry(self, near: socket.socket) -> None:
         self.open.wait(PATIENCE)
         with socket.create_connection(("127.0.0.1", self._target), timeout=PATIENCE) as far:
+            for each in (near, far):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             passed = {near: 0, far: 0}
             reading = [near, far]
             while reading:
@@ -58,7 +63,8 @@ class Wire:
                     if self._cut and sum(passed.values()) > self._after:
                         self._end(near, far)
                         return
-                    sink.sendall(data)
+                    for start in range(0, len(data), self._piece):
+                        sink.sendall(data[start : start + self._piece])
 
     def _damage(self, data: bytearray, offset: int) -> None:
         if self._flip is not None and 0 <= self._flip - offset < len(data):
