@@ -7,13 +7,14 @@ Ring 4. The service opens and closes it at the right moments; nothing here decid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from tcpmesh import config
+from tcpmesh.composition import Composition
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.metrics import Metrics
@@ -24,23 +25,34 @@ from tcpmesh.values import Address, IdentityState, TCPAddress, format_duration
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
 
-if TYPE_CHECKING:
-    from tcpmesh.service import MeshService
-
 _log = Logger(namespace="tcpmesh")
+
+
+class Reported(Protocol):
+    """The proxy that is reported on, as far as its parts do not tell by themselves."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new connections are taken any longer."""
+
+    def bound_ports(self) -> dict[str, Any]:
+        """By listener name: the address that is really bound."""
 
 
 class Reporting:
     """
-    The reporting side of one service; provides IProxyStatus to the admin interface.
+    The reporting side of one proxy; provides IProxyStatus to the admin interface.
 
     :param fit: how many connections the machine allows.
     """
 
-    def __init__(self, service: MeshService, reactor: Any, wall_clock: WallClock, fit: Fit) -> None:
-        self._service = service
-        self._settings = service.settings
-        self._state = service.composition.state
+    def __init__(
+        self, proxy: Reported, composition: Composition, reactor: Any, wall_clock: WallClock, fit: Fit
+    ) -> None:
+        self._proxy = proxy
+        self._policies = composition.policies
+        self._settings = composition.settings
+        self._state = composition.state
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._fit = fit
@@ -98,7 +110,7 @@ class Reporting:
 
     def ready(self) -> tuple[bool, str]:
         """Whether connections are taken and every workload has an identity to show."""
-        if self._service.stopping:
+        if self._proxy.stopping:
             return False, "stopping"
         states = self._state.current.identity_states
         waiting = [f"{name}: {state.value}" for name, state in states.items() if name not in self._state.current.svids]
@@ -118,7 +130,7 @@ class Reporting:
             "warnings": list(facts.warnings),
             "generation": self._state.current.generation,
             "connections": len(self.sink.live),
-            "stopping": self._service.stopping,
+            "stopping": self._proxy.stopping,
             "uptime_s": round(self._wall_clock() - self._started, 3),
         }
 
@@ -144,14 +156,14 @@ class Reporting:
             trust_domain=str(settings.trust_domain),
             listeners=self._listeners(),
             workloads=self._workloads(),
-            rules=[line for named in self._service.composition.policies for line in named.policy.describe()],
+            rules=[line for named in self._policies for line in named.policy.describe()],
             limits=self._limits(),
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
             warnings=warnings,
         )
 
     def _listeners(self) -> list[ListenerFacts]:
-        bound = self._service.bound_ports()
+        bound = self._proxy.bound_ports()
         facts = [
             ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.service, o.workload)
             for o in self._settings.outbound

@@ -67,7 +67,7 @@ class MeshService(MultiService):
         """
         fit = open_files.fit_connections(self.settings.limits.connections)
         open_files.raise_soft_limit(fit.connections)
-        self._reporting = Reporting(self, self._reactor, self._wall_clock, fit)
+        self._reporting = Reporting(self, self.composition, self._reactor, self._wall_clock, fit)
         self.plane = DataPlane(
             clock=self._reactor,
             wall_clock=self._wall_clock,
