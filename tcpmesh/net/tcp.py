@@ -56,6 +56,7 @@ class MeshTransport:
     _paused = False
     _eof = False  # recv gave nothing: the only proof of an orderly end
     _read_ended = False
+    _orderly = True
 
     @property
     def errno_name(self) -> str:
@@ -167,7 +168,12 @@ class MeshTransport:
         if not self.system_error and reason.check(error.ConnectionLost):
             # The reactor noticed it first; the kernel still knows why.
             self.system_error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._orderly = reason.check(error.ConnectionDone) is not None
         super().connectionLost(reason)  # type: ignore[misc]
+
+    def _closeSocket(self, orderly: bool) -> None:  # noqa: N802  Twisted's name
+        # Whatever else ends a connection, an exception of ours above all, is not to look like an end to the peer.
+        super()._closeSocket(orderly and self._orderly)  # type: ignore[misc]
 
 
 class MeshServer(MeshTransport, tcp.Server):
