@@ -77,13 +77,19 @@ class MeshListeningPort:
             _reset(connection)
             return
         number, self.sessionno = self.sessionno, self.sessionno + 1
-        leg.makeConnection(self.transport(connection, leg, address, self, number, self.reactor))
+        transport = self.transport(connection, leg, address, self, number, self.reactor)
+        try:
+            leg.makeConnection(transport)
+        except Exception:  # noqa: BLE001  one connection's failure is not the port's, which the reactor would close
+            _log.failure("a connection failed as it was made")
+            transport.connectionLost(Failure())
 
     def _refuse_one(self) -> None:
         """Take one connection with the descriptor that is kept for this, and reset it."""
         with self.reserve.lent() as is_there:
             if is_there:
-                with contextlib.suppress(BlockingIOError):
+                # Another thread may have been quicker, or the client gone.
+                with contextlib.suppress(OSError):
                     connection, address = self.socket.accept()
                     own = _address(connection.getsockname())
                     _reset(connection)
