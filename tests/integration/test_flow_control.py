@@ -136,7 +136,7 @@ class FloodTests(EndingTestCase):
 
     async def test_a_reader_that_takes_a_little_at_a_time_gets_everything(self) -> None:
         """Pauses and resumptions by the hundred lose nothing and never queue more."""
-        data = stream(6 * MIB)
+        data = stream(20 * MIB)
         outer, inner, port = self.start_two_hops(self.application(lambda c: exchange(c, data)))
         peak = QueuePeak(self, outer, inner)
 
@@ -147,7 +147,7 @@ class FloodTests(EndingTestCase):
             client.connect(("127.0.0.1", port))
             length, digest = 0, hashlib.sha256()
             with client:
-                while data := client.recv(2000):
+                while data := client.recv(4000):
                     length += len(data)
                     digest.update(data)
             return Received(length, digest.hexdigest(), "end")
