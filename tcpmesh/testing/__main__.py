@@ -165,7 +165,8 @@ class _Report(unittest.TestResult):
         name = test.id().rpartition(".test_")[2]
         if self.points and self.points[-1].name == name:  # a failure and then an error while cleaning up
             return
-        self.points.append(Point(name, test.shortDescription() or name, outcome, reason))
+        description = (test.shortDescription() or name).replace("``", "`")  # reStructuredText
+        self.points.append(Point(name, description, outcome, reason))
 
     def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
         self._note(test, "ok")

@@ -179,6 +179,7 @@ class TestTests(CommandTestCase):
         self.assertEqual(summary, f"retry plugin exponential: none of {len(points)} points failed")
         self.assertEqual({point.split()[0] for point in points}, {"ok"})
         self.assertIn("ok   ends: A strategy gives up: no connection is attempted for ever.", points)
+        self.assertNotIn("``", result.stdout)
 
     def test_a_broken_plugin_fails_by_point(self) -> None:
         """Status 1, and the point says what is wrong; JSON has the same."""
