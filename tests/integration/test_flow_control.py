@@ -134,25 +134,26 @@ class FloodTests(EndingTestCase):
             self.assertIs(record.code, CLEAN)
             self.assertEqual((record.bytes_sent, record.bytes_recv), (len(there), len(back)))
 
-    async def test_a_reader_that_takes_a_little_at_a_time_gets_everything(self) -> None:
-        """Pauses and resumptions by the hundred lose nothing and never queue more."""
-        data = stream(20 * MIB)
+    async def test_a_reader_that_stops_again_and_again_gets_everything(self) -> None:
+        """Pauses and resumptions lose nothing and never queue more."""
+        data = stream(48 * MIB)
         outer, inner, port = self.start_two_hops(self.application(lambda c: exchange(c, data)))
         peak = QueuePeak(self, outer, inner)
+        client, digest = self.connect(port), hashlib.sha256()
 
-        def sip() -> Received:
-            client = socket.socket()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(PATIENCE)
-            client.connect(("127.0.0.1", port))
-            length, digest = 0, hashlib.sha256()
-            with client:
-                while data := client.recv(4000):
-                    length += len(data)
-                    digest.update(data)
-            return Received(length, digest.hexdigest(), "end")
+        def sip(size: int) -> None:
+            while size:
+                taken = client.recv(min(size, 2000))
+                digest.update(taken)
+                size -= len(taken)
 
-        self.assertEqual(await in_thread(sip), whole(data))
+        for _sip in range(8):
+            await until(lambda: outer.live and outer.live[0].src and outer.live[0].src.unsent, "the client is full")
+            await in_thread(sip, 3 * MIB)
+        await in_thread(sip, len(data) - 24 * MIB)
+        self.assertEqual(digest.hexdigest(), whole(data).sha256)
+        self.assertEqual(await in_thread(receive, client), whole(b""))
+        client.close()
         self.assertTrue(0 < peak.bytes <= A_LITTLE_OVER_ONE_READ, peak.bytes)
         for proxy in (outer, inner):
             await self.assert_ends(proxy, CLEAN, "dst")
