@@ -144,6 +144,7 @@ class FloodTests(EndingTestCase):
         def sip(size: int) -> None:
             while size:
                 taken = client.recv(min(size, 2000))
+                assert taken, "ended too early"
                 digest.update(taken)
                 size -= len(taken)
 
