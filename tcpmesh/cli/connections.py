@@ -53,7 +53,9 @@ def _print_table(entries: list[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*_COLUMNS, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, overflow="fold")  # on a narrow terminal too, whole: half an identity says nothing
     for entry in entries:
         # Text, not str: rich reads markup in strings, and a name may look like it.
         table.add_row(*(Text(printable(cell)) for cell in _row(entry)))

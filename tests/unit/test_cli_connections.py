@@ -149,6 +149,7 @@ class ShowTests(ConnectionsCase):
         status, out, _ = self.ask(*self.admin(), out=Terminal())
         self.assertEqual(status, 0)
         self.assertLessEqual(max(map(len, out.splitlines())), 80)
+        self.assertEqual(out.count("x"), 200, out)  # broken over lines, and nothing is left out
 
     def test_writes_ages_and_sizes_for_people(self) -> None:
         """Two units of time, one of size; what is no number is left out."""
