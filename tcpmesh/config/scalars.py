@@ -54,6 +54,7 @@ REFERENCES: dict[Any, str] = {
     SourceName: "identity source",
 }
 
+_TYPOGRAPHIC = "\u201c\u201d\u201e\u2018\u2019"  # what word processors make of quotes
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FRACTION = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?")
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9_]+(?::[0-9_]+)+")
@@ -121,6 +122,8 @@ def _parse(scalar: Scalar, description: str, parse: Callable[[str], _T]) -> _T:
     :raises ValueError: for one that it takes for something else, with the quoted form; or what ``parse`` raises.
     """
     text = scalar.text
+    if not scalar.quoted and text and text[0] in _TYPOGRAPHIC:
+        raise ValueError(f"YAML takes typographic quotes for letters; write {quoted(text.strip(_TYPOGRAPHIC))}")
     if scalar.tag == "str":
         return parse(text)
     if _DECIMAL.fullmatch(text):

@@ -175,6 +175,8 @@ class RefusalTests(PluginTestCase):
                 "text: ‸2020-01-01": ': YAML reads 2020-01-01 as a date; for text, write "2020-01-01"',
                 "text: ‸~": ': YAML reads ~ as no value; for text, write "~"',
                 "text: ‸null": ': YAML reads null as no value; for text, write "null"',
+                "text: ‸“a b”": ': YAML takes typographic quotes for letters; write "a b"',
+                "address: ‸\u2018127.0.0.1:1\u2019": ': YAML takes typographic quotes for letters; write "127.0.0.1:1"',
                 "text: ‸=": ': YAML reads = as something else than text; for text, write "="',
                 "text:‸": ": there is no value; expected text",
                 "label: ‸off": ': YAML reads off as false; for text, write "off"',
