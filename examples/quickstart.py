@@ -30,7 +30,7 @@ The echo service on {target} is now reachable through mutual TLS. In another ter
       nc {allowed_host} {allowed_port}
       {python} -c 'import socket; s = socket.create_connection(("{allowed_host}", {allowed_port})); s.sendall(b"hello\\n"); print(s.recv(99))'
 
-  {refused}, whose identity is {refused_id}, is refused before the service hears of it:
+  {refused}, whose identity is {refused_id}, is refused before the service hears of it (nc just ends):
       nc {refused_host} {refused_port}
       {python} -c 'import socket; s = socket.create_connection(("{refused_host}", {refused_port})); s.sendall(b"hello\\n"); print(s.recv(99))'
 
