@@ -72,17 +72,21 @@ class MeshListeningPort:
         if isinstance(address, tuple) and len(address) == 4:  # IPv6: the scope belongs to the host (RFC 4007)
             host = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)[0]
             address = (host, *address[1:])
-        leg = self.factory.take(_address(address), _address(connection.getsockname()))
-        if leg is None:
-            _reset(connection)
-            return
-        number, self.sessionno = self.sessionno, self.sessionno + 1
-        transport = self.transport(connection, leg, address, self, number, self.reactor)
+        transport = None
         try:
+            leg = self.factory.take(_address(address), _address(connection.getsockname()))
+            if leg is None:
+                _reset(connection)
+                return
+            number, self.sessionno = self.sessionno, self.sessionno + 1
+            transport = self.transport(connection, leg, address, self, number, self.reactor)
             leg.makeConnection(transport)
         except Exception:  # noqa: BLE001  one connection's failure is not the port's, which the reactor would close
             _log.failure("a connection failed as it was made")
-            transport.connectionLost(Failure())
+            if transport is not None:
+                transport.connectionLost(Failure())
+            else:
+                _reset(connection)
 
     def _refuse_one(self) -> None:
         """Take one connection with the descriptor that is kept for this, and reset it."""
@@ -93,9 +97,15 @@ class MeshListeningPort:
                     connection, address = self.socket.accept()
                     own = _address(connection.getsockname())
                     _reset(connection)
-                    self.factory.out_of_descriptors(_address(address), own)
+                    self._tell(_address(address), own)
                     return
         self._rest()
+
+    def _tell(self, peer: Address, own: Address) -> None:
+        try:
+            self.factory.out_of_descriptors(peer, own)
+        except Exception:  # noqa: BLE001  as above
+            _log.failure("telling of a connection without a descriptor failed")
 
     def _rest(self) -> None:
         """Accept nothing for a while: the event would come back at once, and for ever."""
