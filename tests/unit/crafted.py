@@ -181,9 +181,10 @@ def authority(
     ca: bool = True,
     usage: x509.KeyUsage | None = None,
     drop: Sequence[str] = (),
+    more: Sequence[Extension] = (),
     **fields: Any,
 ) -> Issuer:
-    """An authority, self-signed without a parent. ``drop`` names extensions by their OID."""
+    """An authority, self-signed without a parent. ``drop`` names extensions by their OID, ``more`` are added."""
     own = key or ec.generate_private_key(ec.SECP256R1())
     subject = name(common_name)
     constraints = x509.BasicConstraints(ca=ca, path_length=path_length if ca else None)
@@ -201,7 +202,7 @@ def authority(
         signing_key=parent.key if parent else own,
         subject=subject,
         issuer=parent.certificate.subject if parent else subject,
-        extensions=[entry for entry in extensions if entry.oid not in drop],
+        extensions=[*(entry for entry in extensions if entry.oid not in drop), *more],
         **fields,
     )
     return Issuer(x509.load_der_x509_certificate(der), own, parent.chain if parent else ())
