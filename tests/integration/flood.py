@@ -11,6 +11,7 @@ from tests.integration.applications import END, Received, name_of, stream, until
 from tests.integration.mesh import PATIENCE, Proxy, reactor
 
 CHUNK = stream(65536)
+_LOOKS = 25  # in which nothing moves: a pause of one moment is how every stream flows
 
 
 class Flood:
@@ -52,13 +53,20 @@ class Flood:
 
 
 async def jammed(outer: Proxy, inner: Proxy, side: Literal["src", "dst"]) -> None:
-    """Wait until neither proxy reads from this side, because the other one takes no more."""
+    """Wait until neither proxy reads from this side, because the other one takes no more, and stays so for a while."""
+    seen: list[object] = []
 
     def stands_still() -> bool:
         reading = reactor.getReaders()
-        return all(
-            proxy.live and proxy.live[0].relay is not None and getattr(proxy.live[0], side).transport not in reading
-            for proxy in (outer, inner)
-        )
+        connections = [proxy.live[0] for proxy in (outer, inner) if proxy.live and proxy.live[0].relay is not None]
+        paused = [c for c in connections if getattr(c, side).transport not in reading]
+        if len(paused) < 2:
+            seen.clear()
+            return False
+        progress = [(c.record.bytes_sent, c.record.bytes_recv, c.src.unsent, c.dst.unsent) for c in paused]
+        if seen and seen[-1] != progress:
+            seen.clear()
+        seen.append(progress)
+        return len(seen) >= _LOOKS
 
     await until(stands_still, "the flood stands still")
