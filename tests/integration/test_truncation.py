@@ -153,6 +153,26 @@ class ForeignPeerTests(ForeignTestCase, EndingTestCase):
         await in_thread(push, self.connect(outer.port("to-orders")), DATA)
         await self.assert_ends(inner, TRUNCATED, "src", NO_CLOSE_NOTIFY)
 
+    async def test_an_end_inside_a_record_is_a_cut_whatever_is_configured(self) -> None:
+        """``truncation: eof`` excuses a missing close_notify, not half a record."""
+        at_target: Outbox[Received] = Outbox()
+        inner = self.start_inbound(self.application(lambda c: at_target.put(receive(c))), more=", truncation: eof")
+
+        def cut() -> str:
+            client = self.foreign_client(inner.port("orders-in"))
+            client.handshake()
+            client.sendall(b"whole")
+            client.tls.send(b"half of this")
+            client.socket.sendall(client.tls.bio_read(15))
+            client.fin()
+            return receive(client).ending
+
+        self.assertEqual(await in_thread(cut), RESET)
+        received = await at_target.take()
+        self.assertEqual(received.ending, RESET)
+        self.assertTrue(is_prefix(received, b"whole"), received)
+        await self.assert_ends(inner, TRUNCATED, "src")
+
     async def test_a_bare_fin_is_seen_by_the_foreign_peers_of_these_tests(self) -> None:
         """Else no ``END`` above would mean that we sent close_notify."""
 
