@@ -190,6 +190,44 @@ class DecideTests(SynchronousTestCase):
         self.assertEqual(cancelled, [slow])
         self.assertEqual([event["reason"] for event in self.events], [verdict.decision.reason])
 
+    def blocking(self, seconds: float, answer: Any) -> Callable[[], Any]:
+        """An answer that comes at once, but for which everything stood still so long."""
+
+        def decide() -> Any:
+            self.clock.advance(seconds)
+            return answer() if callable(answer) else answer
+
+        return decide
+
+    def test_who_blocks_longer_than_the_budget_denies(self) -> None:
+        """Whether it then allows, abstains or gives a Deferred; the log and the reason name it."""
+        for answer in (ALLOW, ABSTAIN, succeed(ALLOW), Deferred()):
+            self.events.clear()
+            verdict = self.now(ALLOW, self.blocking(0.201, answer), ALLOW)
+            self.assertEqual((verdict.allowed, verdict.code), (False, POLICY_TIMED_OUT))
+            reason = "policy plugin 'plugin1' blocked the proxy for longer than 200ms"
+            self.assertEqual((verdict.decision.policy, verdict.decision.reason), ("plugin1", reason))
+            self.assertEqual([event["reason"] for event in self.events], [reason])
+
+    def test_who_blocks_and_denies_or_fails_has_denied(self) -> None:
+        """Its own rule and reason say more than the time it took."""
+        verdict = self.now(self.blocking(1, DENY))
+        self.assertEqual(verdict, Verdict(False, DENY, DENIED_BY_RULE))
+        self.assertIs(self.now(self.blocking(1, boom)).code, POLICY_FAILED)
+
+    def test_blocking_within_the_budget_is_slow_and_no_more(self) -> None:
+        """Each policy has the budget for itself."""
+        half = [self.blocking(0.125, answer) for answer in (ABSTAIN, ALLOW, ABSTAIN)]
+        self.assertEqual(self.now(*half), Verdict(True, ALLOW, None))
+        self.assertEqual(self.events, [])
+
+    def test_who_blocks_cancels_those_asked_before(self) -> None:
+        """They are not needed for a denial."""
+        cancelled: list[Deferred[Decision]] = []
+        verdict = self.now(Deferred(cancelled.append), self.blocking(0.201, ALLOW))
+        self.assertIs(verdict.code, POLICY_TIMED_OUT)
+        self.assertEqual(len(cancelled), 1)
+
     def test_an_answer_after_the_budget_changes_nothing(self) -> None:
         """A canceller that answers 'allow' is too late."""
         result = self.later(Deferred(lambda slow: slow.callback(ALLOW)))

@@ -243,6 +243,20 @@ class DamageTests(CoreCase):
             self.assertEqual(broken.code, codes.PEER_ALERT)
             self.assertEqual(broken.reason, "the peer sent the TLS alert 'bad record mac'")
 
+    def test_keeps_the_cause_when_it_is_asked_again(self) -> None:
+        """What OpenSSL says after the fatal alert is about itself: the alert stays the answer."""
+        for piece in PIECES:
+            pair = joined(self.world, piece)
+            pair.carry(b"\x17\x03\x03\x00\x13" + b"x" * 19, pair.server)
+            alert = pair.server.take_output()
+            self.assertEqual(pair.carry(alert, pair.client), b"")
+            for more in (b"", alert, b"\x17\x03\x03\x00\x13" + b"x" * 19):
+                self.assertEqual(pair.client.decrypt(more), b"")
+                broken = pair.client.broken
+                assert broken is not None
+                self.assertEqual(broken.code, codes.PEER_ALERT)
+                self.assertEqual(broken.reason, "the peer sent the TLS alert 'bad record mac'")
+
     def test_refuses_plaintext_in_the_stream(self) -> None:
         """Bytes that are no records at all are damage as well."""
         pair = joined(self.world)
