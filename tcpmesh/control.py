@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.codes import OWN_EXPIRED, SOURCE_STALE
-from tcpmesh.errors import Refusal
+from tcpmesh.errors import Refusal, StartError
+from tcpmesh.identity.delivered import Delivered, identity_states, pooled_bundles, usable_svids
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.interfaces import IDiscoveryObserver, IIdentityObserver, IIdentitySource, IServiceDiscovery
+from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IIdentityObserver, IIdentitySource, IServiceDiscovery
 from tcpmesh.mesh_state import MeshStateCell
-from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Workload
 from tcpmesh.wall_clock import WallClock
 
 _log = Logger()
@@ -32,15 +32,12 @@ _log = Logger()
 _EXPIRY_LOOK = 10.0
 
 
-@attrs.define(eq=False)
-class _Source:
-    """One identity source, whom it serves, and what it delivered last."""
+@attrs.define(eq=False, kw_only=True)
+class _Source(Delivered):
+    """One identity source and what it has delivered."""
 
     name: str
     source: IIdentitySource
-    workloads: Mapping[str, Workload]
-    snapshot: IdentitySnapshot | None = None
-    state: IdentityState = IdentityState.INIT
     reason: str = ""
     started: bool = False
 
@@ -113,11 +110,22 @@ class MeshControl:
 
     def add_source(self, name: str, source: IIdentitySource, workloads: Mapping[str, Workload]) -> None:
         """Register an identity source; it is started by :meth:`start`."""
-        self._sources.append(_Source(name, source, workloads))
+        self._sources.append(_Source(name=name, source=source, workloads=workloads))
 
     def add_discovery(self, service: str, discovery: IServiceDiscovery) -> None:
         """Register a service's discovery; it is started by :meth:`start`."""
         self._discoveries.append(_Discovery(service, discovery))
+
+    def check(self) -> list[StartError]:
+        """What the sources that can tell beforehand would complain of at their start; nothing is started."""
+        problems = []
+        for source in self._sources:
+            if ICheckable.providedBy(source.source):
+                try:
+                    source.source.check()  # type: ignore[attr-defined]
+                except StartError as error:
+                    problems.append(error)
+        return problems
 
     def start(self) -> None:
         """
@@ -179,7 +187,7 @@ class MeshControl:
                 raise TypeError(f"a bundle is filed under {domain!r}")
         now = self._wall_clock()
         for workload in source.workloads.values():
-            svid = _find(snapshot.svids, workload)
+            svid = Delivered(source.workloads, snapshot).svid(workload)
             if svid is not None:
                 verify_own(svid, bundles, now)
 
@@ -223,36 +231,20 @@ class MeshControl:
     # --- state
 
     def _publish(self) -> None:
-        """Compose the state of everything that was delivered."""
-        svids: dict[str, Svid] = {}
-        states = self._states()
-        authorities: dict[TrustDomain, dict[bytes, Any]] = {}
-        for source in self._sources:
-            for workload in source.workloads.values():
-                svid = _find(source.snapshot.svids, workload) if source.snapshot else None
-                if svid is not None and states[workload.name] is not IdentityState.EXPIRED:
-                    svids[workload.name] = svid
-            for domain, bundle in (source.snapshot.bundles if source.snapshot else {}).items():
-                # Two sources may hold the same trust domain's authorities, never different domains' in one bundle.
-                pool = authorities.setdefault(domain, {})
-                pool.update((authority.public_bytes(Encoding.DER), authority) for authority in bundle.authorities)
-        bundles = {domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in authorities.items()}
-        self._cell.swap(svids=svids, identity_states=states, bundles=bundles)
-
-    def _states(self) -> dict[str, IdentityState]:
+        """Make everything that was delivered the state."""
         now = self._wall_clock()
-        return {
-            workload.name: _state_of(source, _find(source.snapshot.svids, workload) if source.snapshot else None, now)
-            for source in self._sources
-            for workload in source.workloads.values()
-        }
+        self._cell.swap(
+            svids=usable_svids(self._sources, now),
+            identity_states=identity_states(self._sources, now),
+            bundles=pooled_bundles(self._sources),
+        )
 
     def _look_at_expiry(self) -> None:
         """Take expired identities out of the state, at the time and not when somebody next looks."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
         before = self._cell.current.identity_states
-        if self._states() != before:
+        if identity_states(self._sources, self._wall_clock()) != before:
             # Also when the clock was set back: what had expired is valid again.
             self._publish()
             for name, state in self._cell.current.identity_states.items():
@@ -278,16 +270,3 @@ class MeshControl:
             _log.error("discovery of service {service!r} delivered something that is no endpoint", service=service)
             return
         self._cell.swap(endpoints={**self._cell.current.endpoints, service: known})
-
-
-def _find(svids: Sequence[Svid], workload: Workload) -> Svid | None:
-    return next((svid for svid in svids if svid.id == workload.id), None)
-
-
-def _state_of(source: _Source, svid: Svid | None, now: float) -> IdentityState:
-    if svid is None:
-        # Delivered without this workload: withdrawn (or never registered with the source).
-        return IdentityState.REVOKED if source.snapshot is not None else source.state
-    if svid.leaf.not_valid_after_utc.timestamp() < now:
-        return IdentityState.EXPIRED
-    return source.state

@@ -65,9 +65,11 @@ class Refusal(TcpmeshError):
 
     :param code: which rule refused it; the same code in log, record, metric and preface.
     :param reason: one sentence for the reader of the log: what was expected, what came.
+    :param errno: the system error's name where there was one, such as ``ECONNREFUSED``.
     """
 
-    def __init__(self, code: Code, reason: str) -> None:
+    def __init__(self, code: Code, reason: str, errno: str = "") -> None:
         self.code = code
         self.reason = reason
+        self.errno = errno
         super().__init__(f"{code.id} {reason}")

@@ -96,6 +96,17 @@ class IIdentitySource(Interface):
         """End, release everything; no observer call may follow. Called once, also when ``start`` raised."""
 
 
+class ICheckable(Interface):
+    """A source that can tell beforehand whether it will start: optional, and asked by ``tcpmesh check``."""
+
+    def check() -> None:
+        """
+        Look, and change nothing: neither files nor the source itself, which is not started afterwards.
+
+        :raises tcpmesh.errors.StartError: with what ``start`` would complain of.
+        """
+
+
 class IIdentitySourceFactory(IPluginFactory):
     """Makes identity sources. ``create`` gets the workloads that name this source in its context."""
 

@@ -1,8 +1,8 @@
 """
 ``tcpmesh check``: every problem of a configuration at its place, or what it says.
 
-Ring 4. Puts the proxy together as ``run`` does, plugins included, and leaves it at that: nothing is started, bound or
-created.
+Ring 4. Puts the proxy together as ``run`` does, plugins included, lets identity sources look at their files, and leaves
+it at that: nothing is started, bound or created.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
 
     plugins = PluginRegistry()
     settings = config.load(path, plugins)
-    MeshService(settings, plugins, reactor)
+    service = MeshService(settings, plugins, reactor)
+    if problems := service.composition.control.check():
+        raise ConfigurationError([Problem(str(error)) for error in problems])
     warnings = [str(warning) for warning in config.warnings(settings)]
     if too_many := fit_connections(settings.limits.connections).warning:
         warnings.append(too_many)

@@ -69,6 +69,9 @@ def loads(data: bytes, file: Path, plugins: IPluginLookup) -> Settings:
         problems.fail("the file is empty; a configuration begins with 'version: 1'", top)
     if not isinstance(root, MapNode):
         problems.fail("this is no configuration: expected keys and values, beginning with 'version: 1'", root.mark)
+    if root.entries and not root.entries.keys() & keys(Settings).keys():
+        # Most likely another program's file, perhaps with secrets in it: none of its lines is shown.
+        problems.fail("this is no configuration: none of its keys is one; it begins with 'version: 1'", root.mark)
     _check_version(root, problems)
     absolute = file.absolute()
     reader = SettingsReader(absolute.parent, plugins, problems)

@@ -200,6 +200,8 @@ class Attempt:
     def _fail(self, refusal: Refusal) -> None:
         if not self._done:
             self._end()
+            if refusal.errno:
+                self._connection.record.errno = refusal.errno
             self._owner.attempt_failed(refusal)
 
     def _end(self) -> None:
@@ -216,13 +218,11 @@ class Attempt:
 
     def leg_lost(self, _leg: Leg, loss: Loss) -> None:
         """The connection broke. (LegOwner)"""
-        if not self._done:
-            self._connection.record.errno = loss.errno
         # Nothing was sent yet: whatever broke here, another endpoint may do better.
         if self._leg.core.verification.peer is None:
-            self._fail(Refusal(HANDSHAKE_TRUNCATED, f"during the handshake: {loss.reason}"))
+            self._fail(Refusal(HANDSHAKE_TRUNCATED, f"during the handshake: {loss.reason}", loss.errno))
         else:
-            self._fail(Refusal(CLOSED_BEFORE_OK, f"before the peer accepted: {loss.reason}"))
+            self._fail(Refusal(CLOSED_BEFORE_OK, f"before the peer accepted: {loss.reason}", loss.errno))
 
     def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
         """(LegOwner)."""

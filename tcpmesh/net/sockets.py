@@ -23,6 +23,7 @@ from tcpmesh.codes import (
     CONNECT_FAILED,
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
+    HANDSHAKE_TRUNCATED,
     OUT_OF_DESCRIPTORS,
     UNREACHABLE,
     Code,
@@ -42,6 +43,7 @@ _CODES: dict[int, Code] = {
     errno.EHOSTUNREACH: UNREACHABLE,
     errno.ENETUNREACH: UNREACHABLE,
     errno.ETIMEDOUT: CONNECT_TIMEOUT,
+    errno.ECONNRESET: HANDSHAKE_TRUNCATED,  # accepted and reset before we came to see it
     errno.EMFILE: OUT_OF_DESCRIPTORS,
     errno.ENFILE: OUT_OF_DESCRIPTORS,
 }
@@ -92,7 +94,7 @@ def explain_dial_failure(address: Address, problem: BaseException | None) -> Ref
         number = problem.errno
     code = _CODES.get(number or 0, CONNECT_FAILED)
     text = os.strerror(number) if number else str(problem)
-    return Refusal(code, f"connecting to {address}: {text}")
+    return Refusal(code, f"connecting to {address}: {text}", errno.errorcode.get(number or 0, ""))
 
 
 class Sockets:

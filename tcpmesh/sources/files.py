@@ -25,7 +25,7 @@ from tcpmesh.identity.material import MaterialError, load_certificates, load_pri
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.profile import check_authority, readable
 from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.interfaces import ICheckable, IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
 from tcpmesh.values import IdentitySnapshot, Svid, TrustBundle, Workload
 from tcpmesh.wall_clock import WallClock, wall_clock
 
@@ -61,7 +61,7 @@ class FilesWorkload:
     key: Path
 
 
-@implementer(IIdentitySource)
+@implementer(IIdentitySource, ICheckable)
 class FilesSource:
     """
     Delivers what the files hold, once, after verifying it as a peer will.
@@ -83,21 +83,34 @@ class FilesSource:
 
         :raises StartError: naming each file that cannot be used, and why.
         """
+        snapshot = self._load()
+        self._svids = {
+            name: svid
+            for name, workload in self._context.workloads.items()
+            for svid in snapshot.svids
+            if svid.id == workload.id
+        }
+        observer.identity_changed(snapshot)
+        self._look()
+
+    def check(self) -> None:
+        """Read and verify everything, deliver nothing. (ICheckable)"""
+        self._load()
+
+    def _load(self) -> IdentitySnapshot:
         problems: list[StartError] = []
         bundles = self._read_bundles(problems)
         # Without its bundle a certificate cannot verify, and to say so would only hide the cause.
         trusted = None if problems else bundles
-        svids = {}
+        svids = []
         for name, workload in sorted(self._context.workloads.items()):
             try:
-                svids[name] = _read_svid(name, workload, trusted, self._wall_clock())
+                svids.append(_read_svid(name, workload, trusted, self._wall_clock()))
             except StartError as error:
                 problems.append(error)
         if problems:
             raise StartError(problems[0].code, "; ".join(problem.reason for problem in problems))
-        self._svids = svids
-        observer.identity_changed(IdentitySnapshot(tuple(svids.values()), bundles))
-        self._look()
+        return IdentitySnapshot(tuple(svids), bundles)
 
     def stop(self) -> None:
         """Forget the keys. Safe in every order."""

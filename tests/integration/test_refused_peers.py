@@ -204,7 +204,7 @@ class OwnIdentityTests(RefusalTestCase):
             outer = self.start_outbound(inner.port("orders-in"))
             await self.assert_reset(outer)
             there = await outer.closed()
-            self.assert_record(there, codes.HANDSHAKE_TRUNCATED, "proxy", "during the handshake", errno="ECONNRESET")
+            self.assert_record(there, codes.HANDSHAKE_TRUNCATED, "proxy", "reset by", errno="ECONNRESET")
             self.assert_documented("inbound", "RST", outbound=codes.HANDSHAKE_TRUNCATED, inbound=code)
             self.assert_line("to-orders", there)
         self.assertFalse(self.target.was_dialled)

@@ -107,6 +107,14 @@ class FileTests(ConfigTestCase):
         }.items():
             self.check_problems(text, message)
 
+    def test_another_programs_file_is_not_shown(self) -> None:
+        """Named by mistake, it may hold secrets; a file with one known key is ours, and gets all its errors."""
+        self.check_problems(
+            "‸DB_PASSWORD: hunter2\nTOKEN: abc\n",
+            "this is no configuration: none of its keys is one; it begins with 'version: 1'",
+        )
+        self.assertEqual(len(self.problems("DB_PASSWORD: hunter2\nversion: 1\n")), 3)
+
     def test_version(self) -> None:
         """Of another version nothing else is said, as its keys would be others."""
         self.check_problems("version: ‸2\nfoo: 1", "version 2 is not in this version of tcpmesh, which reads version 1")

@@ -21,7 +21,7 @@ from tcpmesh.identity.certificates import pem_of
 from tcpmesh.identity.material import new_key, pem_of_key
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
-from tcpmesh.interfaces import IIdentitySource, IIdentitySourceFactory
+from tcpmesh.interfaces import ICheckable, IIdentitySource, IIdentitySourceFactory
 from tcpmesh.sources.files import FilesFactory, FilesSettings, FilesSource, FilesWorkload
 from tcpmesh.testing import FakeIdentityObserver, plugin_context
 from tcpmesh.values import Workload
@@ -112,6 +112,16 @@ class DeliveryTests(FilesCase):
         self.key.unlink()
         self.source()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_can_be_checked_without_being_started(self) -> None:
+        """The same complaints as a start would have, and nothing delivered, also when all is well."""
+        source = self.source()
+        self.assertTrue(verifyObject(ICheckable, source))
+        source.check()
+        self.key.unlink()
+        error = self.assertRaises(StartError, source.check)
+        self.assertIn(f"{self.key} does not exist", error.reason)
+        self.assertEqual((self.observer.snapshots, self.clock.getDelayedCalls()), ([], []))
 
     def test_stop_is_safe_in_every_order(self) -> None:
         """Before the start, after it, after a failure."""

@@ -1,0 +1,69 @@
+"""
+What identity sources have delivered, and what follows from it for the mesh state.
+
+Ring 1, pure: time is a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tcpmesh.identity.certificates import not_after
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+__all__ = ["Delivered", "identity_states", "pooled_bundles", "usable_svids"]
+
+
+@attrs.define(eq=False)
+class Delivered:
+    """One source: whom it serves, what it delivered last, and where it stands."""
+
+    workloads: Mapping[str, Workload]
+    snapshot: IdentitySnapshot | None = None
+    state: IdentityState = IdentityState.INIT
+
+    def svid(self, workload: Workload) -> Svid | None:
+        """The workload's identity, None while there is none."""
+        svids = self.snapshot.svids if self.snapshot is not None else ()
+        return next((svid for svid in svids if svid.id == workload.id), None)
+
+    def state_of(self, workload: Workload, now: float) -> IdentityState:
+        """Where the workload's identity stands at ``now``, wall-clock seconds."""
+        svid = self.svid(workload)
+        if svid is None:
+            # Delivered without this workload: withdrawn, or never registered with the source.
+            return IdentityState.REVOKED if self.snapshot is not None else self.state
+        return IdentityState.EXPIRED if not_after(svid.leaf) < now else self.state
+
+
+def identity_states(sources: Iterable[Delivered], now: float) -> dict[str, IdentityState]:
+    """By workload name: where each identity stands."""
+    return {name: source.state_of(workload, now) for source in sources for name, workload in source.workloads.items()}
+
+
+def usable_svids(sources: Iterable[Delivered], now: float) -> dict[str, Svid]:
+    """By workload name: the identities that may be shown to peers."""
+    return {
+        name: svid
+        for source in sources
+        for name, workload in source.workloads.items()
+        if (svid := source.svid(workload)) is not None and source.state_of(workload, now) is not IdentityState.EXPIRED
+    }
+
+
+def pooled_bundles(sources: Iterable[Delivered]) -> dict[TrustDomain, TrustBundle]:
+    """By trust domain: its authorities. Two sources may hold the same domain's; different domains' are never mixed."""
+    pools: dict[TrustDomain, dict[bytes, x509.Certificate]] = {}
+    for source in sources:
+        for domain, bundle in (source.snapshot.bundles if source.snapshot is not None else {}).items():
+            pool = pools.setdefault(domain, {})
+            pool.update((authority.public_bytes(Encoding.DER), authority) for authority in bundle.authorities)
+    return {domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in pools.items()}
