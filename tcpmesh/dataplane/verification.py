@@ -20,6 +20,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.identity.profile import readable
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
+    check_voucher,
     explain_chain_failure,
     match_expected,
     presented_name,
@@ -39,18 +40,22 @@ class PeerVerification:
 
     :param expected: whom we want to talk to; None accepts any identity that verifies (an inbound listener: who may come
         in is the policies' business).
+    :param voucher: the trust domain whose authorities must stand behind a server that is known by a DNS name; None when
+        it is verified with a store of its own.
     :param now: wall-clock seconds, asked for when a refusal is explained.
     """
 
-    __slots__ = ("_bundles", "_expected", "_failure", "_now", "_seen", "peer", "refusal")
+    __slots__ = ("_bundles", "_expected", "_failure", "_now", "_seen", "_voucher", "peer", "refusal")
 
     def __init__(
         self,
         bundles: Mapping[TrustDomain, TrustBundle],
         expected: Sequence[ExpectedIdentity] | None,
         now: Callable[[], float],
+        voucher: TrustDomain | None = None,
     ) -> None:
         self._bundles = bundles
+        self._voucher = voucher
         self._expected = expected
         self._now = now
         self._seen: dict[int, x509.Certificate] = {}
@@ -119,6 +124,8 @@ class PeerVerification:
     def _judge(self) -> PeerIdentity:
         chain = [self._seen[position] for position in sorted(self._seen)]
         if self._expected is not None and expects_dns(self._expected):
+            if self._voucher is not None:
+                check_voucher(chain, self._voucher, self._bundles)
             return verify_dns_name(chain, [name for name in self._expected if isinstance(name, DNSName)])
         peer = verify_svid_chain(chain, self._bundles)
         if self._expected is not None:

@@ -23,6 +23,7 @@ from tcpmesh.codes import (
     NO_BUNDLE,
     NO_CERTIFICATE,
     TRUST_DOMAIN_DIFFERS,
+    UNKNOWN_AUTHORITY,
     WRONG_ANCHOR,
 )
 from tcpmesh.errors import Refusal
@@ -53,6 +54,7 @@ __all__ = [
     "MAX_CERTIFICATE_BYTES",
     "MAX_CHAIN_LENGTH",
     "check_sizes",
+    "check_voucher",
     "explain_chain_failure",
     "match_expected",
     "presented_name",
@@ -166,6 +168,22 @@ def verify_dns_name(chain: Sequence[x509.Certificate], names: Sequence[DNSName])
         wanted = ", ".join(shown(str(name)) for name in names[:_LISTED]) or "nobody"
         hint = "" if dns_names(leaf) else "; it has no DNS name, and a common name does not count"
         raise Refusal(DNS_DIFFERS, f"expected {wanted}; the certificate is for {presented_name(leaf)}{hint}")
+
+
+def check_voucher(
+    chain: Sequence[x509.Certificate], voucher: TrustDomain, bundles: Mapping[TrustDomain, TrustBundle]
+) -> None:
+    """
+    Make sure that a trust domain vouches for a server that is known by a DNS name, by the bundles of this moment.
+
+    :raises Refusal: NO_BUNDLE, UNKNOWN_AUTHORITY.
+    """
+    gap = bundle_gap(voucher, bundles)
+    if gap:
+        raise Refusal(NO_BUNDLE, f"nobody vouches for {presented_name(chain[0])}: {gap}")
+    if not any(certificate in bundles[voucher].authorities for certificate in chain):
+        anchor = name_text(chain[-1].subject)
+        raise Refusal(UNKNOWN_AUTHORITY, f"{anchor}, which signed {presented_name(chain[0])}, is not of {voucher}")
 
 
 def _patterns(leaf: x509.Certificate) -> Sequence[CertificatePattern]:

@@ -23,6 +23,7 @@ from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification, expects_dns, verified_by
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.legs import Leg, LegKeeper, Loss
 from tcpmesh.net.plane import DataPlane
@@ -110,10 +111,12 @@ class Attempt:
     ) -> None:
         settings = upstream.settings
         expected = upstream.expected(endpoint)
-        context = plane.contexts.client(state, workload, settings.tls, _trust(settings, expected, state, workload))
+        trust = _trust(settings, expected, state, workload)
+        context = plane.contexts.client(state, workload, settings.tls, trust)
+        voucher = trust if isinstance(trust, TrustDomain) else None
         core = TLSCore(
             context,
-            PeerVerification(state.bundles, expected, plane.wall_clock),
+            PeerVerification(state.bundles, expected, plane.wall_clock, voucher),
             server=False,
             sni=upstream.sni(endpoint),
             alpn=ALPN if settings.preface == "auto" else b"",

@@ -8,14 +8,14 @@ from cryptography import x509
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.codes import MALFORMED_CERTIFICATE, UNKNOWN_AUTHORITY
+from tcpmesh.codes import MALFORMED_CERTIFICATE, NO_BUNDLE, UNKNOWN_AUTHORITY
 from tcpmesh.dataplane.contexts import Trust
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification, expects_dns
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.settings import TLSSettings
-from tcpmesh.values import DNSName
+from tcpmesh.values import DNSName, TrustBundle
 from tcpmesh.wall_clock import wall_clock
 from tests.unit.crafted import dns
 from tests.unit.tls_pairs import ORDERS, Pair, World, now_leaf
@@ -59,6 +59,35 @@ class DNSTrustTests(SynchronousTestCase):
         refusal = self.refusal("issuing", TrustDomain("c.test"))
         assert refusal is not None
         self.assertIs(refusal.code, UNKNOWN_AUTHORITY)
+
+    def verified(self, voucher: TrustDomain | None) -> PeerVerification:
+        """A server of ours whose name was verified."""
+        world = self.world
+        issued = now_leaf(world.issuing, dns(NAME.name))
+        context = world.contexts.client(world.state(), "web", TLSSettings(), TrustDomain("a.test"))
+        verification = PeerVerification(world.bundles, [NAME], wall_clock, voucher)
+        server = world.server(state=world.state(2, orders=issued))
+        Pair(TLSCore(context, verification, server=False), server).handshake()
+        return verification
+
+    def test_what_was_withdrawn_since_vouches_for_nobody(self) -> None:
+        """Its bundle is gone, is empty, or holds another authority; one that holds it among others is as good."""
+        world, ours = self.world, TrustDomain("a.test")
+        again = TrustBundle(ours, (*world.bundles[ours].authorities, *world.bundles[TrustDomain("b.test")].authorities))
+        self.assertEqual(self.verified(ours).rejudge({ours: again}).dns_name, NAME.name)
+        swapped = TrustBundle(ours, world.bundles[TrustDomain("b.test")].authorities)
+        for bundles, code in (
+            ({}, NO_BUNDLE),
+            ({ours: TrustBundle(ours, ())}, NO_BUNDLE),
+            ({ours: swapped}, UNKNOWN_AUTHORITY),
+        ):
+            refusal = self.assertRaises(Refusal, self.verified(ours).rejudge, bundles)
+            self.assertIs(refusal.code, code, refusal.reason)
+            self.assertIn(NAME.name, refusal.reason)
+
+    def test_a_store_of_its_own_does_not_ask_the_bundles(self) -> None:
+        """``trust: system`` or a file."""
+        self.assertEqual(self.verified(None).rejudge({}).dns_name, NAME.name)
 
     def test_names_of_both_kinds_are_judged_as_spiffe(self) -> None:
         """The stricter of the two: a DNS name beside an ID opens no second way in."""
