@@ -165,19 +165,19 @@ class RefusalTests(EndingTestCase):
         outer = self.start_outbound(unused_port())
         fates: Outbox[str] = Outbox()
 
-        def wait() -> None:
-            fates.put(exchange(self.connect(outer.port("to-orders")), b"").ending)
+        def wait(client: socket.socket) -> None:
+            fates.put(exchange(client, b"").ending)
 
-        def write() -> None:
-            client = self.connect(outer.port("to-orders"))
+        def write(client: socket.socket) -> None:
             try:
                 while True:
                     client.sendall(bytes(65536))
             except ConnectionError as problem:
                 fates.put(type(problem).__name__)
 
-        for client in (wait, write):
-            threading.Thread(target=client, daemon=True).start()
+        for act in (wait, write):
+            client = self.connect(outer.port("to-orders"))
+            threading.Thread(target=act, args=(client,), daemon=True).start()
         seen = {await fates.take(), await fates.take()}
         self.assertNotIn(END, seen)
         self.assertTrue(seen <= {RESET, "ConnectionResetError", "BrokenPipeError"}, seen)
