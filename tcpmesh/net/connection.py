@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tcpmesh.codes import CANCELLED, Code
+from twisted.logger import Logger
+
+from tcpmesh.codes import CANCELLED, INTERNAL, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg, Loss
 from tcpmesh.net.plane import DataPlane
@@ -18,6 +20,8 @@ from tcpmesh.net.sockets import own_address, peer_address
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Direction, Side
 from tcpmesh.settings import Timeouts
+
+_log = Logger()
 
 
 class MeshConnection:
@@ -142,7 +146,10 @@ class MeshConnection:
         if record.code is None:
             record.code, record.reason, record.closed_by = code, reason, closed_by
         record.duration_ms = self.milliseconds_since(self._started)
-        self.plane.sink.closed(record)
+        try:
+            self.plane.sink.closed(record)
+        except Exception:  # noqa: BLE001  whoever ends a connection must get to its end
+            _log.failure("recording the end of connection {number} failed", number=record.id)
         self.relay = None
         if not self._legs:
             self.plane.forget(self)
@@ -169,7 +176,10 @@ class MeshConnection:
         if self._closed:
             return
         self.record.errno = self.record.errno or loss.errno
-        if leg is self.src:
+        if loss.code is INTERNAL:
+            # Nobody's but our own; and no preface says why, since one that said ok may have gone before.
+            self.cut(loss.code, loss.reason)
+        elif leg is self.src:
             self.abandon()
             self.close(CANCELLED, f"the client went away: {loss.reason}", "src")
         else:
@@ -185,13 +195,15 @@ class MeshConnection:
 
     def cut(self, code: Code, reason: str) -> None:
         """End it now, visibly broken. (LiveConnection)"""
-        if self.relay is not None:
-            self.relay.expire(code, reason)
-        elif not self._closed:
-            self.abandon()
-            if self.src is not None:
-                self.src.reset()
-            self.close(code, reason, "proxy")
-        # What lingers behind a refusal or a finished attempt was reported already, and goes now.
-        for leg in list(self._legs):
-            leg.transport.abortConnection()
+        try:
+            if self.relay is not None:
+                self.relay.expire(code, reason)
+            elif not self._closed:
+                self.abandon()
+                if self.src is not None:
+                    self.src.reset()
+                self.close(code, reason, "proxy")
+        finally:
+            # What lingers behind a refusal or a finished attempt was reported already, and goes now.
+            for leg in list(self._legs):
+                leg.transport.abortConnection()

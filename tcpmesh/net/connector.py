@@ -84,7 +84,10 @@ class Establishment:
         started = plane.clock.seconds()
         try:
             state = plane.state.current
-            self._endpoint = endpoint = self.upstream.pick(state, self._failed)
+            endpoint = self.upstream.pick(state, self._failed)
+            # Before anything can fail: a balancer counts, and what it hears to have failed must have been opened.
+            self.upstream.opened(endpoint)
+            self._endpoint = endpoint
             attempt = Attempt(self, self._owner, self.upstream, endpoint, self._workload, self._timeouts, plane, state)
         except Refusal as refusal:
             self._refused(refusal, plane.clock.seconds() - started)
@@ -94,7 +97,6 @@ class Establishment:
             self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
             return
         self._attempt = attempt
-        self.upstream.opened(endpoint)
         attempt.start()
 
     def attempt_succeeded(self, leg: TLSLeg) -> None:

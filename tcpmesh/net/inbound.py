@@ -118,7 +118,7 @@ class InboundConnection(MeshConnection):
 
     def leg_lost(self, leg: Leg, loss: Loss) -> None:
         """A leg broke while the connection was being established. (LegOwner)"""
-        if leg is self.src and self._handshaking:
+        if leg is self.src and self._handshaking and loss.code is not INTERNAL:
             self.record.errno = loss.errno
             code = HANDSHAKE_TRUNCATED if self._leg.any_byte else NO_BYTE
             self.close(code, f"during the handshake: {loss.reason}", "src")

@@ -137,12 +137,14 @@ class Leg(TwistedProtocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
         """The socket is closed. (IProtocol)"""
-        if not self._given_up:
-            if self.finishing and not self.unsent:
-                self.gone()
-            else:
-                self.lost(self._explain_loss(reason))
-        self.keeper.leg_closed(self)
+        try:
+            if not self._given_up:
+                if self.finishing and not self.unsent:
+                    self.gone()
+                else:
+                    self.lost(self._explain_loss(reason))
+        finally:
+            self.keeper.leg_closed(self)
 
     def _explain_loss(self, reason: Failure | None) -> Loss:
         """Say why the transport broke."""

@@ -89,6 +89,7 @@ class OutboundConnection(MeshConnection):
     def upstream_established(self, leg: TLSLeg) -> None:
         """The service accepted: let payload flow."""
         self.dst = leg
+        leg.owner = self  # its attempt has ended; until the relay owns it, what breaks is ours
         self.record.decision = "allow"
         self.establish(self._early_loss)
 
@@ -112,7 +113,7 @@ class OutboundConnection(MeshConnection):
         return True
 
     def dst_lost(self, refusal: Refusal) -> None:
-        """Never asked: until the relay owns it, the upstream leg is the establishment's."""
+        """Never asked: until the relay owns it, which is at once, the upstream leg is the establishment's."""
         raise AssertionError(refusal)
 
     def abandon(self) -> None:
