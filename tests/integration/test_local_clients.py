@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tcpmesh.codes import CLEAN, CLIENT_NOT_ALLOWED
-from tests.integration.applications import RESET, exchange, receive, whole
+from tcpmesh.net.local_client import identify_local_client
+from tests.integration.applications import RESET, exchange, receive, reset, whole
 from tests.integration.endings import EndingTestCase
 from tests.integration.mesh import PATIENCE, Proxy, echo, in_thread
+from tests.integration.strangers import Target
+from tests.integration.test_bytes import has_ipv6
 from tests.integration.unix import UnixTestCase
 
 NOBODY = 65534
@@ -35,6 +39,50 @@ try:
 except OSError as problem:
     print(errno.errorcode[problem.errno])
 """
+
+
+class OwnerTests(SynchronousTestCase):
+    """Who owns the other end of a loopback connection, in each state that it can be in when somebody looks."""
+
+    ADDRESSES = ("127.0.0.1", "::1")
+
+    def connection(self, host: str) -> tuple[socket.socket, socket.socket]:
+        """A client, and what was accepted of it."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if family == socket.AF_INET6 and not has_ipv6():
+            raise SkipTest("there is no ::1")
+        with socket.create_server((host, 0), family=family) as listener:
+            client = socket.create_connection(listener.getsockname()[:2])
+            accepted, _ = listener.accept()
+        self.addCleanup(client.close)
+        self.addCleanup(accepted.close)
+        return client, accepted
+
+    def test_a_client_that_is_there_is_identified(self) -> None:
+        """Open, with data on its way, and half-closed."""
+        for host in self.ADDRESSES:
+            client, accepted = self.connection(host)
+            for change in (lambda: None, lambda: client.sendall(b"hello"), lambda: client.shutdown(socket.SHUT_WR)):  # noqa: B023
+                change()
+                found = identify_local_client(accepted)
+                assert found is not None, host
+                self.assertEqual(found.uid, os.getuid(), host)
+
+    def test_a_client_that_has_closed_is_nobody(self) -> None:
+        """Its socket lives on in the kernel without an owner, which looks like root: with unread data or without."""
+        for host in self.ADDRESSES:
+            for data in (b"", b"payload"):
+                client, accepted = self.connection(host)
+                client.sendall(data)
+                client.close()
+                self.assertIsNone(identify_local_client(accepted), (host, data))
+
+    def test_a_client_that_has_reset_is_nobody(self) -> None:
+        """There is nothing left to look for."""
+        for host in self.ADDRESSES:
+            client, accepted = self.connection(host)
+            reset(client)
+            self.assertIsNone(identify_local_client(accepted), host)
 
 
 class LocalClientTests(UnixTestCase, EndingTestCase):
@@ -76,6 +124,23 @@ class LocalClientTests(UnixTestCase, EndingTestCase):
         self.assertIn("54320", record.reason)
         self.assertIn("54321", record.reason)
         self.assertEqual((record.attempts, record.dst_addr, outer.tap.open), (0, "", []))
+
+    async def test_refuses_who_is_gone_before_it_can_be_told_who_that_was(self) -> None:
+        """Whoever it was, it looks like root, which may: no connection is made for it, and no byte of it leaves."""
+        for host in ("127.0.0.1", "::1"):
+            if ":" in host and not has_ipv6():
+                continue
+            target = Target(self)
+            listen = f"[{host}]:0" if ":" in host else f"{host}:0"
+            outer = self.start_outbound(target.port, more=", clients: {uids: [0]}", listen=listen)
+            # The kernel makes the connection; the proxy, in whose thread this runs, looks when all of it is over.
+            with socket.create_connection((host, outer.port("to-orders"))) as client:
+                client.sendall(b"payload")
+            await self.assert_ends(outer, CLIENT_NOT_ALLOWED, "proxy")
+            record = outer.tap.close[0]
+            self.assertIn("an unknown user may not use 'to-orders'", record.reason)
+            self.assertEqual((record.attempts, record.bytes_sent, outer.tap.open), (0, 0, []))
+            self.assertFalse(target.was_dialled)
 
     async def test_tells_users_apart_over_tcp(self) -> None:
         """The owner of the peer's socket counts, not that of the listener."""

@@ -77,6 +77,18 @@ class PrefaceTests(RefusalTestCase):
             )  # fmt: skip
         self.assert_documented("outbound", "preface, close_notify, FIN", outbound=codes.REFUSED_BY_PEER)
 
+    async def test_a_code_that_is_not_the_peer_s_to_say(self) -> None:
+        """What only we can know, or what says that all is well: taken for a code that nobody knows, and no advice."""
+        for code in (
+            codes.CLEAN, codes.RESET, codes.NO_BYTE, codes.OWN_EXPIRED, codes.CONNECT_REFUSED, codes.BALANCER_FAILED,
+            codes.HANDSHAKE_TIMEOUT, codes.CONNECTION_LIMIT, codes.OUT_OF_DESCRIPTORS, codes.SHUTDOWN, codes.ID_DIFFERS,
+        ):  # fmt: skip
+            await self.refused(
+                self.saying(Preface(ok=False, code=code.id, text="evil\nline \x1b[31m").encode()),
+                codes.REFUSED_BY_PEER, f"the peer refused with '{code.id}': 'evil\\nline \\x1b[31m'",
+                seen=Seen(secured=True, notified=True, ending=END),
+            )  # fmt: skip
+
     async def test_a_malformed_preface(self) -> None:
         """Another version, another status, too long, cut inside: FIN without a word."""
         for data, words in (

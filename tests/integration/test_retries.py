@@ -156,6 +156,20 @@ class PrefaceFailureTests(RetryTestCase):
             self.refusing(answer), codes.REFUSED_BY_PEER, "the peer refused with 'TM-X999': 'no\\nroom'"
         )
 
+    async def test_it_says_that_all_is_well(self) -> None:
+        """TM-D100 is no refusal, and forbids no other attempt as it would if it were ours: TM-U111."""
+        preface = Preface(ok=False, code=codes.CLEAN.id, text="done").encode()
+
+        def answer(peer: ForeignTLS) -> None:
+            peer.sendall(preface)
+            peer.close_notify()
+            receive(peer)
+
+        self.assertFalse(codes.CLEAN.retryable)
+        await self.assert_fails_over(
+            self.refusing(answer), codes.REFUSED_BY_PEER, "the peer refused with 'TM-D100': 'done'"
+        )
+
     async def test_its_preface_is_nonsense(self) -> None:
         """TM-U109."""
 

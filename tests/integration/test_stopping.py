@@ -9,11 +9,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from tcpmesh.codes import CLEAN, SHUTDOWN, STOPPING
+from tcpmesh.codes import CLEAN, NO_RULE_ALLOWS, SHUTDOWN, STOPPING
+from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
-from tests.integration.mesh import MeshTestCase, echo, in_thread, reactor, receive_all
+from tests.integration.applications import Outbox, broken
+from tests.integration.foreign import ForeignTestCase, ForeignTLS
+from tests.integration.mesh import PATIENCE, echo, in_thread, reactor, receive_all
 
 
 @implementer(IAuthorizationPolicy)
@@ -32,7 +35,7 @@ class WhenTold:
         return []
 
 
-class StoppingTests(MeshTestCase):
+class StoppingTests(ForeignTestCase):
     """The inbound proxy stops."""
 
     async def test_lets_live_connections_finish(self) -> None:
@@ -71,6 +74,27 @@ class StoppingTests(MeshTestCase):
         there, here = await inner.closed(), await outer.closed()
         self.assertEqual((there.code, there.closed_by, inner.service.cut), (SHUTDOWN, "proxy", 1))
         self.assertEqual((here.errno, here.closed_by), ("ECONNRESET", "dst"))
+
+    async def test_does_not_wait_for_what_lingers_behind_a_failed_attempt(self) -> None:
+        """Reported already, but its socket is open, so that the peer gets to read why: a cut ends that, too."""
+        fate: Outbox[str] = Outbox()
+
+        def serve(peer: ForeignTLS) -> None:
+            peer.sendall(Preface(ok=False, code=NO_RULE_ALLOWS.id, text="no").encode())
+            fate.put(broken(peer.socket))
+
+        port = self.foreign_server(serve, alpn=ALPN)
+        outer = self.start_outbound(port, top="timeouts: {linger: 5m}\n")
+        client = self.connect(outer.port("to-orders"))
+        self.assertEqual(await in_thread(broken, client), "ECONNRESET")
+        self.assertIs((await outer.closed()).code, NO_RULE_ALLOWS)
+        self.assertEqual([connection.is_closed for connection in outer.live], [True])
+        stopped = outer.service.stopService()
+        self.assertFalse(stopped.called)
+        outer.service.stop_now()
+        await stopped.addTimeout(PATIENCE, reactor)
+        self.assertIn(await fate.take(), ("ECONNRESET", "EPIPE"))
+        self.assertEqual((outer.service.cut, len(outer.tap.close)), (0, 1))
 
     async def test_refuses_what_was_not_established_so_that_it_is_tried_elsewhere(self) -> None:
         """A peer whose decision comes while we stop is told so in the preface, with a code that may be retried."""
