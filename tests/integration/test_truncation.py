@@ -145,30 +145,6 @@ class ForeignPeerTests(ForeignTestCase, EndingTestCase):
         self.assertEqual(await at_server.take(), whole(b"thanks"))
         await self.assert_ends(outer, TRUNCATED_AS_EOF, "dst", TAKEN_FOR_END)
 
-    async def test_a_stream_that_is_cut_inside_a_record_has_not_ended_whatever_is_configured(self) -> None:
-        """``truncation: eof`` is for peers that say no goodbye, not for a cut: TM-D102, and a reset."""
-        for left in (1, 4, 5, 5000):
-            at_target: Outbox[Received] = Outbox()
-            inner = self.start_inbound(
-                self.application(lambda c, box=at_target: box.put(receive(c))),  # type: ignore[misc]
-                more=", truncation: eof",
-            )
-
-            def cut(inner: Proxy = inner, left: int = left) -> str:
-                client = self.foreign_client(inner.port("orders-in"))
-                client.handshake()
-                client.sendall(b"first")
-                client.tls.send(bytes(10000))
-                client.socket.sendall(client.tls.bio_read(65536)[:left])
-                client.fin()
-                return receive(client).ending
-
-            self.assertEqual(await in_thread(cut), RESET, left)
-            received = await at_target.take()
-            self.assertEqual(received.ending, RESET, left)
-            self.assertTrue(is_prefix(received, b"first"), left)
-            await self.assert_ends(inner, TRUNCATED, "src", NO_CLOSE_NOTIFY)
-
     async def test_a_server_that_is_cut_inside_a_record_has_not_ended_either(self) -> None:
         """The same towards the application of an outbound listener."""
         at_server: Outbox[str] = Outbox()
