@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.codes import OWN_EXPIRED, SOURCE_STALE
+from tcpmesh.codes import OWN_EXPIRED, PLUGIN_UNUSABLE, SOURCE_STALE
 from tcpmesh.errors import Refusal, StartError
 from tcpmesh.identity.delivered import Delivered, identity_states, pooled_bundles, usable_svids
 from tcpmesh.identity.own import verify_own
@@ -125,6 +125,10 @@ class MeshControl:
                     source.source.check()  # type: ignore[attr-defined]
                 except StartError as error:
                     problems.append(error)
+                except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+                    _log.failure("checking identity source {name!r} failed", name=source.name)
+                    reason = f"identity source {source.name!r} cannot be checked: {type(error).__name__}: {error}"
+                    problems.append(StartError(PLUGIN_UNUSABLE, reason))
         return problems
 
     def start(self) -> None:
@@ -196,7 +200,8 @@ class MeshControl:
         if source.state in (IdentityState.READY, IdentityState.STALE):
             self._set_state(source, IdentityState.STALE, reason)
             self._publish()
-        else:
+        elif reason != source.reason:
+            source.reason = reason
             _log.warn(
                 "identity source {name!r} is in state {state}: {reason}",
                 name=source.name,
@@ -233,27 +238,27 @@ class MeshControl:
     def _publish(self) -> None:
         """Make everything that was delivered the state."""
         now = self._wall_clock()
+        before = self._cell.current.identity_states
         self._cell.swap(
             svids=usable_svids(self._sources, now),
             identity_states=identity_states(self._sources, now),
             bundles=pooled_bundles(self._sources),
         )
+        for name, state in self._cell.current.identity_states.items():
+            if state is IdentityState.EXPIRED and before.get(name) is not state:
+                _log.error(
+                    "{code} the certificate of workload {name!r} has expired: its connections are refused",
+                    code=OWN_EXPIRED.id,
+                    name=name,
+                )
 
     def _look_at_expiry(self) -> None:
         """Take expired identities out of the state, at the time and not when somebody next looks."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
-        before = self._cell.current.identity_states
-        if identity_states(self._sources, self._wall_clock()) != before:
+        if identity_states(self._sources, self._wall_clock()) != self._cell.current.identity_states:
             # Also when the clock was set back: what had expired is valid again.
             self._publish()
-            for name, state in self._cell.current.identity_states.items():
-                if state is IdentityState.EXPIRED and before.get(name) is not state:
-                    _log.error(
-                        "{code} the certificate of workload {name!r} has expired: its connections are refused",
-                        code=OWN_EXPIRED.id,
-                        name=name,
-                    )
         now = self._wall_clock()
         # A certificate is valid up to and including its last second.
         remaining = [

@@ -192,7 +192,7 @@ class ILoadBalancer(Interface):
         """
         Choose one of the endpoints that is not excluded (it failed for this connection already), or None.
 
-        Never called with no endpoints. Every pick is followed by ``opened``, or ``failed``.
+        Never called with no endpoints. Every pick is followed by ``opened``.
         """
 
     def opened(endpoint: Endpoint) -> None:

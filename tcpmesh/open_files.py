@@ -47,12 +47,12 @@ def fit_connections(wanted: int) -> Fit:
 
 
 def raise_soft_limit(connections: int) -> None:
-    """Raise the soft limit of open files to what so many connections need, as far as the hard one allows."""
+    """Raise the soft limit of open files to the hard one; without a hard one to what so many connections need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return
-    needed = connections * PER_CONNECTION + RESERVED
     if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if needed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        wanted = hard
+    elif soft != resource.RLIM_INFINITY:
+        wanted = max(soft, connections * PER_CONNECTION + RESERVED)
+    else:
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

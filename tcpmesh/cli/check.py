@@ -29,7 +29,8 @@ def check(ctx: click.Context, file: Path | None, config: Path, as_json: bool) ->
     """
     Read FILE and say what is wrong with it; nothing is started or created.
 
-    Exit status: 0 when a proxy can be started from it, warnings or not; 1 when it cannot.
+    Exit status: 0 when nothing speaks against a start, warnings or not, as far as can be told without binding addresses
+    or opening a state; 1 when it cannot start.
     """
     path = chosen_file(ctx, file, config).absolute()
     try:

@@ -29,7 +29,6 @@ RECORD_BYTES = 16384
 # What one bio_read takes. Larger than one full read of the socket grows when encrypted, so that one call is the rule.
 _OUTPUT_BYTES = 300 * 1024
 _EXPORTER_LABEL = b"EXPORTER-tcpmesh-connection"  # RFC 5705; "EXPORTER-" prefixes are for specifications like ours
-_CONTENT_TYPES = b"\x14\x15\x16\x17"  # change_cipher_spec, alert, handshake, application_data
 
 
 class TLSCore:

@@ -15,7 +15,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from twisted.logger import Logger
 
-from tcpmesh.codes import INTERNAL
+from tcpmesh.codes import INTERNAL, NO_BUNDLE
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.profile import readable
 from tcpmesh.identity.spiffe import TrustDomain
@@ -117,8 +117,10 @@ class PeerVerification:
         """
         if bundles is not self._bundles:
             self._bundles = bundles
+            self.peer = None  # until they have said otherwise
             self.peer = self._judge()
-        assert self.peer is not None
+        if self.peer is None:
+            raise Refusal(NO_BUNDLE, "the trust bundles no longer vouch for the peer")
         return self.peer
 
     def _judge(self) -> PeerIdentity:

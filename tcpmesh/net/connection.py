@@ -204,6 +204,7 @@ class MeshConnection:
                     self.src.reset()
                 self.close(code, reason, "proxy")
         finally:
+            self.close(code, reason, "proxy")  # if what failed above has not said so already
             # What lingers behind a refusal or a finished attempt was reported already, and goes now.
             for leg in list(self._legs):
                 leg.transport.abortConnection()

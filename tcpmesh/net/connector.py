@@ -89,15 +89,13 @@ class Establishment:
             self.upstream.opened(endpoint)
             self._endpoint = endpoint
             attempt = Attempt(self, self._owner, self.upstream, endpoint, self._workload, self._timeouts, plane, state)
+            self._attempt = attempt
+            attempt.start()
         except Refusal as refusal:
             self._refused(refusal, plane.clock.seconds() - started)
-            return
         except Exception:  # noqa: BLE001  one connection's failure: without this it would hang without a record
             _log.failure("attempting service {service!r} failed", service=self.upstream.name)
             self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
-            return
-        self._attempt = attempt
-        attempt.start()
 
     def attempt_succeeded(self, leg: TLSLeg) -> None:
         """The endpoint accepted. (AttemptOwner)"""
@@ -124,7 +122,7 @@ class Establishment:
         Only for peers without a preface: one that said ok has dialled its application, which may have acted on that.
         """
         leg = self._established
-        if leg is None or leg.core.alpn == ALPN:
+        if leg is None or leg.core.alpn == ALPN or loss.code is INTERNAL:
             return False
         endpoint = self._endpoint
         self.closed()

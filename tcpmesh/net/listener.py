@@ -74,6 +74,11 @@ class ListenerFactory(Factory):
             self._refuse(INTERNAL, "taking the connection failed", peer, own)
         return None
 
+    def not_taken(self, peer: Address, own: Address) -> None:
+        """What :meth:`take` gave could not be used: the connection was reset."""
+        self._listener.plane.gate.leave()
+        self._refuse(INTERNAL, "taking the connection failed", peer, own)
+
     def out_of_descriptors(self, peer: Address, own: Address) -> None:
         """A connection was reset because no descriptor was left for it."""
         self._refuse(OUT_OF_DESCRIPTORS, "no file descriptor is left to accept it", peer, own)

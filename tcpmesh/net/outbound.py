@@ -58,8 +58,8 @@ class OutboundConnection(MeshConnection):
 
     def begin(self, leg: Leg) -> None:
         """The application is connected."""
-        tune_plain(leg.transport)
         self.accepted(leg.transport)
+        tune_plain(leg.transport)
         try:
             self._check_client(leg)
             svid = own_svid(self.plane.state.current, self.record.workload)

@@ -39,8 +39,8 @@ class Gate:
     """
     Counts connections, their sockets and pending handshakes against the limits.
 
-    :param max_sockets: how many sockets the process may have open for connections; None for no limit. A connection has
-        two, and for a moment more when attempts fail: their sockets linger so that the peer gets to read why.
+    :param max_sockets: with how many connected sockets no further connection is taken; None for no limit. A connection
+        has two, and for a moment more when attempts fail: their sockets linger so that the peer gets to read why.
     """
 
     __slots__ = ("connections", "handshakes", "max_connections", "max_handshakes", "max_sockets", "sockets")

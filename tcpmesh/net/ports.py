@@ -10,7 +10,22 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable
-from errno import EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPERM, EPROTO
+from errno import (
+    EAGAIN,
+    ECONNABORTED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EINTR,
+    EMFILE,
+    ENETDOWN,
+    ENETUNREACH,
+    ENFILE,
+    ENONET,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPERM,
+    EPROTO,
+)
 from socket import NI_NUMERICHOST, NI_NUMERICSERV, SO_LINGER, SOL_SOCKET, getnameinfo
 from typing import Any
 
@@ -27,7 +42,8 @@ _log = Logger()
 
 _AGAIN = (EAGAIN, EINTR)
 _EXHAUSTED = (EMFILE, ENFILE)
-_GONE = (ECONNABORTED, EPROTO, EPERM)  # that connection is over; the next may be fine (accept(2))
+# That connection is over; the next may be fine (accept(2) names the network errors that a pending one can have).
+_GONE = (ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH)
 ACCEPTS = 64  # connections a turn, so that a flood of new ones does not stop those that there are
 REST = 1.0  # seconds
 
@@ -69,12 +85,15 @@ class MeshListeningPort:
             self._take(connection, address)
 
     def _take(self, connection: Any, address: Any) -> None:
-        if isinstance(address, tuple) and len(address) == 4:  # IPv6: the scope belongs to the host (RFC 4007)
-            host = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)[0]
-            address = (host, *address[1:])
-        transport = None
+        leg = transport = None
+        peer: Address = UnixAddress("")
+        own: Address = UnixAddress("")
         try:
-            leg = self.factory.take(_address(address), _address(connection.getsockname()))
+            if isinstance(address, tuple) and len(address) == 4:  # IPv6: the scope belongs to the host (RFC 4007)
+                host = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)[0]
+                address = (host, *address[1:])
+            peer, own = _from_name(address), _from_name(connection.getsockname())
+            leg = self.factory.take(peer, own)
             if leg is None:
                 _reset(connection)
                 return
@@ -85,8 +104,10 @@ class MeshListeningPort:
             _log.failure("a connection failed as it was made")
             if transport is not None:
                 transport.connectionLost(Failure())
-            else:
-                _reset(connection)
+                return
+            _reset(connection)
+            if leg is not None:
+                self.factory.not_taken(peer, own)
 
     def _refuse_one(self) -> None:
         """Take one connection with the descriptor that is kept for this, and reset it."""
@@ -95,9 +116,9 @@ class MeshListeningPort:
                 # Another thread may have been quicker, or the client gone.
                 with contextlib.suppress(OSError):
                     connection, address = self.socket.accept()
-                    own = _address(connection.getsockname())
+                    own = _from_name(connection.getsockname())
                     _reset(connection)
-                    self._tell(_address(address), own)
+                    self._tell(_from_name(address), own)
                     return
         self._rest()
 
@@ -117,7 +138,7 @@ class MeshListeningPort:
             self.startReading()
 
 
-def _address(name: Any) -> Address:
+def _from_name(name: Any) -> Address:
     """A socket's name as accept(2) and getsockname(2) give it."""
     return TCPAddress(*name[:2]) if isinstance(name, tuple) else UnixAddress(os.fsdecode(name))
 
@@ -140,7 +161,11 @@ class MeshUNIXPort(MeshListeningPort, unix.Port):
 
     def connectionLost(self, reason: Failure) -> None:
         """Remove the path and close. (IFileDescriptor)"""
-        # Twisted's removes first and leaves it at that, with the socket open, when somebody else has removed the path.
-        with contextlib.suppress(FileNotFoundError):
+        # Twisted's removes first and leaves it at that, with the socket open, when that fails.
+        try:
             os.unlink(self._bindPath)  # noqa: PTH108  bytes
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            _log.warn("cannot remove {path}: {problem}", path=os.fsdecode(self._bindPath), problem=problem.strerror)
         tcp.Port.connectionLost(self, reason)
