@@ -9,9 +9,10 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tcpmesh.codes import OWN_EXPIRED
+from tcpmesh.codes import OWN_EXPIRED, PLUGIN_UNUSABLE, STATE_UNUSABLE
 from tcpmesh.control import MeshControl
-from tcpmesh.interfaces import IIdentityObserver, IIdentitySource
+from tcpmesh.errors import StartError
+from tcpmesh.interfaces import ICheckable, IIdentityObserver, IIdentitySource
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import IdentitySnapshot, IdentityState, Workload
@@ -29,6 +30,7 @@ class OneDelivery:
         self._snapshot = snapshot
 
     def start(self, observer: IIdentityObserver) -> None:
+        self.observer = observer
         observer.identity_changed(self._snapshot)
 
     def stop(self) -> None:
@@ -45,7 +47,8 @@ class ExpiryTests(SynchronousTestCase):
         self.end = snapshot.svids[0].leaf.not_valid_after_utc.timestamp()
         self.timers, self.cell = Clock(), MeshStateCell()
         control = MeshControl(self.cell, self.timers, lambda: self.wall)
-        control.add_source("once", OneDelivery(snapshot), {"web": Workload("web", snapshot.svids[0].id)})
+        self.source = OneDelivery(snapshot)
+        control.add_source("once", self.source, {"web": Workload("web", snapshot.svids[0].id)})
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
@@ -95,3 +98,60 @@ class ExpiryTests(SynchronousTestCase):
         self.wall += 1
         self.timers.advance(1)
         self.assert_state(IdentityState.EXPIRED)
+
+    def test_an_expiry_is_told_also_when_something_else_is_published_first(self) -> None:
+        """A source that fails at the wrong moment must not hide it."""
+        self.wall = self.end + 1
+        self.source.observer.identity_failed("cannot refresh")
+        self.assert_state(IdentityState.EXPIRED)
+        self.assertEqual(self.complaints(), [OWN_EXPIRED.id])
+
+
+@implementer(IIdentitySource, ICheckable)
+class Unready:
+    """A source that delivers nothing, and fails when it is checked."""
+
+    def __init__(self, problem: Exception) -> None:
+        self._problem = problem
+
+    def start(self, observer: IIdentityObserver) -> None:
+        self.observer = observer
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def check(self) -> None:
+        raise self._problem
+
+
+class UnreadyTests(SynchronousTestCase):
+    """Sources before their first delivery."""
+
+    def control(self, *sources: Unready) -> MeshControl:
+        """With these sources, for nobody."""
+        control = MeshControl(MeshStateCell(), Clock(), lambda: 0.0)
+        for number, source in enumerate(sources):
+            control.add_source(f"source{number}", source, {})
+        return control
+
+    def test_a_check_collects_what_every_source_complains_of(self) -> None:
+        """One that raises something of its own is named, and hides nobody else's complaint."""
+        problem = StartError(STATE_UNUSABLE, "not a directory")
+        found = self.control(Unready(PermissionError("secret")), Unready(problem)).check()
+        self.assertEqual([error.code for error in found], [PLUGIN_UNUSABLE, STATE_UNUSABLE])
+        self.assertIn("'source0' cannot be checked: PermissionError", found[0].reason)
+        self.assertEqual(len(self.flushLoggedErrors(PermissionError)), 1)
+
+    def test_the_same_failure_is_told_once(self) -> None:
+        """Until it is another one."""
+        source = Unready(ValueError())
+        control = self.control(source)
+        control.start()
+        self.addCleanup(control.stop)
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for reason in ("agent down", "agent down", "denied", "denied"):
+            source.observer.identity_failed(reason)
+        told = [event["reason"] for event in events if event["log_level"] is LogLevel.warn]
+        self.assertEqual(told, ["agent down", "denied"])

@@ -7,7 +7,7 @@ import select
 import socket
 import tempfile
 from collections.abc import Callable
-from errno import EAGAIN, ECONNABORTED, EINVAL, EMFILE, ENFILE, errorcode
+from errno import EAGAIN, ECONNABORTED, EINVAL, EMFILE, ENFILE, ENOSPC, errorcode
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Taking(Factory):
     def __init__(self) -> None:
         self.taken: list[Address] = []
         self.lost: list[tuple[Address, Address]] = []
+        self.given_back: list[Address] = []
         self.refuses = False
         self.raises = False
 
@@ -50,6 +51,9 @@ class Taking(Factory):
             raise ZeroDivisionError
         owner: Any = Owner()
         return None if self.refuses else PlainLeg(owner, owner, on_connected=self.connected)
+
+    def not_taken(self, peer: Address, own: Address) -> None:
+        self.given_back.append(peer)
 
     def out_of_descriptors(self, peer: Address, own: Address) -> None:
         self.lost.append((peer, own))
@@ -261,6 +265,21 @@ class PortTests(PortCase):
         with no_descriptor_left():
             self.port.doRead()
         self.assert_fails_alone(client)
+
+    def test_a_transport_that_cannot_be_made_gives_its_place_back(self) -> None:
+        """As when the kernel has no room to watch one more descriptor."""
+
+        def no_room(*_arguments: Any) -> Any:
+            raise OSError(ENOSPC, "no room in epoll")
+
+        self.port.transport = no_room
+        client = self.client()
+        self.port.doRead()
+        del self.port.transport
+        self.assertEqual(self.factory.given_back, self.factory.taken)
+        self.assertEqual(len(self.factory.taken), 1)
+        self.assertEqual([failure.type for failure in self.flushLoggedErrors()], [OSError])
+        self.assertEqual(fate(client), "ECONNRESET")
 
     def test_a_leg_that_fails_as_it_is_connected_does_not_close_the_port(self) -> None:
         """And its client sees no orderly end."""

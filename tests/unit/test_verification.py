@@ -13,9 +13,10 @@ from tcpmesh.codes import Code
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification, verify_callback
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
 from tcpmesh.settings import TLSSettings
-from tcpmesh.values import DNSName
+from tcpmesh.values import DNSName, TrustBundle
 from tcpmesh.wall_clock import wall_clock
 from tests.unit.crafted import Leaf, dns, uri
 from tests.unit.tls_pairs import (
@@ -221,3 +222,19 @@ class CallbackTests(SynchronousTestCase):
             connection.set_app_data(data)
             certificate = crypto.X509.from_cryptography(world.web.certificate)
             self.assertFalse(verify_callback(connection, certificate, 0, 0, 1))
+
+
+class RejudgeTests(SynchronousTestCase):
+    """Other bundles than those of the handshake."""
+
+    def test_bundles_that_refuse_go_on_refusing(self) -> None:
+        """Asking a second time is no second chance, and the peer is nobody from then on."""
+        world = World()
+        pair = joined(world)
+        verification = pair.server.verification
+        self.assertEqual(str(verification.rejudge(world.bundles)), WEB)
+        withdrawn: dict[TrustDomain, TrustBundle] = {}
+        for _time in range(2):
+            refusal = self.assertRaises(Refusal, verification.rejudge, withdrawn)
+            self.assertIs(refusal.code, codes.NO_BUNDLE)
+            self.assertIsNone(verification.peer)
