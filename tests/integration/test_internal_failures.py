@@ -165,6 +165,7 @@ class RecordTests(FailureTestCase):
             outer, inner, _port = self.start_two_hops(target)
             self.raise_at(inner, "opened")
             await self.assert_ends_alone(outer, inner)
+            await inner.closed(2)
             self.assertEqual([record.code for record in inner.tap.close], [INTERNAL, CLEAN], target)
 
     async def test_when_a_connection_to_a_service_opens(self) -> None:
@@ -172,6 +173,7 @@ class RecordTests(FailureTestCase):
         outer, inner, _port = self.start_two_hops(self.application(echo))
         self.raise_at(outer, "opened")
         await self.assert_ends_alone(outer, inner)
+        await outer.closed(2)
         self.assertEqual([record.code for record in outer.tap.close], [INTERNAL, CLEAN])
 
     async def test_when_a_connection_is_accepted(self) -> None:
@@ -181,6 +183,7 @@ class RecordTests(FailureTestCase):
             proxy = (outer, inner)[role]
             self.raise_at(proxy, "accepted")
             await self.assert_ends_alone(outer, inner)
+            await proxy.closed(2)
             self.assertEqual([record.code for record in proxy.tap.close], [INTERNAL, CLEAN], role)
             self.assertEqual(proxy.tap.close[0].closed_by, "proxy", role)
 
