@@ -120,10 +120,14 @@ class RefusedNginxClientTests(RefusedClientTests, ForeignProgramTestCase):
 
 
 class RefusedHAProxyClientTests(RefusedClientTests, ForeignProgramTestCase):
-    """haproxy's log line says SD or CD, whatever the reason."""
+    """
+    haproxy's log line says SD or CD, whatever the reason.
+
+    SC where the refusal was there before haproxy had counted its handshake as done; it tries again then.
+    """
 
     kind = "haproxy"
-    of_reset = of_internal_error = of_certificate_required = r" orders/orders \S+ 0 [SC]D "
+    of_reset = of_internal_error = of_certificate_required = r" orders/orders \S+ 0 [SC][CD] "
 
 
 class RefusedServerTests(RefusalTests):
