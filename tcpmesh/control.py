@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from tcpmesh.codes import OWN_EXPIRED, PLUGIN_UNUSABLE, SOURCE_STALE
 from tcpmesh.errors import Refusal, StartError
-from tcpmesh.identity.delivered import Delivered, identity_states, pooled_bundles, usable_svids
+from tcpmesh.identity.delivered import Delivered, find_svid, identity_states, pooled_bundles, usable_svids
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IIdentityObserver, IIdentitySource, IServiceDiscovery
@@ -191,7 +191,7 @@ class MeshControl:
                 raise TypeError(f"a bundle is filed under {domain!r}")
         now = self._wall_clock()
         for workload in source.workloads.values():
-            svid = Delivered(source.workloads, snapshot).svid(workload)
+            svid = find_svid(snapshot, workload)
             if svid is not None:
                 verify_own(svid, bundles, now)
 

@@ -27,7 +27,6 @@ from tcpmesh.identity.verify import (
     verify_dns_name,
     verify_svid_chain,
 )
-from tcpmesh.mesh_state import MeshState
 from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
 
 _log = Logger()
@@ -113,6 +112,8 @@ class PeerVerification:
         """
         Judge the verified chain again, if these are other bundles than it was judged by.
 
+        A bundle may have been withdrawn while the handshake was under way.
+
         :raises Refusal: when they do not vouch for the peer.
         """
         if bundles is not self._bundles:
@@ -133,15 +134,6 @@ class PeerVerification:
         if self._expected is not None:
             match_expected(peer, self._expected)
         return peer
-
-
-def verified_by(state: MeshState, verification: PeerVerification) -> PeerIdentity:
-    """
-    The verified peer, by the bundles of this moment: one may have been withdrawn while the handshake was under way.
-
-    :raises Refusal: when they no longer vouch for the peer.
-    """
-    return verification.rejudge(state.bundles)
 
 
 def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:

@@ -19,7 +19,12 @@ from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, TrustBundle, W
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["Delivered", "identity_states", "pooled_bundles", "usable_svids"]
+__all__ = ["Delivered", "find_svid", "identity_states", "pooled_bundles", "usable_svids"]
+
+
+def find_svid(snapshot: IdentitySnapshot, workload: Workload) -> Svid | None:
+    """The workload's identity in a snapshot, None if it has none there."""
+    return next((svid for svid in snapshot.svids if svid.id == workload.id), None)
 
 
 @attrs.define(eq=False)
@@ -32,8 +37,7 @@ class Delivered:
 
     def svid(self, workload: Workload) -> Svid | None:
         """The workload's identity, None while there is none."""
-        svids = self.snapshot.svids if self.snapshot is not None else ()
-        return next((svid for svid in svids if svid.id == workload.id), None)
+        return find_svid(self.snapshot, workload) if self.snapshot is not None else None
 
     def state_of(self, workload: Workload, now: float) -> IdentityState:
         """Where the workload's identity stands at ``now``, wall-clock seconds."""

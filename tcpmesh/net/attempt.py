@@ -21,7 +21,7 @@ from tcpmesh.codes import (
 from tcpmesh.dataplane.contexts import Trust, own_svid
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification, expects_dns, verified_by
+from tcpmesh.dataplane.verification import PeerVerification, expects_dns
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
@@ -165,7 +165,7 @@ class Attempt:
         record = self._connection.record
         record.handshake_ms = self._phase_ms()
         try:
-            peer = verified_by(self._plane.state.current, leg.core.verification)
+            peer = leg.core.verification.rejudge(self._plane.state.current.bundles)
         except Refusal as refusal:
             leg.reset()
             self.leg_refused(leg, refusal)

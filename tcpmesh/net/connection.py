@@ -122,9 +122,7 @@ class MeshConnection:
         if not self.record.established:  # else it is resumed on another endpoint, and was reported
             self.record.established = True
             self.plane.sink.opened(self.record)
-        self.relay = Relay(
-            self.record, self.src, self.dst, self.timeouts, self.plane.clock, self._relay_closed, on_early_loss
-        )
+        self.relay = Relay(self.record, self.src, self.dst, self.timeouts, self.plane.clock, self.close, on_early_loss)
         self.relay.start(self._lifetime())
 
     def _lifetime(self) -> float | None:
@@ -132,9 +130,6 @@ class MeshConnection:
         if lifetime is None:
             return None
         return lifetime * (1 - self.timeouts.lifetime_jitter * self.plane.random.random())
-
-    def _relay_closed(self) -> None:
-        self.close()
 
     def close(self, code: Code | None = None, reason: str = "", closed_by: Side | None = None) -> None:
         """Report the end, once; what is given fills in what nobody has set."""
@@ -202,9 +197,8 @@ class MeshConnection:
                 self.abandon()
                 if self.src is not None:
                     self.src.reset()
-                self.close(code, reason, "proxy")
         finally:
-            self.close(code, reason, "proxy")  # if what failed above has not said so already
+            self.close(code, reason, "proxy")  # unless the relay has done so, also when something above failed
             # What lingers behind a refusal or a finished attempt was reported already, and goes now.
             for leg in list(self._legs):
                 leg.transport.abortConnection()

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, STOPPING, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification, verified_by
+from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.legs import Leg, Loss, PlainLeg
@@ -139,7 +139,7 @@ class InboundConnection(MeshConnection):
         self.note_peer(leg)
         state = self.plane.state.current
         try:
-            peer = verified_by(state, leg.core.verification)
+            peer = leg.core.verification.rejudge(state.bundles)
         except Refusal as refusal:
             self._refuse(refusal)
             return

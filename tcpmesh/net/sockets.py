@@ -10,7 +10,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet import error
@@ -119,16 +120,12 @@ class Sockets:
             port = MeshPort(address.port, factory, _BACKLOG, address.host, self._reactor)
         port.watch = self.watch
         port.reserve = self._reserve
-        # bind(2) creates a unix socket with the modes that the umask leaves: never, not even for a moment, wider.
-        mask = os.umask(0o177) if isinstance(address, UnixAddress) else None
         try:
-            port.startListening()
+            with only_for_the_owner():
+                port.startListening()
         except (error.CannotListenError, OSError) as problem:
             cause = getattr(problem, "socketError", problem)
             raise StartError(CANNOT_LISTEN, f"cannot listen on {address}: {_strerror(cause)}") from problem
-        finally:
-            if mask is not None:
-                os.umask(mask)
         return port  # type: ignore[no-any-return]
 
     def dial(self, address: Address, protocol: Protocol, timeout: float, on_failed: Callable[[Refusal], None]) -> Dial:
@@ -155,6 +152,16 @@ class Sockets:
 
 def _strerror(problem: object) -> str:
     return getattr(problem, "strerror", None) or str(problem)
+
+
+@contextmanager
+def only_for_the_owner() -> Iterator[None]:
+    """Let bind(2) make a unix socket 0600: it takes the mode from the umask, and is never wider, not for a moment."""
+    mask = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def claim_unix_path(address: UnixAddress) -> None:

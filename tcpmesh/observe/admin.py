@@ -9,7 +9,6 @@ reach it can do no more than ask.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from zope.interface import implementer
 
 from tcpmesh.codes import CANNOT_LISTEN
 from tcpmesh.errors import StartError
-from tcpmesh.net.sockets import claim_unix_path
+from tcpmesh.net.sockets import claim_unix_path, only_for_the_owner
 from tcpmesh.observe.live import LiveConnections, as_connection
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.records import SCHEMA_VERSION, as_json_line, rfc3339
@@ -82,11 +81,8 @@ def listen(reactor: Any, address: Address, site: WrappingFactory) -> IListeningP
             port: IListeningPort = reactor.listenTCP(address.port, site, interface=address.host)
             return port
         claim_unix_path(address)
-        mask = os.umask(0o177)  # bind(2) makes the socket with what the umask leaves: never wider, not for a moment
-        try:
+        with only_for_the_owner():
             port = reactor.listenUNIX(address.path, site, mode=0o600)
-        finally:
-            os.umask(mask)
     except CannotListenError as failure:
         why = getattr(failure.socketError, "strerror", None) or str(failure.socketError)
         raise StartError(CANNOT_LISTEN, f"admin: cannot listen on {address}: {why}") from failure

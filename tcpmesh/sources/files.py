@@ -83,34 +83,29 @@ class FilesSource:
 
         :raises StartError: naming each file that cannot be used, and why.
         """
-        snapshot = self._load()
-        self._svids = {
-            name: svid
-            for name, workload in self._context.workloads.items()
-            for svid in snapshot.svids
-            if svid.id == workload.id
-        }
-        observer.identity_changed(snapshot)
+        self._svids, bundles = self._load()
+        observer.identity_changed(IdentitySnapshot(tuple(self._svids.values()), bundles))
         self._look()
 
     def check(self) -> None:
         """Read and verify everything, deliver nothing. (ICheckable)"""
         self._load()
 
-    def _load(self) -> IdentitySnapshot:
+    def _load(self) -> tuple[Mapping[str, Svid], Mapping[TrustDomain, TrustBundle]]:
+        """The identities by workload name, and the bundles."""
         problems: list[StartError] = []
         bundles = self._read_bundles(problems)
         # Without its bundle a certificate cannot verify, and to say so would only hide the cause.
         trusted = None if problems else bundles
-        svids = []
+        svids = {}
         for name, workload in sorted(self._context.workloads.items()):
             try:
-                svids.append(_read_svid(name, workload, trusted, self._wall_clock()))
+                svids[name] = _read_svid(name, workload, trusted, self._wall_clock())
             except StartError as error:
                 problems.append(error)
         if problems:
             raise StartError(problems[0].code, "; ".join(problem.reason for problem in problems))
-        return IdentitySnapshot(tuple(svids), bundles)
+        return svids, bundles
 
     def stop(self) -> None:
         """Forget the keys. Safe in every order."""
