@@ -1,0 +1,1 @@
+"""Measures tcpmesh beside other proxies: python -m benchmarks, or make bench."""
