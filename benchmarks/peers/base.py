@@ -1,4 +1,4 @@
-"""What the benchmark asks of a peer: find it, run its two hops, renew their certificates; it knows nothing else of it."""
+"""What the benchmark asks of a peer: find it, run its two hops, renew their certificates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from attrs import define, field, frozen
 POST_QUANTUM: Final = "X25519MLKEM768"
 CLASSICAL: Final = "X25519"
 GROUPS: Final = (POST_QUANTUM, CLASSICAL)
+
+# The names of three rows that mean something to the report; every other name is a peer to be measured against.
+OURS: Final = "tcpmesh"
+DIRECT: Final = "direct"
+STOCK: Final = "stock Twisted"
 
 CLIENT_ID: Final = "spiffe://bench.test/client"
 SERVER_ID: Final = "spiffe://bench.test/server"
@@ -86,7 +91,7 @@ class Running:
 
 
 class Peer(Protocol):
-    """One proxy, in a topology that is the same for all: one process or thread for each hop, TLS 1.3, client certificates.
+    """One proxy, with one process or thread for each hop, TLS 1.3 and client certificates, as all the others.
 
     client -> 127.0.0.1:Running.port (first hop) -> mutual TLS -> second hop -> 127.0.0.1:Run.target_port
     """
