@@ -55,6 +55,8 @@ class MeshListeningPort:
     Out of descriptors, Twisted closes a connection in order: its application would take that for an answer.
     """
 
+    direct_dispatch = True  # see net/reactor.py
+
     # Provided by the Twisted class behind.
     socket: Any
     transport: type[Any]

@@ -43,6 +43,8 @@ class ResetWatch:
     Where there is no epoll (anything but Linux) nothing is watched and a reset is heard when reading resumes.
     """
 
+    direct_dispatch = True  # see net/reactor.py
+
     def __init__(self, reactor: IReactorFDSet) -> None:
         self._watched: dict[int, Watchable] = {}
         self._reactor = reactor

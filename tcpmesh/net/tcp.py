@@ -19,10 +19,9 @@ from typing import Any
 from twisted.internet import abstract, error, main, tcp, unix
 from twisted.python.failure import Failure
 
+from tcpmesh.dataplane.record_layer import READ_BYTES
 from tcpmesh.net.reset_watch import ResetWatch
 
-# Reading 64 KiB at a time halves bulk throughput; more than 256 KiB gains nothing.
-READ_BYTES = 256 * 1024
 _BUFFER = bytearray(READ_BYTES)
 _VIEW = memoryview(_BUFFER)
 _AGAIN = (EAGAIN, EINTR, ENOBUFS)
@@ -34,6 +33,7 @@ class MeshTransport:
     # Anything queued is too much queued: the producer pauses and the kernel's buffers are all there is.
     bufferSize = 0
     SEND_LIMIT = 1024 * 1024
+    direct_dispatch = True  # see net/reactor.py
 
     # Provided by the Twisted class behind.
     socket: socket.socket
