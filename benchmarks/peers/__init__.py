@@ -10,9 +10,12 @@ from typing import Final
 from benchmarks.peers.base import Peer
 from benchmarks.peers.direct import Direct
 from benchmarks.peers.haproxy import HAProxy
+from benchmarks.peers.nginx import Nginx
+from benchmarks.peers.stunnel import Stunnel
 from benchmarks.peers.tcpmesh import Tcpmesh
+from benchmarks.peers.twisted_endpoints import TwistedEndpoints
 
 __all__ = ["PEERS"]
 
 # In the order of the table.
-PEERS: Final[tuple[Peer, ...]] = (Direct(), Tcpmesh(), HAProxy())
+PEERS: Final[tuple[Peer, ...]] = (Direct(), Tcpmesh(), HAProxy(), Nginx(), Stunnel(), TwistedEndpoints())
