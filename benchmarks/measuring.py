@@ -1,0 +1,94 @@
+"""The procedure: every case for one peer after the other, and again in the next round with another one first."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+
+from benchmarks import generator
+from benchmarks.cases import Case, Sample, Session
+from benchmarks.peers.base import DIRECT, GROUPS, Peer, Run
+from benchmarks.peers.throwaway import ThrowawayCertificates
+from benchmarks.results import Entry, Measured, Results
+
+_SPARE = 500  # connections more than a case opens
+
+
+@frozen
+class Step:
+    """One measurement of the plan."""
+
+    round: int
+    case: Case
+    entry: Entry
+
+
+def plan(results: Results, cases: Sequence[Case]) -> list[Step]:
+    """All measurements in their order: those that are compared follow each other immediately."""
+    steps = []
+    for number in range(1, results.effort.rounds + 1):
+        for case in cases:
+            if case.once and number > 1:
+                continue
+            entries = _entries(results, case)
+            turn = number % len(entries) if entries else 0
+            steps += [Step(number, case, entry) for entry in entries[turn:] + entries[:turn]]
+    return steps
+
+
+def _entries(results: Results, case: Case) -> list[Entry]:
+    groups = results.groups
+    if results.effort.groupless_once and not case.group_matters:
+        groups = groups[-1:]
+    entries = dict.fromkeys(entry for group in groups for entry in results.entries(group))
+    return [entry for entry in entries if not (case.needs_hops and entry.peer == DIRECT)]
+
+
+def run(
+    results: Results, steps: Sequence[Step], peers: Sequence[Peer], tell: Callable[[Step, Measured], None]
+) -> Iterator[Measured]:
+    """Go through the plan, add to the results and tell of each measurement.
+
+    A peer that fails in a case leaves a `Measured` with its error, and the plan goes on.
+    """
+    by_name = {peer.name: peer for peer in peers}
+    program = generator.build()
+    with generator.application(program) as (port, pid):
+        for step in steps:
+            try:
+                sample = _measure(step, by_name[step.entry.peer], results, program, port, pid)
+                outcome = Measured(
+                    step.round, step.case.key, step.entry.peer, step.entry.group, sample.values, sample.share
+                )
+            except (RuntimeError, OSError, generator.LoadError) as error:
+                reason = f"{error}" or type(error).__name__
+                outcome = Measured(step.round, step.case.key, step.entry.peer, step.entry.group, error=reason)
+            results.measured.append(outcome)
+            tell(step, outcome)
+            yield outcome
+
+
+def _measure(step: Step, peer: Peer, results: Results, program: Path, port: int, pid: int) -> Sample:
+    with tempfile.TemporaryDirectory(prefix="tcpmesh-bench-") as name:
+        places = Path(name, "certificates"), Path(name, "run")
+        for place in places:
+            place.mkdir()
+        certificates = ThrowawayCertificates(places[0])
+
+        def serial_number() -> int:
+            return x509.load_pem_x509_certificate(certificates.server.certificate.read_bytes()).serial_number
+
+        most = results.effort.idle[1] + _SPARE
+        details = Run(places[1], port, step.entry.group or GROUPS[-1], most, certificates)
+        with peer.running(details) as running:
+            return step.case.measure(Session(running, program, pid, results.effort, serial_number))
+
+
+def seconds_left(started: float, done: int, steps: int) -> float:
+    """How long the rest will take if it goes on like this."""
+    return (time.monotonic() - started) / done * (steps - done) if done else 0.0

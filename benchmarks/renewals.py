@@ -1,0 +1,85 @@
+"""Renews the certificates of a running peer three times under load, and counts what fails."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from OpenSSL import SSL
+
+from benchmarks import processes
+from benchmarks.generator import Generator, LoadError, generating
+from benchmarks.peers.base import Running
+
+RENEWALS: Final = 3
+_PAUSE: Final = 1.5  # seconds of load before each renewal and after the last one
+_SHOWN_WITHIN: Final = 20.0  # seconds
+_FOR_EVER: Final = 3600.0
+
+
+def renewals(running: Running, program: Path, serial_number: Callable[[], int]) -> dict[str, float]:
+    """Give the number of failed operations, of all, and the longest time in seconds until a new certificate was shown.
+
+    :param serial_number: of the certificate that is on disk for the second hop.
+    :raises LoadError: when the peer cannot renew, or goes on to show the old certificate.
+    """
+    if running.renew is None:
+        raise LoadError("takes new certificates only with a restart")
+    slowest = 0.0
+    options = {"port": running.port, "connections": 4, "seconds": _FOR_EVER, "keep_going": 1}
+    with generating(program, "echo", **options) as lasting, generating(program, "connect", **options) as fresh:
+        for generator in (lasting, fresh):
+            generator.hear(30)
+            generator.say("go")
+        for _number in range(RENEWALS):
+            time.sleep(_PAUSE)
+            started = time.monotonic()
+            running.renew()
+            _wait_until_shown(running, serial_number(), started + _SHOWN_WITHIN)
+            slowest = max(slowest, time.monotonic() - started)
+        time.sleep(_PAUSE)
+        results = [_stop(generator) for generator in (lasting, fresh)]
+    return {
+        "failed": sum(float(result["failures"]) for result in results),
+        "operations": sum(float(result["operations"]) for result in results),
+        "shown": slowest,
+    }
+
+
+def _stop(generator: Generator) -> dict[str, float]:
+    generator.say("stop")
+    return generator.hear(60)
+
+
+def _wait_until_shown(running: Running, serial_number: int, deadline: float) -> None:
+    while serial_number not in (shown := _shown_serial_numbers(running)):
+        if time.monotonic() > deadline:
+            what = "no certificate" if not shown else "still the old certificate"
+            raise LoadError(f"the second hop shows {what} {_SHOWN_WITHIN:.0f} s after a renewal")
+        time.sleep(0.05)
+
+
+def _shown_serial_numbers(running: Running) -> set[int]:
+    """Of the certificates with which the peer's own listeners answer a TLS client."""
+    ports = set(processes.listening_ports(running.pids)) - {running.port}
+    return {number for port in ports if (number := _serial_number(port)) is not None}
+
+
+def _serial_number(port: int) -> int | None:
+    """Of the certificate that is shown at this port; whom it names does not matter here. None: it speaks no TLS."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            plain.settimeout(None)  # pyOpenSSL wants a blocking socket; the kernel keeps the time
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 5, 0))
+            connection = SSL.Connection(context, plain)
+            connection.set_connect_state()
+            connection.do_handshake()
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+    except (OSError, SSL.Error):
+        return None
+    return certificate.serial_number if certificate else None
