@@ -9,7 +9,10 @@ from typing import Final
 
 from benchmarks.peers.base import Peer
 from benchmarks.peers.direct import Direct
+from benchmarks.peers.envoy import Envoy
+from benchmarks.peers.ghostunnel import Ghostunnel
 from benchmarks.peers.haproxy import HAProxy
+from benchmarks.peers.linkerd2_proxy import Linkerd2Proxy
 from benchmarks.peers.nginx import Nginx
 from benchmarks.peers.stunnel import Stunnel
 from benchmarks.peers.tcpmesh import Tcpmesh
@@ -18,4 +21,14 @@ from benchmarks.peers.twisted_endpoints import TwistedEndpoints
 __all__ = ["PEERS"]
 
 # In the order of the table.
-PEERS: Final[tuple[Peer, ...]] = (Direct(), Tcpmesh(), HAProxy(), Nginx(), Stunnel(), TwistedEndpoints())
+PEERS: Final[tuple[Peer, ...]] = (
+    Direct(),
+    Tcpmesh(),
+    HAProxy(),
+    Nginx(),
+    Stunnel(),
+    Envoy(),
+    Ghostunnel(),
+    Linkerd2Proxy(),
+    TwistedEndpoints(),
+)
