@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, Code
+from tcpmesh.dataplane.negotiation import negotiate
+from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.verification import verify_callback
 from tcpmesh.errors import Refusal
@@ -28,9 +30,6 @@ from tcpmesh.values import IdentityState, Svid
 # trust domain's, the system's, or those of a PEM file.
 Trust = Literal["mesh", "system"] | TrustDomain | Path
 
-_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-# TLS 1.2 only for foreign peers that ask for it: forward secret AEAD suites and nothing else (RFC 9325 section 4.2).
-_TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
 _NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED}
 
@@ -54,10 +53,16 @@ class TLSContexts:
     Makes and remembers contexts.
 
     :param foreign_authorities: the certificates of each PEM file that some service names in ``trust``.
+    :param group_setter: how the groups of the key exchange are set; None for pyOpenSSL's public interface.
     """
 
-    def __init__(self, foreign_authorities: dict[Path, Sequence[x509.Certificate]] | None = None) -> None:
+    def __init__(
+        self,
+        foreign_authorities: dict[Path, Sequence[x509.Certificate]] | None = None,
+        group_setter: GroupSetter | None = GROUP_SETTER,
+    ) -> None:
         self._foreign_authorities = foreign_authorities or {}
+        self._group_setter = group_setter
         self._generation = -1
         self._contexts: dict[tuple[Any, ...], SSL.Context] = {}
 
@@ -87,7 +92,7 @@ class TLSContexts:
         if context is None:
             svid = own_svid(state, workload)
             try:
-                context = _new_context(svid, tls, server=key[0] == "server")
+                context = _new_context(svid, tls, server=key[0] == "server", setter=self._group_setter)
             except SSL.Error as error:
                 # Whatever else OpenSSL minds about a certificate that verified.
                 raise Refusal(OWN_PROFILE, f"OpenSSL does not take the identity of {workload!r}: {error}") from None
@@ -107,11 +112,9 @@ class TLSContexts:
         return (authority for bundle in state.bundles.values() for authority in bundle.authorities)
 
 
-def _new_context(svid: Svid, tls: TLSSettings, *, server: bool) -> SSL.Context:
+def _new_context(svid: Svid, tls: TLSSettings, *, server: bool, setter: GroupSetter | None) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(_VERSIONS[tls.min_version])
-    context.set_max_proto_version(_VERSIONS[tls.max_version])
-    context.set_cipher_list(_TLS12_CIPHERS)
+    negotiate(context, tls, server=server, setter=setter)
     context.set_options(_OPTIONS)
     # A resumed session would skip the verification of the peer: without a cache and tickets none can be resumed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

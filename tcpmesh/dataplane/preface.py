@@ -93,7 +93,7 @@ class PrefaceReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> tuple[Preface, bytes] | None:
+    def feed(self, data: bytes | memoryview) -> tuple[Preface, bytes] | None:
         """
         Take the next bytes; give the preface and what follows it once it is complete.
 

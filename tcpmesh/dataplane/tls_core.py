@@ -9,6 +9,7 @@ from an ended one, and works on batches of records.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from OpenSSL import SSL, crypto
 
@@ -21,13 +22,11 @@ from tcpmesh.codes import (
     TLS_FAILED,
     Code,
 )
+from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.record_layer import RecordLayer
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 
-# The plaintext of one record (RFC 8446 section 5.1): SSL_read returns at most this much.
-RECORD_BYTES = 16384
-# What one bio_read takes. Larger than one full read of the socket grows when encrypted, so that one call is the rule.
-_OUTPUT_BYTES = 300 * 1024
 _EXPORTER_LABEL = b"EXPORTER-tcpmesh-connection"  # RFC 5705; "EXPORTER-" prefixes are for specifications like ours
 
 
@@ -36,12 +35,20 @@ class TLSCore:
     The state of one TLS connection.
 
     :param verification: judges the peer's certificate during the handshake.
+    :param records: makes the record layer for a connection.
     """
 
-    __slots__ = ("_connection", "_first_bytes_seen", "_reads_since_flush", "broken", "peer_ended", "verification")
+    __slots__ = ("_connection", "_first_bytes_seen", "_records", "broken", "verification")
 
     def __init__(
-        self, context: SSL.Context, verification: PeerVerification, *, server: bool, sni: str = "", alpn: bytes = b""
+        self,
+        context: SSL.Context,
+        verification: PeerVerification,
+        *,
+        server: bool,
+        sni: str = "",
+        alpn: bytes = b"",
+        records: Callable[[SSL.Connection], RecordLayer] = record_layer,
     ) -> None:
         connection = SSL.Connection(context, None)
         connection.set_app_data(verification)
@@ -54,10 +61,9 @@ class TLSCore:
             if alpn:
                 connection.set_alpn_protos([alpn])
         self._connection = connection
+        self._records = records(connection)
         self._first_bytes_seen = False
-        self._reads_since_flush = 0
         self.verification = verification
-        self.peer_ended = False  # close_notify came: the peer's stream is complete
         self.broken: Refusal | None = None  # a fatal alert or an unreadable record: nothing more comes
 
     def handshake(self, ciphertext: bytes | memoryview) -> bool:
@@ -74,7 +80,7 @@ class TLSCore:
                 if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
                     shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
                     raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
-            self._connection.bio_write(ciphertext)
+            self._records.handshake(ciphertext)
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -87,44 +93,49 @@ class TLSCore:
             raise self.verification.refusal or Refusal(NO_CERTIFICATE, "the peer's certificate was never verified")
         return True
 
-    def decrypt(self, ciphertext: bytes | memoryview) -> bytes:
+    def decrypt(self, ciphertext: bytes | memoryview) -> memoryview:
         """
-        Feed ciphertext and give all plaintext that it completes.
+        Feed ciphertext, at most READ_BYTES, and give all plaintext that it completes: a view that is valid until the
+        next call, whose ever it is.
 
-        Sets :attr:`peer_ended` at a close_notify, and :attr:`broken` (PEER_ALERT, TLS_BROKEN) at a fatal alert or a
-        record that does not decrypt: what came before them is given all the same.
+        Sets :attr:`control` when there was more than plaintext to it, and :attr:`broken` (PEER_ALERT, TLS_BROKEN) at a
+        fatal alert or a record that does not decrypt: what came before them is given all the same.
         """
-        if ciphertext:
-            self._connection.bio_write(ciphertext)
-        chunks: list[bytes] = []
-        receive = self._connection.recv
-        try:
-            while True:
-                chunks.append(receive(RECORD_BYTES))
-        except SSL.WantReadError:
-            pass
-        except SSL.ZeroReturnError:
-            self.peer_ended = True
-        except SSL.Error as error:
-            if self.broken is None:  # what OpenSSL says after a fatal error says nothing of its cause
-                self.broken = self._explain(error, TLS_BROKEN)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        records = self._records
+        plaintext = records.decrypt(ciphertext)
+        if records.failure is not None and self.broken is None:
+            self.broken = self._explain(records.failure, TLS_BROKEN)
+        return plaintext
 
-    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+    @property
+    def control(self) -> bool:
         """
-        Turn payload into records.
+        Whether the last batch held more than plaintext: the end, a break, or a message of TLS's own.
+
+        Some of these (KeyUpdate, RFC 8446 section 4.6.3) ask for an answer, which :meth:`take_output` then has.
+        """
+        return self._records.control
+
+    @property
+    def peer_ended(self) -> bool:
+        """close_notify came: the peer's stream is complete."""
+        return self._records.ended
+
+    @property
+    def inside_record(self) -> bool:
+        """Whether a record has begun and is not complete: a stream that stops here was cut."""
+        return self._records.inside
+
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes | memoryview:
+        """
+        Turn payload, at most MAX_PAYLOAD_BYTES, into records: a view that is valid until the next call, whose ever.
 
         :raises Refusal: TLS_BROKEN when the connection can no longer carry data.
         """
-        view = memoryview(plaintext)
-        send = self._connection.send
         try:
-            # pyOpenSSL enables partial writes: each call takes one record and no more.
-            while view:
-                view = view[send(view) :]
+            return self._records.encrypt(plaintext)
         except SSL.Error as error:
             raise self._explain(error, TLS_BROKEN) from None
-        return self.take_output()
 
     def close_notify(self) -> bytes:
         """End our direction: the peer may go on sending, we may not."""
@@ -135,30 +146,11 @@ class TLSCore:
 
     def take_output(self) -> bytes:
         """Everything that waits to be sent to the peer."""
-        read = self._connection.bio_read
-        chunks: list[bytes] = []
-        try:
-            while True:
-                chunk = read(_OUTPUT_BYTES)
-                chunks.append(chunk)
-                if len(chunk) < _OUTPUT_BYTES:
-                    break
-        except SSL.WantReadError:
-            pass
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self._records.take_output()
 
-    def take_answers(self, *, idle: bool) -> bytes:
-        """
-        Answers to the peer's own messages (a KeyUpdate asks for one, RFC 8446 section 4.6.3).
-
-        They leave with the next payload anyway. Without payload of ours they must not pile up, so they are looked for
-        when a read brought nothing (``idle``), and now and then when a peer mixes them with data.
-        """
-        self._reads_since_flush += 1
-        if not idle and self._reads_since_flush < 64:
-            return b""
-        self._reads_since_flush = 0
-        return self.take_output()
+    def handshake_sent(self) -> None:
+        """The handshake is complete and its last flight taken: give back the memory that it needed."""
+        self._records.handshake_sent()
 
     @property
     def alpn(self) -> bytes:

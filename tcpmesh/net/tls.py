@@ -22,7 +22,6 @@ from tcpmesh.codes import (
     UNREAD_ANSWERS,
 )
 from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
-from tcpmesh.dataplane.record_boundary import RecordBoundary
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg, LegKeeper, LegOwner, Loss
@@ -73,8 +72,7 @@ class TLSLeg(Leg):
         self._timeouts = timeouts
         self._plane = plane
         self._client = client
-        # Only where a missing close_notify may be an end it matters where the stream stops.
-        self._boundary = RecordBoundary() if truncation_is_end else None
+        self._truncation_is_end = truncation_is_end
         self._receive: Callable[[bytes | memoryview], None] = self._on_handshake
         self.any_byte = False
         self._early = b""  # payload that came together with the preface
@@ -96,8 +94,6 @@ class TLSLeg(Leg):
     def dataReceived(self, data: bytes) -> None:
         """Ciphertext. (IProtocol)"""
         self.any_byte = True
-        if self._boundary is not None:
-            self._boundary.feed(data)
         self._receive(data)
 
     def _on_handshake(self, data: bytes | memoryview) -> None:
@@ -108,6 +104,7 @@ class TLSLeg(Leg):
             return
         self._flush()
         if complete:
+            self.core.handshake_sent()
             # Nothing is read until somebody asks for the preface or for payload.
             self._receive = self._on_held
             self.transport.pauseProducing()
@@ -136,8 +133,8 @@ class TLSLeg(Leg):
                 self._refuse(self.core.broken)
             elif self.core.peer_ended:
                 self._refuse(Refusal(CLOSED_BEFORE_OK, "the peer closed without saying whether it accepts"))
-            else:
-                self._answer(idle=True)
+            elif self.core.control:
+                self._answer()
 
         self._receive = on_preface
         self.transport.resumeProducing()
@@ -179,6 +176,12 @@ class TLSLeg(Leg):
         plaintext = core.decrypt(data)
         if plaintext:
             self.owner.leg_data(self, plaintext)
+        if core.control:
+            self._on_control()
+
+    def _on_control(self) -> None:
+        """Something else than payload came."""
+        core = self.core
         if core.broken is not None:
             self._flush()
             self.lost(Loss(core.broken.code, core.broken.reason))
@@ -187,11 +190,10 @@ class TLSLeg(Leg):
             self.ended = True
             self.owner.leg_ended(self)
         else:
-            # Where half of what came was no payload, it may have been demands.
-            self._answer(idle=2 * len(plaintext) <= len(data))
+            self._answer()
 
-    def _answer(self, *, idle: bool) -> None:
-        answers = self.core.take_answers(idle=idle)
+    def _answer(self) -> None:
+        answers = self.core.take_output()
         if not answers:
             return
         # Backpressure stops the other leg, not this one: what a peer makes us say must be bounded here.
@@ -264,7 +266,7 @@ class TLSLeg(Leg):
             # close_notify came before it: all is in order, and we may still have something to say.
             return
         elif self._receive == self._on_payload:
-            if self._boundary is not None and not self._boundary.inside:
+            if self._truncation_is_end and not self.core.inside_record:
                 self.truncated = True
                 self.ended = True
                 self._receive = self._on_discard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tcpmesh.dataplane.direct_records import record_layer
 from tests.unit.record_keys import ANSWER, APPLICATION_DATA, CLIENT, HANDSHAKE, SERVER, RecordKeys, keep_secrets
 from tests.unit.tls_pairs import World, foreign_client, foreign_context, meet
 
@@ -11,8 +12,10 @@ from tests.unit.tls_pairs import World, foreign_client, foreign_context, meet
 class KeyUpdateTests(SynchronousTestCase):
     """The server's core against hand-made records."""
 
+    records = staticmethod(record_layer)
+
     def setUp(self) -> None:
-        world = World()
+        world = World(self.records)
         context = foreign_context(world.web)
         secrets = keep_secrets(context)
         self.server = world.server()
@@ -25,13 +28,13 @@ class KeyUpdateTests(SynchronousTestCase):
         self.assertEqual(self.server.decrypt(self.ours.seal(APPLICATION_DATA, b"before")), b"before")
         self.assertEqual(self.server.decrypt(self.ours.key_update(ANSWER)), b"")
         self.assertEqual(self.server.decrypt(self.ours.seal(APPLICATION_DATA, b"after")), b"after")
-        self.assertEqual(self.server.take_answers(idle=True), b"")  # nobody asked for an answer
+        self.assertEqual(self.server.take_output(), b"")  # nobody asked for an answer
         self.assertEqual(self.theirs.open(self.server.encrypt(b"reply")), [(APPLICATION_DATA, b"reply")])
 
     def test_answers_with_keys_of_its_own(self) -> None:
         """A demand is answered before the next payload, once, and the payload is under the new keys."""
         self.assertEqual(self.server.decrypt(self.ours.key_update()), b"")
-        sent = self.server.take_answers(idle=True) + self.server.encrypt(b"reply")
+        sent = self.server.take_output() + self.server.encrypt(b"reply")
         self.assertEqual(self.theirs.open(sent), [(HANDSHAKE, ANSWER), (APPLICATION_DATA, b"reply")])
 
     def test_a_flood_is_answered_within_bounds(self) -> None:
@@ -39,7 +42,7 @@ class KeyUpdateTests(SynchronousTestCase):
         flood = b"".join(self.ours.key_update() for _ in range(2000))
         self.assertEqual(self.server.decrypt(flood), b"")
         self.assertIsNone(self.server.broken)
-        answers = self.server.take_answers(idle=True)
+        answers = self.server.take_output()
         self.assertTrue(0 < len(answers) <= len(flood), len(answers))
         opened = self.theirs.open(answers)
         self.assertEqual(set(opened), {(HANDSHAKE, ANSWER)})
@@ -55,7 +58,7 @@ class KeyUpdateTests(SynchronousTestCase):
         for _ in range(200):
             batch = self.ours.key_update() + self.ours.seal(APPLICATION_DATA, b"x")
             self.assertEqual(self.server.decrypt(batch), b"x")
-            answers = self.server.take_answers(idle=False)
+            answers = self.server.take_output()
             self.assertTrue(len(answers) <= 64 * 27, len(answers))
             answered += len(self.theirs.open(answers))
         self.assertTrue(answered >= 128, answered)

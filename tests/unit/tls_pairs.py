@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from OpenSSL import SSL
 
 from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.record_layer import READ_BYTES, RecordLayer
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
@@ -37,7 +39,7 @@ def now_leaf(issuer: Issuer, *names: bytes, **fields: Any) -> Leaf:
     return leaf(issuer, *names, **{"not_before": now - 60, "not_after": now + 3600, **fields})
 
 
-def pieces(data: bytes, size: int) -> Iterator[bytes]:
+def pieces(data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:
     """The data in pieces of at most ``size`` bytes."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
@@ -89,10 +91,27 @@ def client_hello() -> bytes:
     raise AssertionError("a handshake without a peer")
 
 
-class World:
-    """Trust domain a.test with an issuing authority below its root, b.test, and two workloads of a.test."""
+class OwningCore(TLSCore):
+    """Gives copies, of any length: what the product takes as views of shared buffers, tests like to keep."""
 
-    def __init__(self) -> None:
+    def encrypt(self, plaintext: bytes | memoryview) -> bytes:
+        return b"".join([bytes(super(OwningCore, self).encrypt(piece)) for piece in pieces(plaintext, READ_BYTES)])
+
+    def decrypt(self, ciphertext: bytes | memoryview) -> bytes:  # type: ignore[override]
+        if not ciphertext:
+            return bytes(super().decrypt(b""))
+        return b"".join([bytes(super(OwningCore, self).decrypt(piece)) for piece in pieces(ciphertext, READ_BYTES)])
+
+
+class World:
+    """
+    Trust domain a.test with an issuing authority below its root, b.test, and two workloads of a.test.
+
+    :param records: the record layer of the cores that are made here.
+    """
+
+    def __init__(self, records: Callable[[SSL.Connection], RecordLayer] = record_layer) -> None:
+        self.records = records
         self.root = now_authority("root of a.test")
         self.issuing = now_authority("issuing of a.test", self.root, path_length=0)
         self.other = now_authority("root of b.test")
@@ -120,14 +139,14 @@ class World:
     def server(self, tls: TLSSettings | None = None, state: MeshState | None = None) -> TLSCore:
         """The core of an inbound listener of ``orders``."""
         context = self.contexts.server(state or self.state(), "orders", tls or TLSSettings())
-        return TLSCore(context, self.verification(), server=True)
+        return OwningCore(context, self.verification(), server=True, records=self.records)
 
     def client(
         self, tls: TLSSettings | None = None, state: MeshState | None = None, expect: str = ORDERS, **more: Any
     ) -> TLSCore:
         """The core of ``web``, dialling somebody who must be ``expect``."""
         context = self.contexts.client(state or self.state(), "web", tls or TLSSettings(), "mesh")
-        return TLSCore(context, self.verification(expect), server=False, **more)
+        return OwningCore(context, self.verification(expect), server=False, records=self.records, **more)
 
 
 class Pair:
