@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.peers.base import GROUPS, Found, Missing, Run, Running
+from benchmarks.peers.base import DIRECT, GROUPS, Found, Missing, Run, Running
 
 
 class Direct:
     """The client talks to the application."""
 
-    name = "direct"
+    name = DIRECT
 
     def find(self) -> Found | Missing:
         """Always there; a group makes no difference to it."""

@@ -12,15 +12,15 @@ from pathlib import Path
 from OpenSSL import SSL
 
 import tcpmesh
-from benchmarks.peers.base import CLIENT_ID, SERVER_ID, Found, Missing, Run
-from benchmarks.peers.hops import HOST, Hop, Ports, TwoHops, openssl_groups
+from benchmarks.peers.base import CLIENT_ID, OURS, SERVER_ID, Found, Missing, Run
+from benchmarks.peers.hops import HOST, Hop, Ports, TwoHops
 from tcpmesh.identity.spiffe import SpiffeId
 
 
 class Tcpmesh(TwoHops):
     """One twistd for each hop, from the environment that runs the benchmark."""
 
-    name = "tcpmesh"
+    name = OURS
 
     def locate(self) -> Found | Missing:
         """It is what this repository holds."""
@@ -46,22 +46,21 @@ class Tcpmesh(TwoHops):
             )
 
         (run.directory / "first.yaml").write_text(
-            common("client", client) + f"services: {{application: {{expect: ['{server}'], "
+            common("client", client)
+            + f"services: {{application: {{expect: ['{server}'], tls: {{groups: [{run.group}]}}, "
             f"discovery: {{plugin: static, endpoints: ['{HOST}:{ports.dial}']}}}}}}\n"
             f"outbound: [{{name: out, listen: '{HOST}:{ports.entry}', service: application, workload: client}}]\n"
         )
         (run.directory / "second.yaml").write_text(
             common("server", server) + f"inbound: [{{name: in, listen: '{HOST}:{ports.tls}', "
-            f"target: '{HOST}:{run.target_port}', workload: server}}]\n"
+            f"target: '{HOST}:{run.target_port}', workload: server, tls: {{groups: [{run.group}]}}}}]\n"
             "authorization: [{plugin: rules, policies: "
             f"[{{name: the-client, action: allow, from: [{{ids: ['{client}']}}]}}]}}]\n"
         )
-        # Version 1 has no key for groups yet.
-        groups = openssl_groups(run)
         command = (str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "tcpmesh", "--config")
         return (
-            Hop((*command, str(run.directory / "first.yaml")), ports.entry, groups),
-            Hop((*command, str(run.directory / "second.yaml")), ports.tls, groups),
+            Hop((*command, str(run.directory / "first.yaml")), ports.entry),
+            Hop((*command, str(run.directory / "second.yaml")), ports.tls),
         )
 
     # renewal: the files source reads once, at the start, and two processes cannot own one authority of the embedded

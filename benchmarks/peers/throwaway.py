@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,13 +60,15 @@ def _write(credentials: Credentials, authority: TestAuthority, spiffe_id: str, d
 @contextmanager
 def echo() -> Iterator[int]:
     """The port of an application that sends back what it is sent."""
-    with socket.create_server((HOST, 0)) as listener:
-        threading.Thread(target=_serve, args=(listener,), daemon=True).start()
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+    with _application(_echo) as port:
+        yield port
+
+
+@contextmanager
+def counting() -> Iterator[int]:
+    """The port of an application that reads to the end, and then answers how many bytes there were."""
+    with _application(_count) as port:
+        yield port
 
 
 def round_trip(port: int, timeout: float = 10.0) -> None:
@@ -87,14 +89,45 @@ def round_trip(port: int, timeout: float = 10.0) -> None:
         raise ConnectionError("other bytes came back than were sent")
 
 
-def _serve(listener: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # closed
-        while True:
-            connection, _address = listener.accept()
-            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
+def answer_after_end(port: int, timeout: float = 10.0) -> bytes:
+    """Send 64 bytes to a counting application behind the port, end, and give its answer.
+
+    :raises OSError: when the connection breaks, or takes longer than ``timeout`` seconds.
+    """
+    with socket.create_connection((HOST, port), timeout=timeout) as connection:
+        connection.sendall(bytes(64))
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(64), b""))
+
+
+@contextmanager
+def _application(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _address = listener.accept()
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    def one(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:  # what became of it is seen at the other end
+            serve(connection)
+
+    with socket.create_server((HOST, 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def _echo(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError), connection:
-        while data := connection.recv(65536):
-            connection.sendall(data)
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def _count(connection: socket.socket) -> None:
+    total = 0
+    while data := connection.recv(65536):
+        total += len(data)
+    connection.sendall(str(total).encode())

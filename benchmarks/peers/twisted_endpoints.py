@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.peers.base import SERVER_NAME, Credentials, Found, Missing, Run
+from benchmarks.peers.base import SERVER_NAME, STOCK, Credentials, Found, Missing, Run
 from benchmarks.peers.hops import Hop, Ports, TwoHops, openssl_groups
 from benchmarks.peers.tcpmesh import bundled_openssl
 
@@ -20,7 +20,7 @@ _PROGRAM = Path(__file__).with_name("twisted_hop.py")
 class TwistedEndpoints(TwoHops):
     """Two processes of `benchmarks.peers.twisted_hop`."""
 
-    name = "twisted-endpoints"
+    name = STOCK
 
     def locate(self) -> Found | Missing:
         """tcpmesh depends on it."""
