@@ -38,8 +38,18 @@ class Metric:
     key: str
     title: str
     unit: str
+    brief: str  # the same, where there is little room
     digits: int = 1
     more_is_better: bool = False
+
+    def in_words(self, effort: Effort) -> str:
+        """With its unit, and numbers of connections filled in."""
+        title = self.title.format(few=effort.idle[0], many=effort.idle[1])
+        return f"{title}, {self.unit}" if self.unit else title
+
+    def in_short(self, effort: Effort) -> str:
+        """For a narrow column."""
+        return self.brief.format(few=effort.idle[0], many=effort.idle[1])
 
 
 @frozen
@@ -69,7 +79,6 @@ class Session:
     program: Path  # the load generator
     application_pid: int
     effort: Effort
-    serial_number: Callable[[], int]  # of the certificate that the second hop should show
 
 
 @frozen
@@ -83,6 +92,7 @@ class Case:
     group_matters: bool = False
     once: bool = False  # in one round only: it is long, and hardly varies
     needs_hops: bool = False  # says nothing about `direct`
+    renewing: bool = False  # see `benchmarks.peers.base.Run`
 
     def metric(self, key: str) -> Metric:
         """The metric of that key."""
@@ -124,7 +134,10 @@ def _bulk(connections: int) -> Case:
     return Case(
         f"bulk-{connections}",
         f"bulk, {connections} connection{'s' if connections > 1 else ''}",
-        (Metric("rate", "rate", "MB/s", 0, more_is_better=True), Metric("cpu", "CPU of both hops", "s/GB", 2)),
+        (
+            Metric("rate", "rate", "MB/s", "MB/s", 0, more_is_better=True),
+            Metric("cpu", "CPU of both hops", "s/GB", "s/GB", 2),
+        ),
         measure,
     )
 
@@ -147,10 +160,10 @@ def _echo(size: int, connections: int) -> Case:
         f"echo-{size}-{connections}",
         f"echo of {size} B, {connections} connection{'s' if connections > 1 else ''}",
         (
-            Metric("p50", "p50", "us", 0),
-            Metric("p99", "p99", "us", 0),
-            Metric("rate", "rate", "round trips/s", 0, more_is_better=True),
-            Metric("cpu", "CPU of both hops", "us each", 0),
+            Metric("p50", "p50", "us", "p50 us", 0),
+            Metric("p99", "p99", "us", "p99 us", 0),
+            Metric("rate", "rate", "round trips/s", "rt/s", 0, more_is_better=True),
+            Metric("cpu", "CPU of both hops", "us each", "CPU us", 0),
         ),
         measure,
     )
@@ -204,7 +217,7 @@ def _rest(session: Session) -> Sample:
 
 
 def _renewals(session: Session) -> Sample:
-    return Sample(renewals(session.running, session.program, session.serial_number))
+    return Sample(renewals(session.running, session.program))
 
 
 CASES: Final = (
@@ -216,12 +229,12 @@ CASES: Final = (
     _echo(1024, 32),
     Case(
         "connect",
-        "new connections with full handshakes, 16 at a time",
+        "new connections, full handshakes",
         (
-            Metric("rate", "rate", "1/s", 0, more_is_better=True),
-            Metric("cpu", "CPU of both hops", "ms each", 2),
-            Metric("p50", "p50", "ms", 1),
-            Metric("p99", "p99", "ms", 1),
+            Metric("rate", "rate", "per s", "per s", 0, more_is_better=True),
+            Metric("cpu", "CPU of both hops", "ms each", "CPU ms", 2),
+            Metric("p50", "p50", "ms", "p50 ms", 1),
+            Metric("p99", "p99", "ms", "p99 ms", 1),
         ),
         _connect,
         group_matters=True,
@@ -230,9 +243,9 @@ CASES: Final = (
         "rest",
         "at rest, and start",
         (
-            Metric("pss", "PSS of one hop", "MB", 1),
-            Metric("rss", "RSS of one hop", "MB", 1),
-            Metric("start", "start of both hops until they listen", "s", 3),
+            Metric("pss", "PSS of one hop", "MB", "PSS MB", 1),
+            Metric("rss", "RSS of one hop", "MB", "RSS MB", 1),
+            Metric("start", "start of both hops until they listen", "s", "start s", 3),
         ),
         _rest,
         needs_hops=True,
@@ -241,8 +254,8 @@ CASES: Final = (
         "idle",
         "idle connections",
         (
-            Metric("few", "PSS of both hops with the smaller number", "KB each", 1),
-            Metric("many", "PSS of both hops with the larger number", "KB each", 1),
+            Metric("few", "PSS of both hops, {few:,} connections", "KB each", "KB at {few:,}", 1),
+            Metric("many", "PSS of both hops, {many:,} connections", "KB each", "KB at {many:,}", 1),
         ),
         _idle,
         group_matters=True,
@@ -251,14 +264,15 @@ CASES: Final = (
     ),
     Case(
         "renewals",
-        "three renewals of all certificates under load",
+        "three renewals under load",
         (
-            Metric("failed", "failed operations", "", 0),
-            Metric("operations", "operations", "", 0, more_is_better=True),
-            Metric("shown", "until the new certificate is shown, the slowest", "s", 2),
+            Metric("failed", "failed operations", "", "failed", 0),
+            Metric("operations", "operations", "", "operations", 0, more_is_better=True),
+            Metric("shown", "slowest until the new certificate was shown", "s", "shown s", 2),
         ),
         _renewals,
         once=True,
         needs_hops=True,
+        renewing=True,
     ),
 )

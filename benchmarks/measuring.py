@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
-from cryptography import x509
 
 from benchmarks import generator
 from benchmarks.cases import Case, Sample, Session
@@ -78,15 +77,16 @@ def _measure(step: Step, peer: Peer, results: Results, program: Path, port: int,
         places = Path(name, "certificates"), Path(name, "run")
         for place in places:
             place.mkdir()
-        certificates = ThrowawayCertificates(places[0])
-
-        def serial_number() -> int:
-            return x509.load_pem_x509_certificate(certificates.server.certificate.read_bytes()).serial_number
-
-        most = results.effort.idle[1] + _SPARE
-        details = Run(places[1], port, step.entry.group or GROUPS[-1], most, certificates)
+        details = Run(
+            directory=places[1],
+            target_port=port,
+            group=step.entry.group or GROUPS[-1],
+            max_connections=results.effort.idle[1] + _SPARE,
+            certificates=ThrowawayCertificates(places[0]),
+            renewing=step.case.renewing,
+        )
         with peer.running(details) as running:
-            return step.case.measure(Session(running, program, pid, results.effort, serial_number))
+            return step.case.measure(Session(running, program, pid, results.effort))
 
 
 def seconds_left(started: float, done: int, steps: int) -> float:

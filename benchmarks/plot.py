@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.cases import CASES
 from benchmarks.peers.base import DIRECT, OURS
 from benchmarks.results import Entry, Results, Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SHOWN: Final = (
     ("bulk-1", "rate"),
@@ -47,7 +50,7 @@ def draw(results: Results, path: Path) -> str:
     return ""
 
 
-def _bars(results: Results, place: object, case_key: str, metric_key: str) -> None:
+def _bars(results: Results, place: Axes, case_key: str, metric_key: str) -> None:
     case = next(case for case in CASES if case.key == case_key)
     metric = case.metric(metric_key)
     names = [peer.name for peer in results.peers if peer.name != DIRECT and not peer.missing]
@@ -58,7 +61,7 @@ def _bars(results: Results, place: object, case_key: str, metric_key: str) -> No
             if not values:
                 continue
             spread = Spread.of(list(values.values()))
-            place.barh(  # type: ignore[attr-defined]
+            place.barh(
                 row + (number - (len(results.groups) - 1) / 2) * height,
                 spread.median,
                 height,
@@ -69,8 +72,9 @@ def _bars(results: Results, place: object, case_key: str, metric_key: str) -> No
                 capsize=2,
             )
     better = "more" if metric.more_is_better else "less"
-    place.set_title(f"{case.title}: {metric.title}, {metric.unit} ({better} is better)", fontsize=9)  # type: ignore[attr-defined]
-    place.set_yticks(range(len(names)), names, fontsize=8)  # type: ignore[attr-defined]
-    place.invert_yaxis()  # type: ignore[attr-defined]
-    if place.get_legend_handles_labels()[0]:  # type: ignore[attr-defined]
-        place.legend(fontsize=7)  # type: ignore[attr-defined]
+    title = f"{case.title}: {metric.in_words(results.effort)} ({better} is better)"
+    place.set_title(title, fontsize=9)
+    place.set_yticks(range(len(names)), names, fontsize=8)
+    place.invert_yaxis()
+    if place.get_legend_handles_labels()[0]:
+        place.legend(fontsize=7)

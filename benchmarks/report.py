@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich import box
@@ -12,8 +12,10 @@ from rich.table import Table as TerminalTable
 
 from benchmarks import plot
 from benchmarks.results import Results
-from benchmarks.tables import Table, case_tables, crowded, peers_table
+from benchmarks.tables import Gap, Table, case_tables, crowded, peers_table
 from benchmarks.targets import targets_table
+
+_WIDTH = 110  # narrower tables cannot be read
 
 
 def write(results: Results, place: Path) -> None:
@@ -22,6 +24,8 @@ def write(results: Results, place: Path) -> None:
     remarks = [remark for remark in (crowded(results), plot.draw(results, place / "plot.png")) if remark]
     (place / "report.md").write_text(markdown(results, remarks))
     console = Console()
+    if console.width < _WIDTH:
+        console = Console(width=_WIDTH)
     for table in _all_tables(results):
         _print(console, table)
     for remark in remarks:
@@ -38,16 +42,16 @@ def _all_tables(results: Results) -> Iterator[Table]:
 def _print(console: Console, table: Table) -> None:
     shown = TerminalTable(title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
-        shown.add_column(escape(column), justify="left" if number == 0 else "right")
+        shown.add_column(escape(column.brief or column.title), justify="left" if number == 0 else "right")
     for row in table.rows:
-        if len(row) > 2 and not any(cell.text for cell in row[2:]):  # a gap: the reason gets the room
-            shown.add_row(escape(row[0].text), *[""] * (len(row) - 1))
-            shown.add_row(f"  {escape(row[1].text)}", *[""] * (len(row) - 1))
-        else:
+        if not isinstance(row, Gap):
             shown.add_row(*(escape(cell.text) for cell in row))
     console.print(shown)
+    for row in table.rows:
+        if isinstance(row, Gap):
+            console.print(f"  {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     for remark in table.remarks:
-        console.print(f"  {escape(remark)}")
+        console.print(f"  {escape(remark)}", soft_wrap=True)
 
 
 def markdown(results: Results, remarks: list[str]) -> str:
@@ -75,11 +79,14 @@ def markdown(results: Results, remarks: list[str]) -> str:
 
 
 def _markdown_table(table: Table) -> Iterator[str]:
-    yield _line(table.columns)
-    yield _line(["---"] * len(table.columns))
+    yield _line(column.title for column in table.columns)
+    yield _line("---" for _column in table.columns)
     for row in table.rows:
-        yield _line([str(cell) for cell in row])
+        if isinstance(row, Gap):
+            yield _line([row.name, row.reason, *[""] * (len(table.columns) - 2)])
+        else:
+            yield _line(str(cell) for cell in row)
 
 
-def _line(cells: list[str] | tuple[str, ...]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -27,12 +27,28 @@ class Cell:
 
 
 @frozen
+class Gap:
+    """A row without figures."""
+
+    name: str
+    reason: str
+
+
+@frozen
+class Column:
+    """A heading, and the same where there is little room."""
+
+    title: str
+    brief: str = ""
+
+
+@frozen
 class Table:
     """A title, columns, rows of the same length, and remarks below."""
 
     title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...] | Gap, ...]
     remarks: tuple[str, ...] = field(default=())
 
 
@@ -50,11 +66,14 @@ def spread(values: Spread, digits: int) -> Cell:
 
 def peers_table(results: Results) -> Table:
     """Who was measured, and who was not and why."""
-    rows = []
+    rows: list[tuple[Cell, ...] | Gap] = []
     for peer in results.peers:
-        groups = "not measured: " + peer.missing if peer.missing else " ".join(peer.groups)
-        rows.append((Cell(peer.name), Cell(peer.version), Cell(peer.tls_library), Cell(groups)))
-    return Table("Peers", ("peer", "version", "TLS library", "key agreement"), tuple(rows))
+        if peer.missing:
+            rows.append(Gap(peer.name, f"not measured: {peer.missing}"))
+        else:
+            rows.append((Cell(peer.name), Cell(peer.version), Cell(peer.tls_library), Cell(", ".join(peer.groups))))
+    heads = ("peer", "version", "TLS library", "key agreement")
+    return Table("Peers", tuple(Column(head) for head in heads), tuple(rows))
 
 
 def case_tables(results: Results) -> Iterator[Table]:
@@ -67,13 +86,21 @@ def case_tables(results: Results) -> Iterator[Table]:
 
 
 def _case_table(results: Results, case: Case, group: str) -> Table:
-    heads = ["peer (TLS library)"]
+    heads = [Column("peer (TLS library)", "peer")]
     for metric in case.metrics:
-        heads += [f"{metric.title}, {metric.unit}" if metric.unit else metric.title, f"{OURS} / peer"]
+        heads += [
+            Column(metric.in_words(results.effort), metric.in_short(results.effort)),
+            Column(f"{OURS} / peer", "ratio"),
+        ]
     timed = any(results.shares(case.key, entry) for entry in results.entries(group))
     if timed:
-        heads += ["client, application busy", "generator of all CPU", "others busy"]
-    rows, remarks = [], []
+        heads += [
+            Column("client, application busy", "cli, app"),
+            Column("generator of all CPU", "gen"),
+            Column("others busy", "others"),
+        ]
+    rows: list[tuple[Cell, ...] | Gap] = []
+    remarks = []
     ours = Entry(OURS, group)
     for facts in results.peers:
         if facts.name == DIRECT and case.needs_hops:
@@ -82,9 +109,9 @@ def _case_table(results: Results, case: Case, group: str) -> Table:
         title = f"{facts.name} {facts.version}".strip() + (f" ({facts.tls_library})" if facts.tls_library else "")
         gap = _gap(results, case, entry)
         if gap:
-            rows.append((Cell(title), Cell(gap), *[Cell("")] * (len(heads) - 2)))
+            rows.append(Gap(title, gap))
             continue
-        cells = [Cell(title)]
+        cells = [Cell(facts.name, f"{facts.version}, {facts.tls_library}".strip(", "))]
         for metric in case.metrics:
             cells += _value_and_ratio(results, case, metric, entry, ours)
         if timed:

@@ -10,7 +10,7 @@ from attrs import frozen
 from benchmarks.cases import CASES
 from benchmarks.peers.base import CLASSICAL, OURS, POST_QUANTUM, STOCK
 from benchmarks.results import Entry, Results, Spread, paired_ratio
-from benchmarks.tables import Cell, Table, number, spread
+from benchmarks.tables import Cell, Column, Table, number, spread
 
 
 @frozen
@@ -58,8 +58,8 @@ class Comparison:
 
 def targets_table(results: Results) -> Table:
     """One row for each target and group of which anything was measured."""
-    columns = ("case", "key agreement", "tcpmesh", "against", "theirs", "tcpmesh / theirs", "target", "")
-    return Table("Targets", columns, tuple(_rows(results)))
+    columns = ("case", "group", "tcpmesh", "against", "theirs", "ratio", "target", "")
+    return Table("Targets", tuple(Column(column) for column in columns), tuple(_rows(results)))
 
 
 def _rows(results: Results) -> Iterator[tuple[Cell, ...]]:
@@ -77,7 +77,7 @@ def _row(results: Results, target: Target, group: str) -> tuple[Cell, ...]:
     case = next(case for case in CASES if case.key == target.case)
     metric = case.metric(target.metric)
     sign, unit = ("≥" if target.at_least else "≤"), f" {metric.unit}" if metric.unit else ""
-    title = f"{case.title}: {metric.title}{',' if unit else ''}{unit}"
+    title = f"{case.title}: {metric.in_short(results.effort)}"
     ours = results.values(target.case, Entry(OURS, group), target.metric)
     wanted = f"{sign} {target.bound:g} x" if target.against else f"{sign} {target.bound:g}{unit}"
     if not ours:

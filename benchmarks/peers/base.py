@@ -16,7 +16,7 @@ GROUPS: Final = (POST_QUANTUM, CLASSICAL)
 # The names of three rows that mean something to the report; every other name is a peer to be measured against.
 OURS: Final = "tcpmesh"
 DIRECT: Final = "direct"
-STOCK: Final = "stock Twisted"
+STOCK: Final = "twisted-endpoints"
 
 CLIENT_ID: Final = "spiffe://bench.test/client"
 SERVER_ID: Final = "spiffe://bench.test/server"
@@ -76,6 +76,9 @@ class Run:
     group: str  # one of GROUPS, and of Found.groups: the only one that both hops may agree on
     max_connections: int  # at a time, through both hops
     certificates: Certificates
+    # Certificates will be renewed while it runs. A peer that issues its own, and so renews by itself, gives them the
+    # shortest life that it can, and a `Running.renew` that does nothing: the next renewal is waited for anyway.
+    renewing: bool = False
 
 
 @define
