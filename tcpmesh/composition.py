@@ -6,7 +6,7 @@ Ring 4, with ``service``: the only place that knows all the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from twisted.logger import Logger
 
 from tcpmesh.control import MeshControl
 from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.dataplane.negotiation import complaints
+from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
@@ -89,11 +91,18 @@ class _Maker:
         return None
 
 
-def compose(settings: Settings, plugins: PluginRegistry, clock: Any, wall_clock: WallClock) -> Composition:
+def compose(
+    settings: Settings,
+    plugins: PluginRegistry,
+    clock: Any,
+    wall_clock: WallClock,
+    group_setter: GroupSetter | None = GROUP_SETTER,
+) -> Composition:
     """
     Make every part.
 
-    :raises ConfigurationError: with everything that plugins and trust files complain of.
+    :param group_setter: how TLS contexts set their groups; None for pyOpenSSL's public interface.
+    :raises ConfigurationError: with everything that plugins, trust files and the TLS library complain of.
     """
     maker = _Maker(settings, plugins, clock)
     cell = MeshStateCell()
@@ -110,11 +119,12 @@ def compose(settings: Settings, plugins: PluginRegistry, clock: Any, wall_clock:
         NamedPolicy(choice.plugin, maker.make(AUTHORIZATION, choice, f"authorization[{number}]"))
         for number, choice in enumerate(settings.authorization)
     )
+    maker.problems += _unusable_tls(settings, group_setter)
     authorities = _foreign_authorities(settings, maker.problems)
     if maker.problems:
         raise ConfigurationError(maker.problems)
     cell.current = MeshState(policies=policies)
-    return Composition(settings, cell, control, TLSContexts(authorities), upstreams, policies)
+    return Composition(settings, cell, control, TLSContexts(authorities, group_setter), upstreams, policies)
 
 
 def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
@@ -124,6 +134,15 @@ def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
         for name, workload in settings.identity.workloads.items()
         if workload.source == SourceName(source) or (workload.source is None and only)
     }
+
+
+def _unusable_tls(settings: Settings, group_setter: GroupSetter | None) -> Iterator[Problem]:
+    """What the TLS library here cannot do of what is configured."""
+    places = [(f"services.{name}", service.tls) for name, service in settings.services.items()]
+    places += [(f"inbound[{number}]", inbound.tls) for number, inbound in enumerate(settings.inbound)]
+    for place, tls in places:
+        for complaint in complaints(tls, group_setter):
+            yield Problem(f"{place}.tls.{complaint}", tls.mark)
 
 
 def _foreign_authorities(settings: Settings, problems: list[Problem]) -> dict[Path, Sequence[x509.Certificate]]:

@@ -15,12 +15,14 @@ from twisted.logger import Logger
 
 from tcpmesh import config
 from tcpmesh.composition import Composition
+from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
-from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block
+from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
 from tcpmesh.open_files import Fit
+from tcpmesh.settings import TLSSettings
 from tcpmesh.values import Address, IdentityState, TCPAddress, format_duration
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
@@ -125,6 +127,7 @@ class Reporting:
             "trust_domain": facts.trust_domain,
             "listeners": [attrs.asdict(listener) for listener in facts.listeners],
             "workloads": [attrs.asdict(workload) for workload in facts.workloads],
+            "tls": list(facts.tls),
             "rules": list(facts.rules),
             "limits": dict(facts.limits),
             "warnings": list(facts.warnings),
@@ -156,6 +159,7 @@ class Reporting:
             trust_domain=str(settings.trust_domain),
             listeners=self._listeners(),
             workloads=self._workloads(),
+            tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
             rules=[line for named in self._policies for line in named.policy.describe()],
             limits=self._limits(),
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],

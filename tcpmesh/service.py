@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from tcpmesh import open_files
 from tcpmesh.codes import SHUTDOWN
 from tcpmesh.composition import compose
+from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.errors import StartError
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.liveness import Liveness
@@ -38,15 +39,22 @@ class MeshService(MultiService):
     """
     One proxy. Making it starts, binds and creates nothing.
 
-    :raises ConfigurationError: when plugins refuse their settings.
+    :param group_setter: as for :func:`tcpmesh.composition.compose`.
+    :raises ConfigurationError: when plugins or the TLS library refuse their settings.
     """
 
     def __init__(
-        self, settings: Settings, plugins: PluginRegistry, reactor: Any, *, wall_clock: WallClock = wall_clock
+        self,
+        settings: Settings,
+        plugins: PluginRegistry,
+        reactor: Any,
+        *,
+        wall_clock: WallClock = wall_clock,
+        group_setter: GroupSetter | None = GROUP_SETTER,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.composition = compose(settings, plugins, reactor, wall_clock)
+        self.composition = compose(settings, plugins, reactor, wall_clock, group_setter)
         self.cut = 0  # connections that the stop had to cut
         self.plane: DataPlane | None = None
         self._reactor = reactor

@@ -17,6 +17,7 @@ import attrs
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
+from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Address,
     Duration,
@@ -104,10 +105,13 @@ class IdentitySettings:
 
 @attrs.frozen
 class TLSSettings:
-    """TLS limits of one listener or service."""
+    """TLS limits of one listener or service; ``groups`` and ``ciphers`` in order of preference."""
 
     min_version: TLSVersion = "1.3"
     max_version: TLSVersion = "1.3"
+    groups: tuple[TLSGroup, ...] = ()  # none: the library's own, with X25519MLKEM768 first where it knows that
+    ciphers: tuple[CipherSuite, ...] = ()  # of every version between the two; none: AEAD suites in the library's order
+    mark: Mark | None = not_a_key()
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from tcpmesh.config.bounds import check_bounds
 from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
+from tcpmesh.config.tls import check_tls
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.settings import (
@@ -21,7 +22,6 @@ from tcpmesh.settings import (
     OutboundSettings,
     ServiceSettings,
     Settings,
-    TLSSettings,
     WorkloadSettings,
 )
 from tcpmesh.values import DNSName, TCPAddress, parse_dns_name
@@ -33,7 +33,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     """Everything that is wrong with how the keys fit together."""
     listeners = own_listeners(read)
     yield from check_bounds(read)
-    yield from _check_tls(read)
+    yield from check_tls(read)
     yield from _check_identity(read)
     yield from _check_services(read)
     yield from _check_outbound(read)
@@ -94,18 +94,6 @@ def warnings(settings: Settings) -> list[Problem]:
 
 def _at(read: SettingsReader, place: Place, message: str) -> Problem:
     return Problem(f"{place}: {message}", read.marks.get(place.path))
-
-
-def _check_tls(read: SettingsReader) -> Iterator[Problem]:
-    for place, tls in read.of(TLSSettings):
-        if tls.min_version > tls.max_version:
-            message = f'min_version "{tls.min_version}" is above max_version "{tls.max_version}"'
-            if place.key("min_version").path not in read.marks:
-                message = (
-                    f'"{tls.max_version}" is below min_version, which is "{tls.min_version}" unless it is set; add '
-                    f'min_version: "{tls.max_version}"'
-                )
-            yield _at(read, place.key("max_version"), message)
 
 
 def _check_identity(read: SettingsReader) -> Iterator[Problem]:

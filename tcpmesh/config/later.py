@@ -20,14 +20,12 @@ KEYS: Mapping[str, frozenset[str]] = {
     "services.*.discovery:static.endpoints.*": frozenset({"expect", "metadata", "priority", "zone"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),
     "services.*.timeouts": _TIMES,
-    "services.*.tls": frozenset({"groups"}),
     "outbound.*": frozenset({"limits", "passthrough", "per_endpoint", "routes", "sni"}),
     "outbound.*.timeouts": _TIMES,
     "inbound.*": frozenset(
         {"limits", "on_change", "on_expiry", "passthrough", "probe", "proxy_protocol", "routes", "sni"}
     ),
     "inbound.*.timeouts": _TIMES,
-    "inbound.*.tls": frozenset({"groups"}),
     "authorization.*:rules": frozenset({"on_change"}),
     "authorization.*:rules.policies.*": frozenset({"limit", "mode"}),
     "authorization.*:rules.policies.*.from.*": frozenset({"dns", "except", "networks", "prefixes", "trust_domains"}),

@@ -28,7 +28,9 @@ from tcpmesh.addresses import (
     shown,
 )
 from tcpmesh.config.nodes import Scalar
+from tcpmesh.config.tls_words import parse_cipher_suite, parse_group
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Duration,
     InboundName,
@@ -265,6 +267,8 @@ SCALARS: dict[Any, ScalarType] = {
         'an identity such as "spiffe://example.org/orders" or "dns:db.example.com"', parse_expected_identity
     ),
     Path: ScalarType(_PATH, _read_path),
+    TLSGroup: _text("a key exchange group such as X25519MLKEM768, X25519 or P-256", parse_group),
+    CipherSuite: _text("a cipher suite such as TLS_AES_256_GCM_SHA384", parse_cipher_suite),
     **{
         name: _text(f"the name of an {word}" if word[0] in "aio" else f"the name of a {word}")
         for name, word in REFERENCES.items()

@@ -6,15 +6,17 @@ Ring 3, pure: plain values in, lines out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from tcpmesh.observe.records import rfc3339
 from tcpmesh.observe.text import printable
+from tcpmesh.settings import Settings
+from tcpmesh.tls_names import GROUPS, TLSGroup
 from tcpmesh.values import format_duration
 
-__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "start_block"]
+__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "start_block", "tls_lines"]
 
 _DIGEST = 12  # of the hash's characters: enough to tell two files apart
 
@@ -52,6 +54,7 @@ class StartFacts:
     trust_domain: str
     listeners: Sequence[ListenerFacts] = ()
     workloads: Sequence[WorkloadFacts] = ()
+    tls: Sequence[str] = ()  # what is not as it is everywhere, one line each
     rules: Sequence[str] = ()  # one line each, as IAuthorizationPolicy.describe gives them
     limits: Mapping[str, str] = attrs.field(factory=dict)
     admin: Sequence[str] = ()
@@ -78,6 +81,7 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
         ("workload", f"{name}  {workload.id}  {workload.state}{_validity(workload.expires, now)}")
         for name, workload in zip(_aligned(each.name for each in facts.workloads), facts.workloads, strict=True)
     ]
+    rows += [("tls", line) for line in facts.tls]
     rows += [("rule", rule) for rule in facts.rules]
     if not facts.rules and any(listener.direction == "inbound" for listener in facts.listeners):
         rows.append(("rule", "none: every inbound connection is denied"))
@@ -86,6 +90,24 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
     rows += [("admin", place) for place in facts.admin]
     rows += [("warning", warning) for warning in facts.warnings]
     return [printable(f"{word:<9} {text}") for word, text in rows]
+
+
+def tls_lines(settings: Settings, default: Sequence[str]) -> Iterator[str]:
+    """
+    Key exchange groups and cipher suites where they are configured, and the default groups where they disappoint.
+
+    :param default: the groups that hold where none are configured.
+    """
+    places = [(f"inbound {inbound.name}", inbound.tls) for inbound in settings.inbound]
+    places += [(f"service {name}", service.tls) for name, service in settings.services.items()]
+    first = GROUPS.get(TLSGroup(default[0])) if default else None
+    if any(not tls.groups for _, tls in places) and (first is None or not first.post_quantum):
+        yield f"no post-quantum group comes first with this TLS library, whose groups are {', '.join(default)}"
+    for name, tls in places:
+        lists = (("groups", tls.groups), ("ciphers", tls.ciphers))
+        configured = [f"{key} {', '.join(names)}" for key, names in lists if names]
+        if configured:
+            yield f"{name}: {'; '.join(configured)}"
 
 
 def _aligned(names: Iterable[str]) -> list[str]:

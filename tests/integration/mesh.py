@@ -22,6 +22,7 @@ from twisted.trial.unittest import TestCase
 
 from tcpmesh import config
 from tcpmesh.codes import Code
+from tcpmesh.dataplane.openssl_private import GROUP_SETTER
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.service import MeshService
@@ -110,9 +111,14 @@ class Proxy:
 
 
 class MeshTestCase(TestCase):
-    """Starts proxies and applications, and stops whatever is left."""
+    """
+    Starts proxies and applications, and stops whatever is left.
+
+    ``group_setter`` is how the proxies' TLS contexts set groups; None for pyOpenSSL's public interface.
+    """
 
     timeout = 120
+    group_setter = staticmethod(GROUP_SETTER)  # type: ignore[arg-type]
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -128,7 +134,7 @@ class MeshTestCase(TestCase):
         text = f"version: 1\ntrust_domain: {trust_domain}\nlog: {{access: none}}\n" + textwrap.dedent(yaml)
         plugins = PluginRegistry()
         settings = config.loads(text.encode(), self.directory.absolute() / "tcpmesh.yaml", plugins)
-        service = MeshService(settings, plugins, reactor)
+        service = MeshService(settings, plugins, reactor, group_setter=self.group_setter)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(self._stop, service)

@@ -176,7 +176,8 @@ class DocumentTests(SynchronousTestCase):
         """Each peer has a block for each role, and each block of ours is used by a test."""
         peers = {f"{kind}-{role}" for kind in KINDS for role in ("client", "server")}
         ours = {"inbound", "inbound-eof", "inbound-tls12", "service", "service-eof", "service-tls12"}
-        self.assertEqual(names(), peers | ours | {"service-without-preface", "service-by-dns-name"})
+        ours |= {"inbound-groups", "service-groups", "service-without-preface", "service-by-dns-name"}
+        self.assertEqual(names(), peers | ours)
 
     def test_names_the_files_that_ca_issue_writes(self) -> None:
         """Whatever lies in /etc/peer/ is written by ``tcpmesh ca issue``, or made of that in the document."""

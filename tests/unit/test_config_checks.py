@@ -434,11 +434,10 @@ class LaterTests(ConfigTestCase):
             "identity.bundles is not in this version",
         )
         self.check_problems(
-            with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}\n    tls: {‸groups: []}"),
+            with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}"),
             "services.orders.health is not in this version",
             "services.orders.limits is not in this version",
             "services.orders.queue is not in this version",
-            "services.orders.tls.groups is not in this version",
         )
         self.check_problems(
             variant("{name: out,", "{‸per_endpoint: true, name: out,"),

@@ -26,7 +26,6 @@ from tcpmesh.settings import (
     Settings,
     TimeoutOverrides,
     Timeouts,
-    TLSSettings,
     keys,
 )
 from tcpmesh.values import TCPAddress, format_duration
@@ -215,12 +214,10 @@ limits: {connections: ‸0}
             "identity": IdentitySettings,
             "services.*": ServiceSettings,
             "services.*.timeouts": TimeoutOverrides,
-            "services.*.tls": TLSSettings,
             "outbound.*": OutboundSettings,
             "outbound.*.timeouts": TimeoutOverrides,
             "inbound.*": InboundSettings,
             "inbound.*.timeouts": TimeoutOverrides,
-            "inbound.*.tls": TLSSettings,
             "timeouts": Timeouts,
         }
         self.assertEqual(set(classes), {pattern for pattern in KEYS if ":" not in pattern})

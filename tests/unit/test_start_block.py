@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block
+from tcpmesh.config import loads
+from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
+from tcpmesh.settings import Settings
+from tests.unit.config_samples import FILE, PLUGINS, variant
 from tests.unit.record_samples import HOSTILE
 
 
@@ -32,6 +35,7 @@ class StartBlockTests(SynchronousTestCase):
                 WorkloadFacts("soon", "spiffe://a.test/soon", "ready", 1042.5),
                 WorkloadFacts("now", "spiffe://a.test/now", "ready", 1000.5),
             ],
+            tls=["inbound orders-in: groups X25519"],
             rules=["allow web-may-use-orders: spiffe://a.test/web to orders-in"],
             limits={"connections": "9000", "handshakes": "1000"},
             admin=["unix:/run/admin.sock", "http://127.0.0.1:4191/metrics"],
@@ -50,6 +54,7 @@ class StartBlockTests(SynchronousTestCase):
                 "workload  old     spiffe://a.test/old  expired, expired at 1970-01-01T00:16:40.000Z",
                 "workload  soon    spiffe://a.test/soon  ready, expires at 1970-01-01T00:17:22.500Z (in 42s)",
                 "workload  now     spiffe://a.test/now  ready, expires at 1970-01-01T00:16:40.500Z (in less than 1s)",
+                "tls       inbound orders-in: groups X25519",
                 "rule      allow web-may-use-orders: spiffe://a.test/web to orders-in",
                 "limits    connections 9000, handshakes 1000",
                 "admin     unix:/run/admin.sock",
@@ -72,3 +77,41 @@ class StartBlockTests(SynchronousTestCase):
             facts = StartFacts("0.1.0", "epoll", "OpenSSL", text, "d", "a.test", rules=[text], warnings=[text])
             for line in start_block(facts, 0.0):
                 self.assertTrue(line.isascii() and line.isprintable(), line)
+
+
+class TLSLinesTests(SynchronousTestCase):
+    """What is said of groups and cipher suites."""
+
+    default = ("X25519MLKEM768", "X25519")
+
+    def load(self, service: str = "", inbound: str = "") -> Settings:
+        text = variant("    expect:", f"    tls: {{{service}}}\n    expect:")
+        text = text.replace("workload: web}\nauth", f"workload: web, tls: {{{inbound}}}}}\nauth")
+        return loads(text.encode(), FILE, PLUGINS)
+
+    def test_nothing_as_long_as_all_is_as_usual(self) -> None:
+        """A post-quantum group first, and nothing configured."""
+        self.assertEqual(list(tls_lines(self.load(), self.default)), [])
+
+    def test_shows_what_is_configured(self) -> None:
+        """Listeners first; only the lists that somebody wrote."""
+        settings = self.load(
+            "groups: [secp256r1], ciphers: [TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384]",
+            "ciphers: [TLS_AES_256_GCM_SHA384]",
+        )
+        self.assertEqual(
+            list(tls_lines(settings, self.default)),
+            [
+                "inbound in: ciphers TLS_AES_256_GCM_SHA384",
+                "service orders: groups P-256; ciphers TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384",
+            ],
+        )
+
+    def test_names_the_default_of_a_library_without_a_post_quantum_group(self) -> None:
+        """Unless nobody uses it."""
+        line = "no post-quantum group comes first with this TLS library, whose groups are X25519, ffdhe2048"
+        for default in (("X25519", "ffdhe2048"), ("0xfe01",), ()):
+            self.assertEqual(len(list(tls_lines(self.load(), default))), 1, default)
+        self.assertIn(line, list(tls_lines(self.load("groups: [X448]"), ("X25519", "ffdhe2048"))))
+        settings = self.load("groups: [X448]", "groups: [X448]")
+        self.assertNotIn(line, list(tls_lines(settings, ("X25519", "ffdhe2048"))))
