@@ -34,7 +34,7 @@ def _find_group_setter() -> GroupSetter | None:
     try:
         from OpenSSL._util import lib
 
-        set_list, clear_errors = lib.SSL_CTX_set1_curves_list, lib.ERR_clear_error
+        set_list, clear_errors = lib.SSL_CTX_set1_curves_list, lib.ERR_clear_error  # since cryptography 47
         SSL.Context(SSL.TLS_METHOD)._context  # noqa: B018  is it there?
     except (ImportError, AttributeError):
         return None
@@ -69,9 +69,10 @@ def set_groups(context: SSL.Context, groups: Sequence[TLSGroup], setter: GroupSe
 def _set_publicly(context: SSL.Context, groups: Sequence[TLSGroup]) -> None:
     curve = _PUBLIC_CURVES.get(groups[0]) if len(groups) == 1 else None
     if curve is None:
+        installed = " and ".join(f"{name} {metadata.version(name)}" for name in ("pyopenssl", "cryptography"))
         raise UnsupportedError(
-            f"tcpmesh cannot set {', '.join(groups)} with pyOpenSSL {metadata.version('pyopenssl')}, only one of "
-            f"{', '.join(_PUBLIC_CURVES)} alone; leave the key out, or use another version of pyOpenSSL"
+            f"tcpmesh cannot set {', '.join(groups)} with {installed}, only one of {', '.join(_PUBLIC_CURVES)} alone; "
+            "leave the key out, or use cryptography 47 or newer"
         )
     context.set_tmp_ecdh(curve)
 

@@ -6,6 +6,7 @@ import re
 import socket
 
 from tcpmesh.codes import CLEAN, PEER_ALERT, TLS_FAILED
+from tcpmesh.dataplane.openssl_private import GROUP_SETTER
 from tcpmesh.errors import ConfigurationError
 from tcpmesh.tls_names import GROUPS, SUITES
 from tests.integration.applications import RESET, push, receive, until, whole
@@ -13,6 +14,8 @@ from tests.integration.foreign_case import REPLY, REQUEST, ForeignProgramTestCas
 from tests.integration.foreign_programs import Change, changed
 from tests.integration.mesh import MeshTestCase, Proxy, echo, in_thread, receive_all
 
+# Why a test cannot be run here, for trial.
+NO_SETTER = None if GROUP_SETTER is not None else "cryptography has what sets a list of groups since 47"
 # As records show them, where that differs from how they are configured.
 SHOWN = {"X25519": "x25519", "X448": "x448", "P-256": "secp256r1", "P-384": "secp384r1", "P-521": "secp521r1"}
 
@@ -45,6 +48,8 @@ class TwoHopCase(MeshTestCase):
 
 class TwoHopTests(TwoHopCase):
     """An outbound and an inbound proxy between a client and an echo service."""
+
+    skip = NO_SETTER
 
     async def test_every_group(self) -> None:
         """Alone, in TLS 1.3."""
@@ -107,7 +112,8 @@ class PublicLayerTests(TwoHopCase):
         (problem,) = error.problems
         assert problem.mark is not None
         self.assertRegex(
-            problem.message, r"^inbound\[0\]\.tls\.groups: tcpmesh cannot set X25519MLKEM768 with pyOpenSSL [0-9.]+,"
+            problem.message,
+            r"^inbound\[0\]\.tls\.groups: tcpmesh cannot set X25519MLKEM768 with pyopenssl [0-9.]+ and ",
         )
         self.assertEqual((problem.mark.line, problem.mark.column), (9, 10))
         error = self.assertRaises(
@@ -118,6 +124,8 @@ class PublicLayerTests(TwoHopCase):
 
 class ForeignTests(ForeignProgramTestCase):
     """openssl s_client and s_server, which know no post-quantum group here."""
+
+    skip = NO_SETTER
 
     def answer(self, connection: socket.socket) -> None:
         if receive(connection, len(REQUEST)) == whole(REQUEST):
