@@ -11,9 +11,8 @@ from pathlib import Path
 import click
 from attrs import evolve
 
-from benchmarks import machine, measuring, report, results
+from benchmarks import generator, machine, measuring, report, results
 from benchmarks.cases import CASES, QUICK, Case, Effort, Share
-from benchmarks.measuring import Step
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import GROUPS, Found, Peer
 from benchmarks.results import Measured, PeerFacts, Results
@@ -88,14 +87,11 @@ def _look(peer: Peer) -> PeerFacts:
 def _measure(run: Results, cases: Sequence[Case], peers: Sequence[Peer], place: Path) -> None:
     steps = measuring.plan(run, cases)
     started = time.monotonic()
-
-    def tell(step: Step, measured: Measured) -> None:
-        left = measuring.seconds_left(started, len(run.measured), len(steps))
-        where = f"[{len(run.measured)}/{len(steps)}, {left / 60:.0f} min left] round {step.round}, {step.case.key}"
-        click.echo(f"{where}, {step.entry.title}: {_in_short(step.case, measured)}", err=True)
-
     try:
-        for _measured in measuring.run(run, steps, peers, tell):
+        for step, measured in measuring.run(run, steps, peers, generator.build()):
+            left = measuring.seconds_left(started, len(run.measured), len(steps), time.monotonic())
+            where = f"[{len(run.measured)}/{len(steps)}, {left / 60:.0f} min left] round {step.round}, {step.case.key}"
+            click.echo(f"{where}, {step.entry.title}: {_in_short(step.case, measured)}", err=True)
             run.save(place / "results.json")
     except KeyboardInterrupt:
         click.echo("interrupted: what there is is reported", err=True)

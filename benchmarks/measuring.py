@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -49,14 +49,13 @@ def _entries(results: Results, case: Case) -> list[Entry]:
 
 
 def run(
-    results: Results, steps: Sequence[Step], peers: Sequence[Peer], tell: Callable[[Step, Measured], None]
-) -> Iterator[Measured]:
-    """Go through the plan, add to the results and tell of each measurement.
+    results: Results, steps: Sequence[Step], peers: Sequence[Peer], program: Path
+) -> Iterator[tuple[Step, Measured]]:
+    """Go through the plan, and add each measurement to the results before it is given.
 
     A peer that fails in a case leaves a `Measured` with its error, and the plan goes on.
     """
     by_name = {peer.name: peer for peer in peers}
-    program = generator.build()
     with generator.application(program) as (port, pid):
         for step in steps:
             try:
@@ -64,12 +63,11 @@ def run(
                 outcome = Measured(
                     step.round, step.case.key, step.entry.peer, step.entry.group, sample.values, sample.share
                 )
-            except (RuntimeError, OSError, generator.LoadError) as error:
+            except (RuntimeError, OSError, subprocess.SubprocessError, generator.LoadError) as error:
                 reason = f"{error}" or type(error).__name__
                 outcome = Measured(step.round, step.case.key, step.entry.peer, step.entry.group, error=reason)
             results.measured.append(outcome)
-            tell(step, outcome)
-            yield outcome
+            yield step, outcome
 
 
 def _measure(step: Step, peer: Peer, results: Results, program: Path, port: int, pid: int) -> Sample:
@@ -89,6 +87,6 @@ def _measure(step: Step, peer: Peer, results: Results, program: Path, port: int,
             return step.case.measure(Session(running, program, pid, results.effort))
 
 
-def seconds_left(started: float, done: int, steps: int) -> float:
+def seconds_left(started: float, done: int, steps: int, now: float) -> float:
     """How long the rest will take if it goes on like this."""
-    return (time.monotonic() - started) / done * (steps - done) if done else 0.0
+    return (now - started) / done * (steps - done) if done else 0.0
