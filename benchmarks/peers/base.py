@@ -97,6 +97,8 @@ class Peer(Protocol):
     """One proxy, with one process or thread for each hop, TLS 1.3 and client certificates, as all the others.
 
     client -> 127.0.0.1:Running.port (first hop) -> mutual TLS -> second hop -> 127.0.0.1:Run.target_port
+
+    A half-close need not come through: stock Twisted has none, so that a receiver has to know where a message ends.
     """
 
     @property
