@@ -29,9 +29,10 @@ def main(names: Iterable[str]) -> None:
             click.echo(f"{peer.name}: missing: {found.reason}")
             continue
         groups = [group for group in GROUPS if group in found.groups]
-        click.echo(f"{peer.name} {found.version}, {found.tls_library}: {' and '.join(groups)}")
         if not isinstance(peer, TwoHops):
-            continue  # it has no hops
+            click.echo(f"{peer.name}: no hops")
+            continue
+        click.echo(f"{peer.name} {found.version}, {found.tls_library}: {' and '.join(groups)}")
         for group in groups:
             click.echo(f"  {group}")
             for outcome in checks(peer, group):

