@@ -36,7 +36,7 @@ static uint64_t expected(struct caller *caller)
 }
 
 struct sending {
-    size_t chunk; /* of the present chunk, what is to be sent */
+    size_t chunk; /* the size of the present one */
     unsigned char told[16];
     uint64_t hash;
     bool finished;
@@ -47,7 +47,6 @@ static enum outcome push(int poller, struct caller *caller, struct sending *send
     for (int turn = 0; turn < 4; turn++) {
         if (caller->sent == sending->chunk) {
             if (!caller->left) {
-                shutdown(caller->socket, SHUT_WR);
                 sending->finished = true;
                 watch(poller, caller, EPOLL_CTL_MOD, EPOLLIN);
                 return PENDING;
@@ -103,6 +102,11 @@ int run_bulk(const struct options *options)
         sendings[number].hash = expected(&callers[number]);
         rewind_to_start(&callers[number], number, each);
     }
+    for (long number = 0; number < options->connections && !failures.count; number++) {
+        uint64_t announced = each;
+        if (send(callers[number].socket, &announced, sizeof announced, MSG_NOSIGNAL) != sizeof announced)
+            note(&failures, "the number of bytes", errno);
+    }
     say_ready();
     uint64_t began = now(), progress = began;
     for (long number = 0; number < options->connections && !failures.count; number++)
@@ -112,7 +116,7 @@ int run_bulk(const struct options *options)
         if (count > 0)
             progress = now();
         else if (seconds_since(progress) > options->timeout)
-            note(&failures, "no progress in time", 0);
+            note(&failures, "bytes were lost, or wait too long: no progress in time", 0);
         for (int number = 0; number < count && !failures.count; number++) {
             struct caller *caller = events[number].data.ptr;
             struct sending *sending = &sendings[caller - callers];

@@ -1,5 +1,7 @@
 /* The application. The first byte of a connection says what it is for, and is answered with the same letter in lower case:
-   'E' sends every byte back, 'S' swallows them and says at the end how many there were and their hash (16 bytes). */
+   'E' sends every byte back. 'S' takes 8 bytes that say how many will follow, swallows those, and says how many there
+   were and their hash (16 bytes): when they are complete or the client ends, for not every proxy passes on an end in one
+   direction only. */
 
 #define _GNU_SOURCE
 #include "load.h"
@@ -14,12 +16,18 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
+struct swallowed {
+    unsigned char announced[8];
+    size_t heard; /* of those 8 */
+    struct hash hash;
+};
+
 struct visitor {
     int socket;
-    char kind;            /* 0 until the first byte */
-    bool ended;           /* the client has sent all */
-    struct hash *hash;    /* 'S' */
-    unsigned char *queue; /* what the kernel has not taken; nothing is read meanwhile */
+    char kind;                   /* 0 until the first byte */
+    bool ended;                  /* the client will send no more */
+    struct swallowed *swallowed; /* 'S' */
+    unsigned char *queue;        /* what the kernel has not taken; nothing is read meanwhile */
     size_t queued, sent;
 };
 
@@ -36,7 +44,7 @@ static void follow(struct visitor *visitor, int operation, unsigned events)
 static void leave(struct visitor *visitor)
 {
     close(visitor->socket);
-    free(visitor->hash);
+    free(visitor->swallowed);
     free(visitor->queue);
     free(visitor);
 }
@@ -82,10 +90,10 @@ static bool open_with(struct visitor *visitor, unsigned char letter)
 {
     unsigned char reply = letter | 0x20;
     if (letter == 'S') {
-        visitor->hash = malloc(sizeof *visitor->hash);
-        if (!visitor->hash)
-            give_up("malloc");
-        hash_start(visitor->hash);
+        visitor->swallowed = calloc(1, sizeof *visitor->swallowed);
+        if (!visitor->swallowed)
+            give_up("calloc");
+        hash_start(&visitor->swallowed->hash);
     } else if (letter != 'E') {
         return false;
     }
@@ -93,13 +101,29 @@ static bool open_with(struct visitor *visitor, unsigned char letter)
     return answer(visitor, &reply, 1);
 }
 
+static bool report(struct visitor *visitor)
+{
+    uint64_t told[2] = {visitor->swallowed->hash.length, hash_end(&visitor->swallowed->hash)};
+    return answer(visitor, (unsigned char *)told, sizeof told);
+}
+
+static bool swallow(struct visitor *visitor, const unsigned char *bytes, size_t count)
+{
+    struct swallowed *swallowed = visitor->swallowed;
+    uint64_t announced;
+    for (; count && swallowed->heard < 8; count--)
+        swallowed->announced[swallowed->heard++] = *bytes++;
+    if (!count)
+        return true;
+    hash_add(&swallowed->hash, bytes, count);
+    memcpy(&announced, swallowed->announced, 8);
+    return swallowed->hash.length < announced || report(visitor);
+}
+
 static bool end_of_input(struct visitor *visitor)
 {
-    if (visitor->kind != 'S')
-        return false;
-    uint64_t told[2] = {visitor->hash->length, hash_end(visitor->hash)};
     visitor->ended = true;
-    return answer(visitor, (unsigned char *)told, sizeof told) && visitor->queue;
+    return visitor->kind == 'S' && report(visitor) && visitor->queue;
 }
 
 static bool take(struct visitor *visitor)
@@ -116,11 +140,9 @@ static bool take(struct visitor *visitor)
         bytes++;
         count--;
     }
-    if (visitor->kind == 'S')
-        hash_add(visitor->hash, bytes, (size_t)count);
-    else if (count)
-        return answer(visitor, bytes, (size_t)count);
-    return true;
+    if (!count)
+        return true;
+    return (visitor->kind == 'S' ? swallow : answer)(visitor, bytes, (size_t)count);
 }
 
 static void welcome(int listener)

@@ -49,6 +49,8 @@ class Relay:
             while data := source.recv(65536):
                 target.sendall(tamper(data))
             target.shutdown(socket.SHUT_WR)
+        except EOFError:
+            target.shutdown(socket.SHUT_WR)
         except OSError:
             for end in (source, target):
                 with contextlib.suppress(OSError):
@@ -67,6 +69,10 @@ def once(change: Tamper, after: int) -> Tamper:
         return data
 
     return tamper
+
+
+def end(data: bytes) -> bytes:
+    raise EOFError
 
 
 def cut(data: bytes) -> bytes:
@@ -120,12 +126,17 @@ class BulkTests(Bench):
         """Early and late in the stream."""
         for after in (1, 2_000_000):
             port = self.through(once(lambda data: data[:-1], after))
-            self.assertIn("the receiver got another number of bytes", self.failure("bulk", port, bytes=3_000_000))
+            self.assertIn("bytes were lost", self.failure("bulk", port, bytes=3_000_000, timeout=PATIENCE))
+
+    def test_notices_an_early_end(self) -> None:
+        """The application says what it got, and that is less."""
+        port = self.through(once(end, 1_000_000))
+        self.assertIn("the receiver got another number of bytes", self.failure("bulk", port, bytes=3_000_000))
 
     def test_notices_a_repeated_byte(self) -> None:
-        """One more is as bad as one less."""
+        """Then the last one is not the last one."""
         port = self.through(once(lambda data: data + data[-1:], 1_000_000))
-        self.assertIn("the receiver got another number of bytes", self.failure("bulk", port, bytes=3_000_000))
+        self.assertIn("the receiver got", self.failure("bulk", port, bytes=3_000_000))
 
     def test_notices_a_changed_bit(self) -> None:
         """The length is right, the hash is not."""
