@@ -1,7 +1,7 @@
 """
 ``twistd tcpmesh``: the options, and the proxy as a service of twistd's application.
 
-Ring 4. Imports nothing heavy before ``makeService``, and the reactor only there, when twistd has chosen one.
+Ring 4. Imports nothing heavy before the options are read; then ours becomes the reactor if none is installed.
 
 What twistd does in which order, and what follows (twisted/scripts/_twistd_unix.py): options; pid file checked;
 ``makeService``; logging begins; chdir and fork; pid file written; ``privilegedStartService``; uid and gid;
@@ -25,6 +25,7 @@ from twisted.python import usage
 import tcpmesh
 from tcpmesh.defaults import CONFIGURATION_FILE, CONFIGURATION_VARIABLE
 from tcpmesh.errors import ConfigurationError, Problem, StartError
+from tcpmesh.reactor_choice import install_default
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,7 +46,8 @@ class Options(usage.Options):
         "log lines go to standard error, connection records where log.access says. Without it twistd makes a daemon: "
         "log lines go to --logfile (twistd.log), and log.access must name a file or be none. SIGTERM lets connections "
         "finish for up to timeouts.shutdown; a second one ends at once. Exit status: 0 when all connections finished, "
-        "1 when some were cut or the start failed. Check a file without starting: tcpmesh check FILE."
+        "1 when some were cut or the start failed. The reactor is tcpmesh where there is epoll, unless --reactor "
+        "(before tcpmesh) names another. Check a file without starting: tcpmesh check FILE."
     )
     optParameters: ClassVar[list[list[Any]]] = [
         [
@@ -63,9 +65,11 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """Find the file now: the daemon's directory will be another one."""
+        """Find the file now: the daemon's directory will be another one. And install our reactor where none is."""
         chosen = self["config"] or os.environ.get(CONFIGURATION_VARIABLE) or CONFIGURATION_FILE
         self["config"] = str(Path(chosen).absolute())
+        # twistd has installed the one that its own options name by now; makeService, the next step, imports it.
+        install_default()
 
 
 class NotStarted(Exception):

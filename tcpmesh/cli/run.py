@@ -1,7 +1,7 @@
 """
 ``tcpmesh run``: the proxy in the foreground, without twistd's command line.
 
-Ring 4. Imports the reactor, and with it installs the default one, when the command is invoked.
+Ring 4. Installs and imports the reactor when the command is invoked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from tcpmesh.cli.options import chosen_file, config_option, file_argument
+from tcpmesh.reactor_choice import install_default, install_named
 
 __all__ = ["run"]
 
@@ -20,8 +21,14 @@ __all__ = ["run"]
 @click.command()
 @file_argument
 @config_option
+@click.option(
+    "-r",
+    "--reactor",
+    metavar="NAME",
+    help="Which reactor to use; twistd --help-reactors lists them.  [default: tcpmesh, where there is epoll]",
+)
 @click.pass_context
-def run(ctx: click.Context, file: Path | None, config: Path) -> None:
+def run(ctx: click.Context, file: Path | None, config: Path, reactor: str | None) -> None:
     """
     Run the proxy that FILE describes in the foreground.
 
@@ -29,7 +36,15 @@ def run(ctx: click.Context, file: Path | None, config: Path) -> None:
     finish for up to timeouts.shutdown; a second one ends at once. Exit status: 0 when all connections finished,
     1 when some were cut or the start failed.
     """
-    ctx.exit(_run(chosen_file(ctx, file, config)))
+    chosen = chosen_file(ctx, file, config)
+    if reactor is None:
+        install_default()
+    else:
+        try:
+            install_named(reactor)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param_hint="'--reactor'") from None
+    ctx.exit(_run(chosen))
 
 
 def _run(file: Path) -> int:

@@ -73,7 +73,7 @@ class MeshReactor(EPollReactor):
                 wait = _LONGEST
         else:
             wait = None
-        self.doPoll(wait)
+        self.doIteration(wait)
 
     def _run_due(self) -> float | None:
         """Run calls from threads, timed calls that are due and the stop; give the seconds until the next timed call."""
@@ -81,9 +81,9 @@ class MeshReactor(EPollReactor):
         wait: float | None = self.timeout()
         return wait if self.running else 0.0
 
-    def doPoll(self, timeout: float | None) -> None:
+    def doIteration(self, timeout: float | None) -> None:
         """
-        Wait for events and dispatch one batch, in the order in which epoll gives it.
+        Wait for events and dispatch one batch, in the order in which epoll gives it. (ReactorBase)
 
         :param timeout: seconds to wait for the first event; None for as long as it takes.
         """
@@ -102,11 +102,11 @@ class MeshReactor(EPollReactor):
             if selectable is not None and find(fd) is selectable:
                 self._dispatch(selectable, fd, event)
 
-    doIteration = doPoll
+    doPoll = doIteration
 
     def _dispatch(self, selectable: Any, fd: int, event: int) -> None:
         """Call a descriptor: the plain events of our own directly, anything else as the stock reactor does."""
-        if event & ~_READ_WRITE or not getattr(selectable, "direct_dispatch", False):
+        if event & ~_READ_WRITE or not getattr(selectable, "direct_dispatch", False) or selectable.fileno() != fd:
             log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
             return
         why: Any = None
@@ -115,7 +115,7 @@ class MeshReactor(EPollReactor):
             if event & EPOLLIN and fd in self._reads:
                 why = selectable.doRead()
                 has_read = True
-            if event & EPOLLOUT and not why and fd in self._writes and self._selectables.get(fd) is selectable:
+            if event & EPOLLOUT and not why and fd in self._writes and self._selectables[fd] is selectable:
                 why = selectable.doWrite()
                 has_read = False
         except BaseException as problem:  # noqa: BLE001  as _doReadOrWrite does

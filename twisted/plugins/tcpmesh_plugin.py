@@ -5,6 +5,7 @@ Every twistd on the machine imports this. The module-level names are frozen by a
 may outlive an upgrade, and a renamed plugin would be missing until somebody deletes that file.
 """
 
+from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 
 from tcpmesh.descriptors import PluginDescriptor
@@ -13,6 +14,8 @@ from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETR
 service = ServiceMaker(
     "tcpmesh", "tcpmesh.tap", "mutual TLS, identity and authorization beside a TCP service", "tcpmesh"
 )
+
+reactor = Reactor("tcpmesh", "tcpmesh.net.reactor", "epoll(7), with a shorter way to the connections of tcpmesh")
 
 identity_embedded = PluginDescriptor(
     IDENTITY,
