@@ -88,7 +88,7 @@ def _measure(run: Results, cases: Sequence[Case], peers: Sequence[Peer], place: 
     steps = measuring.plan(run, cases)
     started = time.monotonic()
     try:
-        for step, measured in measuring.run(run, steps, peers, generator.build()):
+        for step, measured in measuring.run(run, steps, peers, generator.build(), place):
             left = measuring.seconds_left(started, len(run.measured), len(steps), time.monotonic())
             where = f"[{len(run.measured)}/{len(steps)}, {left / 60:.0f} min left] round {step.round}, {step.case.key}"
             click.echo(f"{where}, {step.entry.title}: {_in_short(step.case, measured)}", err=True)
@@ -101,7 +101,7 @@ def _in_short(case: Case, measured: Measured) -> str:
     if measured.error:
         return f"FAILED: {measured.error}"
     figures = (f"{measured.values[metric.key]:.{metric.digits}f} {metric.unit}" for metric in case.metrics)
-    return ", ".join(figures) + _others(measured.share)
+    return ", ".join(figures) + _others(measured.share) + (f" ({measured.note})" if measured.note else "")
 
 
 def _others(share: Share | None) -> str:

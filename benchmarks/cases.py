@@ -69,6 +69,7 @@ class Sample:
 
     values: Mapping[str, float]
     share: Share | None = None
+    note: str = ""  # what the reader of the figures has to know
 
 
 @frozen
@@ -217,7 +218,8 @@ def _rest(session: Session) -> Sample:
 
 
 def _renewals(session: Session) -> Sample:
-    return Sample(renewals(session.running, session.program))
+    values, first_failure = renewals(session.running, session.program)
+    return Sample(values, note=first_failure and f"the first failure: {first_failure}")
 
 
 CASES: Final = (

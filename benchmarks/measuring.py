@@ -7,14 +7,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from benchmarks import generator
-from benchmarks.cases import Case, Sample, Session
+from benchmarks.cases import Case, Effort, Sample, Session
 from benchmarks.peers.base import DIRECT, GROUPS, Peer, Run
 from benchmarks.peers.throwaway import ThrowawayCertificates
 from benchmarks.results import Entry, Measured, Results
 
+_LOG_END = 100_000  # bytes
 _SPARE = 500  # connections more than a case opens
 
 
@@ -49,42 +50,50 @@ def _entries(results: Results, case: Case) -> list[Entry]:
 
 
 def run(
-    results: Results, steps: Sequence[Step], peers: Sequence[Peer], program: Path
+    results: Results, steps: Sequence[Step], peers: Sequence[Peer], program: Path, place: Path
 ) -> Iterator[tuple[Step, Measured]]:
     """Go through the plan, and add each measurement to the results before it is given.
 
-    A peer that fails in a case leaves a `Measured` with its error, and the plan goes on.
+    A peer that fails in a case leaves a `Measured` with its error, and its logs below ``place``; the plan goes on.
     """
     by_name = {peer.name: peer for peer in peers}
     with generator.application(program) as (port, pid):
         for step in steps:
-            try:
-                sample = _measure(step, by_name[step.entry.peer], results, program, port, pid)
-                outcome = Measured(
-                    step.round, step.case.key, step.entry.peer, step.entry.group, sample.values, sample.share
-                )
-            except (RuntimeError, OSError, subprocess.SubprocessError, generator.LoadError) as error:
-                reason = f"{error}" or type(error).__name__
-                outcome = Measured(step.round, step.case.key, step.entry.peer, step.entry.group, error=reason)
+            entry = step.entry
+            outcome = Measured(step.round, step.case.key, entry.peer, entry.group)
+            with tempfile.TemporaryDirectory(prefix="tcpmesh-bench-") as directory:
+                try:
+                    sample = _measure(step, by_name[entry.peer], results.effort, program, port, pid, Path(directory))
+                    outcome = evolve(outcome, values=sample.values, share=sample.share, note=sample.note)
+                except (RuntimeError, OSError, subprocess.SubprocessError, generator.LoadError) as error:
+                    logs = _keep_logs(Path(directory), place / f"failed-{step.round}-{step.case.key}-{entry.name}")
+                    outcome = evolve(outcome, error=f"{error or type(error).__name__}{logs}")
             results.measured.append(outcome)
             yield step, outcome
 
 
-def _measure(step: Step, peer: Peer, results: Results, program: Path, port: int, pid: int) -> Sample:
-    with tempfile.TemporaryDirectory(prefix="tcpmesh-bench-") as name:
-        places = Path(name, "certificates"), Path(name, "run")
-        for place in places:
-            place.mkdir()
-        details = Run(
-            directory=places[1],
-            target_port=port,
-            group=step.entry.group or GROUPS[-1],
-            max_connections=results.effort.idle[1] + _SPARE,
-            certificates=ThrowawayCertificates(places[0]),
-            renewing=step.case.renewing,
-        )
-        with peer.running(details) as running:
-            return step.case.measure(Session(running, program, pid, results.effort))
+def _measure(step: Step, peer: Peer, effort: Effort, program: Path, port: int, pid: int, directory: Path) -> Sample:
+    for name in ("certificates", "run"):
+        (directory / name).mkdir()
+    details = Run(
+        directory=directory / "run",
+        target_port=port,
+        group=step.entry.group or GROUPS[-1],
+        max_connections=effort.idle[1] + _SPARE,
+        certificates=ThrowawayCertificates(directory / "certificates"),
+        renewing=step.case.renewing,
+    )
+    with peer.running(details) as running:
+        return step.case.measure(Session(running, program, pid, effort))
+
+
+def _keep_logs(directory: Path, place: Path) -> str:
+    """Save the ends of the peer's logs, and say so."""
+    logs = [log for log in sorted(directory.glob("run/*.log")) if log.stat().st_size]
+    for log in logs:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / log.name).write_bytes(log.read_bytes()[-_LOG_END:])
+    return f" (logs in {place.name})" if logs else ""
 
 
 def seconds_left(started: float, done: int, steps: int, now: float) -> float:

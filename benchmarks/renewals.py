@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from OpenSSL import SSL
 
@@ -20,8 +20,10 @@ _SHOWN_WITHIN: Final = 20.0  # seconds
 _FOR_EVER: Final = 3600.0
 
 
-def renewals(running: Running, program: Path) -> dict[str, float]:
+def renewals(running: Running, program: Path) -> tuple[dict[str, float], str]:
     """Give the number of failed operations, of all, and the longest time in seconds until a new certificate was shown.
+
+    Beside these figures, it gives the reason of the first failure.
 
     :raises LoadError: when the peer cannot renew, or goes on to show the old certificate.
     """
@@ -42,14 +44,15 @@ def renewals(running: Running, program: Path) -> dict[str, float]:
             slowest = max(slowest, time.monotonic() - started)
         time.sleep(_PAUSE)
         results = [_stop(generator) for generator in (lasting, fresh)]
-    return {
+    values = {
         "failed": sum(float(result["failures"]) for result in results),
         "operations": sum(float(result["operations"]) for result in results),
         "shown": slowest,
     }
+    return values, next((result["first_failure"] for result in results if result["failures"]), "")
 
 
-def _stop(generator: Generator) -> dict[str, float]:
+def _stop(generator: Generator) -> dict[str, Any]:
     generator.say("stop")
     return generator.hear(60)
 

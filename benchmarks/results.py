@@ -28,6 +28,11 @@ class Entry:
         """As it is called while it runs."""
         return f"{self.peer} ({self.group})" if self.group else self.peer
 
+    @property
+    def name(self) -> str:
+        """As a part of a file name."""
+        return f"{self.peer}-{self.group}" if self.group else self.peer
+
 
 @frozen
 class PeerFacts:
@@ -55,6 +60,7 @@ class Measured:
     group: str
     values: Mapping[str, float] = field(factory=dict)
     share: Share | None = None
+    note: str = ""
     error: str = ""
 
 
@@ -81,6 +87,10 @@ class Results:
     def errors(self, case: str, entry: Entry) -> list[str]:
         """Why there are samples without values; each reason once."""
         return list(dict.fromkeys(one.error for one in self.of(case, entry) if one.error))
+
+    def notes(self, case: str, entry: Entry) -> list[str]:
+        """What has to be known of the values; each once."""
+        return list(dict.fromkeys(one.note for one in self.of(case, entry) if one.note))
 
     def shares(self, case: str, entry: Entry) -> list[Share]:
         """Who used the processors."""

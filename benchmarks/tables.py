@@ -120,6 +120,7 @@ def _case_table(results: Results, case: Case, group: str) -> Table:
             if facts.name != DIRECT and max(_busy(shares)) > SUSPECT:
                 remarks.append(f"{facts.name}: the load generator was busy all the time; this may be its own bound.")
         rows.append(tuple(cells))
+        remarks += [f"{facts.name}: {note}" for note in results.notes(case.key, entry)]
         if errors := results.errors(case.key, entry):
             remarks.append(f"{facts.name} failed in some rounds: {'; '.join(errors)}")
     return Table(f"{case.title}: {group}", tuple(heads), tuple(rows), tuple(remarks))

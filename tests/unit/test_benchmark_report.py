@@ -175,6 +175,11 @@ class TableTests(SynchronousTestCase):
         ]
         self.assertEqual(self.table(measured).remarks, ("slow failed in some rounds: oh",))
 
+    def test_tells_what_a_sample_notes(self) -> None:
+        """Once, though every round may say it."""
+        measured = [evolve(one, note="the first failure: reset") for one in of("renewals", {OURS: [1.0, 1.0]})]
+        self.assertEqual(self.table(measured).remarks, (f"{OURS}: the first failure: reset",))
+
     def test_tells_of_a_generator_that_may_be_the_bound(self) -> None:
         """Not for the bare machine, where it always is."""
         busy = Share(seconds=1.0, client=0.5, application=0.95, proxies=0.5, others=0.0)
@@ -221,6 +226,7 @@ class Broken:
 
     @contextmanager
     def running(self, run: Run) -> Iterator[Running]:
+        (run.directory / "first-hop.log").write_text("what it said last")
         raise RuntimeError(f"{self.name}, first hop ended with status 1")
         yield
 
@@ -232,12 +238,12 @@ class RunTests(SynchronousTestCase):
         skip = "no C compiler (on Debian: apt-get install gcc libc6-dev)"
 
     def test_goes_on_after_a_failure(self) -> None:
-        """The failure is a measurement without figures; all others are there, and the results hold them all."""
-        program = build(Path("load-generator").absolute())
+        """The failure is a measurement without figures; its logs are kept; all others are there."""
+        program, place = build(Path("load-generator").absolute()), Path(self.mktemp())
         effort = Effort(rounds=2, seconds=0.05, bulk_bytes=10**6)
         run = evolve(made([]), effort=effort, peers=(PEERS[0], PEERS[3]))
         steps = plan(run, [case for case in CASES if not case.needs_hops])
-        outcomes = [measured for _step, measured in measuring.run(run, steps, (Direct(), Broken()), program)]
+        outcomes = [measured for _step, measured in measuring.run(run, steps, (Direct(), Broken()), program, place)]
         self.assertEqual(run.measured, outcomes)
         self.assertEqual([(one.round, one.case) for one in outcomes], [(step.round, step.case.key) for step in steps])
         for one in outcomes:
@@ -245,7 +251,10 @@ class RunTests(SynchronousTestCase):
                 self.assertGreater(one.values["rate"], 0, one)
                 self.assertEqual((one.values["cpu"], one.error), (0.0, ""))
             else:
-                self.assertEqual((one.values, one.error), ({}, "slow, first hop ended with status 1"))
+                logs = f"failed-{one.round}-{one.case}-slow-{CLASSICAL}"
+                self.assertEqual(one.values, {})
+                self.assertEqual(one.error, f"slow, first hop ended with status 1 (logs in {logs})")
+                self.assertEqual((place / logs / "first-hop.log").read_text(), "what it said last")
 
     def test_estimates_the_rest(self) -> None:
         """By what has been done so far."""
