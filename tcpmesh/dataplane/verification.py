@@ -17,15 +17,16 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import INTERNAL, NO_BUNDLE
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.profile import readable
+from tcpmesh.identity.known_chains import KnownChain, KnownChains
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
+    check_profiles,
+    check_sizes,
     check_voucher,
     explain_chain_failure,
     match_expected,
     presented_name,
     verify_dns_name,
-    verify_svid_chain,
 )
 from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
 
@@ -42,9 +43,22 @@ class PeerVerification:
     :param voucher: the trust domain whose authorities must stand behind a server that is known by a DNS name; None when
         it is verified with a store of its own.
     :param now: wall-clock seconds, asked for when a refusal is explained.
+    :param known: the chains that were accepted before, to be shared by all connections.
     """
 
-    __slots__ = ("_bundles", "_expected", "_failure", "_now", "_seen", "_voucher", "peer", "refusal")
+    __slots__ = (
+        "_bundles",
+        "_chain",
+        "_expected",
+        "_failure",
+        "_known",
+        "_leaf",
+        "_now",
+        "_seen",
+        "_voucher",
+        "peer",
+        "refusal",
+    )
 
     def __init__(
         self,
@@ -52,12 +66,16 @@ class PeerVerification:
         expected: Sequence[ExpectedIdentity] | None,
         now: Callable[[], float],
         voucher: TrustDomain | None = None,
+        known: KnownChains | None = None,
     ) -> None:
         self._bundles = bundles
         self._voucher = voucher
         self._expected = expected
         self._now = now
-        self._seen: dict[int, x509.Certificate] = {}
+        self._known = known if known is not None else KnownChains()
+        self._seen: dict[int, crypto.X509] = {}  # by depth, while OpenSSL walks
+        self._chain: KnownChain | None = None
+        self._leaf: x509.Certificate | None = None
         self._failure: tuple[int, int] | None = None
         self.peer: PeerIdentity | None = None
         self.refusal: Refusal | None = None
@@ -65,8 +83,7 @@ class PeerVerification:
     @property
     def presented(self) -> str:
         """The name in the peer's leaf certificate, verified or not, escaped for a log line."""
-        leaf = self._seen.get(0)
-        return presented_name(leaf) if leaf is not None else ""
+        return presented_name(self._leaf) if self._leaf is not None else ""
 
     @property
     def wanted(self) -> str:
@@ -95,8 +112,7 @@ class PeerVerification:
 
     def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
         # OpenSSL builds and shows no more than the context's verify depth allows.
-        with readable("the peer's certificate"):
-            self._seen[depth] = certificate.to_cryptography()
+        self._seen[depth] = certificate
         if not ok and self._failure is None:
             self._failure = (error, depth)
         # Name constraints are checked last, after the leaf was judged: no call for the leaf follows any more.
@@ -104,9 +120,19 @@ class PeerVerification:
             return True
         if self._failure is not None:
             number, at = self._failure
-            raise explain_chain_failure(number, f"X509_V_ERR {number}", at, self._seen, self._bundles, self._now())
+            read = dict(zip(sorted(self._seen), self._read(self._chain_seen()), strict=True))
+            raise explain_chain_failure(number, f"X509_V_ERR {number}", at, read, self._bundles, self._now())
         self.peer = self._judge()
         return True
+
+    def _chain_seen(self) -> tuple[bytes, ...]:
+        """What OpenSSL has shown, in DER, the leaf first."""
+        seen = self._seen
+        return tuple([crypto.dump_certificate(crypto.FILETYPE_ASN1, seen[depth]) for depth in sorted(seen)])
+
+    def _read(self, chain: tuple[bytes, ...]) -> tuple[x509.Certificate, ...]:
+        (self._leaf,) = self._known.read(chain[:1])
+        return (self._leaf, *self._known.read(chain[1:]))
 
     def rejudge(self, bundles: Mapping[TrustDomain, TrustBundle]) -> PeerIdentity:
         """
@@ -116,6 +142,7 @@ class PeerVerification:
 
         :raises Refusal: when they do not vouch for the peer.
         """
+        self._seen.clear()  # OpenSSL is through with them
         if bundles is not self._bundles:
             self._bundles = bundles
             self.peer = None  # until they have said otherwise
@@ -125,15 +152,37 @@ class PeerVerification:
         return self.peer
 
     def _judge(self) -> PeerIdentity:
-        chain = [self._seen[position] for position in sorted(self._seen)]
+        names: tuple[DNSName, ...] = ()
         if self._expected is not None and expects_dns(self._expected):
-            if self._voucher is not None:
-                check_voucher(chain, self._voucher, self._bundles)
-            return verify_dns_name(chain, [name for name in self._expected if isinstance(name, DNSName)])
-        peer = verify_svid_chain(chain, self._bundles)
-        if self._expected is not None:
-            match_expected(peer, self._expected)
-        return peer
+            names = tuple([name for name in self._expected if isinstance(name, DNSName)])
+        if self._chain is not None:
+            self._vouch(self._chain)
+        else:
+            seen = self._chain_seen()
+            chain = self._known.find(seen, names)
+            if chain is None:
+                self._chain = self._examine(seen, names)
+                self._vouch(self._chain)
+                self._known.remember(seen, names, self._chain)
+            else:
+                self._chain, self._leaf = chain, chain.certificates[0]
+                self._vouch(chain)
+        if self._expected is not None and not names:
+            match_expected(self._chain.peer, self._expected)
+        return self._chain.peer
+
+    def _examine(self, seen: tuple[bytes, ...], names: tuple[DNSName, ...]) -> KnownChain:
+        """A chain that nobody has shown lately."""
+        check_sizes([len(certificate) for certificate in seen])
+        certificates = self._read(seen)
+        peer = verify_dns_name(certificates, names) if names else check_profiles(certificates)
+        return KnownChain(certificates, peer)
+
+    def _vouch(self, chain: KnownChain) -> None:
+        if chain.peer.spiffe_id is not None:
+            self._known.vouch(chain, self._bundles)
+        elif self._voucher is not None:
+            check_voucher(chain.certificates, self._voucher, self._bundles)
 
 
 def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:

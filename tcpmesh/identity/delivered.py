@@ -7,6 +7,7 @@ Ring 1, pure: time is a parameter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -63,11 +64,15 @@ def usable_svids(sources: Iterable[Delivered], now: float) -> dict[str, Svid]:
     }
 
 
-def pooled_bundles(sources: Iterable[Delivered]) -> dict[TrustDomain, TrustBundle]:
-    """By trust domain: its authorities. Two sources may hold the same domain's; different domains' are never mixed."""
+def pooled_bundles(sources: Iterable[Delivered]) -> Mapping[TrustDomain, TrustBundle]:
+    """
+    By trust domain: its authorities. Two sources may hold the same domain's; different domains' are never mixed.
+
+    Nobody can change it: what was judged by these bundles is judged anew only when there are others.
+    """
     pools: dict[TrustDomain, dict[bytes, x509.Certificate]] = {}
     for source in sources:
         for domain, bundle in (source.snapshot.bundles if source.snapshot is not None else {}).items():
             pool = pools.setdefault(domain, {})
             pool.update((authority.public_bytes(Encoding.DER), authority) for authority in bundle.authorities)
-    return {domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in pools.items()}
+    return MappingProxyType({domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in pools.items()})

@@ -22,6 +22,7 @@ from tcpmesh.codes import (
     MALFORMED_CERTIFICATE,
     NO_BUNDLE,
     NO_CERTIFICATE,
+    NO_SPIFFE_ID,
     TRUST_DOMAIN_DIFFERS,
     UNKNOWN_AUTHORITY,
     WRONG_ANCHOR,
@@ -53,6 +54,8 @@ from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
 __all__ = [
     "MAX_CERTIFICATE_BYTES",
     "MAX_CHAIN_LENGTH",
+    "check_anchor",
+    "check_profiles",
     "check_sizes",
     "check_voucher",
     "explain_chain_failure",
@@ -73,23 +76,45 @@ def verify_svid_chain(chain: Sequence[x509.Certificate], bundles: Mapping[TrustD
     :param chain: the leaf first, the anchor last, as OpenSSL built it and verified its signatures and validity.
     :raises Refusal: with the rule that is broken; WRONG_ANCHOR when another trust domain's authority signed the leaf.
     """
+    with readable("the peer's certificate"):
+        check_sizes([certificate_size(certificate) for certificate in chain])
+        peer = check_profiles(chain)
+        check_anchor(peer, chain, bundles)
+        return peer
+
+
+def check_profiles(chain: Sequence[x509.Certificate]) -> PeerIdentity:
+    """
+    Apply every rule that a chain's certificates keep or break by themselves, and say whom it names.
+
+    Their number and size were checked before, and who vouches for them is checked afterwards.
+
+    :raises Refusal: with the rule that is broken.
+    """
     if not chain:
         raise Refusal(NO_CERTIFICATE, "the peer presented no certificate")
     with readable("the peer's certificate"):
-        check_sizes([certificate_size(certificate) for certificate in chain])
         leaf = chain[0]
         identity = check_leaf(leaf)
         for certificate in chain[:-1]:  # nobody relies on the signature of an anchor
             check_signature(certificate)
         for certificate in chain[1:]:
             check_authority(certificate, anchor=certificate is chain[-1])
-        _check_anchor(identity, chain, bundles)
         return PeerIdentity(identity, serial_text(leaf), not_before(leaf), not_after(leaf))
 
 
-def _check_anchor(
-    identity: SpiffeId, chain: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, TrustBundle]
+def check_anchor(
+    peer: PeerIdentity, chain: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, TrustBundle]
 ) -> None:
+    """
+    Make sure that a chain ends at an authority of the leaf's own trust domain (X509-SVID.md section 5).
+
+    :param peer: whom the leaf names.
+    :raises Refusal: NO_BUNDLE, CHAIN_INVALID, WRONG_ANCHOR.
+    """
+    identity = peer.spiffe_id
+    if identity is None:
+        raise Refusal(NO_SPIFFE_ID, f"{peer} has no SPIFFE ID, and so no trust domain that could vouch for it")
     own = identity.trust_domain
     anchor = chain[-1]
     others = [str(domain) for domain in trust_domains_that_list(anchor, bundles) if domain != own]

@@ -116,7 +116,7 @@ class Attempt:
         voucher = trust if isinstance(trust, TrustDomain) else None
         core = TLSCore(
             context,
-            PeerVerification(state.bundles, expected, plane.wall_clock, voucher),
+            PeerVerification(state.bundles, expected, plane.wall_clock, voucher, plane.known_chains),
             server=False,
             sni=upstream.sni(endpoint),
             alpn=ALPN if settings.preface == "auto" else b"",

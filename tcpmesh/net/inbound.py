@@ -52,7 +52,8 @@ class InboundListener:
         plane, settings = self.plane, self.settings
         state = plane.state.current
         context = plane.contexts.server(state, settings.workload, settings.tls)
-        core = TLSCore(context, PeerVerification(state.bundles, None, plane.wall_clock), server=True)
+        verification = PeerVerification(state.bundles, None, plane.wall_clock, known=plane.known_chains)
+        core = TLSCore(context, verification, server=True)
         connection = InboundConnection(self)
         leg = _AcceptedLeg(
             connection,

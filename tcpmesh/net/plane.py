@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, OUT_OF_DESCRIPTORS, Code
 from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.identity.known_chains import KnownChains
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
@@ -94,6 +95,7 @@ class DataPlane:
     sink: IRecordSink
     gate: Gate
     liveness: Liveness
+    known_chains: KnownChains = attrs.field(factory=KnownChains)
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
     stopping: bool = False  # what is not established yet is better served elsewhere

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -102,14 +100,13 @@ class UnreadableCertificateTests(SynchronousTestCase):
     def test_is_refused_as_malformed_and_is_no_bug(self) -> None:
         """OpenSSL parses a certificate of version 2, cryptography does not: no stranger fills our log with it."""
 
-        class Version2:
-            """Stands for the crypto.X509 of one."""
-
-            def to_cryptography(self) -> x509.Certificate:
-                raise x509.InvalidVersion("1 is not a valid X509 version", 1)
-
-        verification = World().verification(ORDERS)
-        self.assertFalse(verification.certificate(cast(crypto.X509, Version2()), 0, 0, True))
+        world = World()
+        good = world.orders.certificate.public_bytes(Encoding.DER)
+        version2 = good.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)
+        self.assertNotEqual(version2, good)
+        verification = world.verification(ORDERS)
+        shown = crypto.load_certificate(crypto.FILETYPE_ASN1, version2)
+        self.assertFalse(verification.certificate(shown, 0, 0, True))
         assert verification.refusal is not None
         self.assertIs(verification.refusal.code, MALFORMED_CERTIFICATE)
         self.assertIn("1 is not a valid X509 version", verification.refusal.reason)
