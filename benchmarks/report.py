@@ -15,7 +15,7 @@ from benchmarks.results import Results
 from benchmarks.tables import Gap, Table, case_tables, crowded, peers_table
 from benchmarks.targets import targets_table
 
-_WIDTH = 110  # narrower tables cannot be read
+_WIDTH = 120  # narrower tables cannot be read
 
 
 def write(results: Results, place: Path) -> None:
@@ -42,7 +42,9 @@ def _all_tables(results: Results) -> Iterator[Table]:
 def _print(console: Console, table: Table) -> None:
     shown = TerminalTable(title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(table.columns):
-        shown.add_column(escape(column.brief or column.title), justify="left" if number == 0 else "right")
+        shown.add_column(
+            escape(column.brief or column.title), justify="left" if number == 0 else "right", no_wrap=number == 0
+        )
     for row in table.rows:
         if not isinstance(row, Gap):
             shown.add_row(*(escape(cell.text) for cell in row))

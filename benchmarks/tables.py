@@ -130,7 +130,7 @@ def _gap(results: Results, case: Case, entry: Entry) -> str:
     """Why there is no row."""
     facts = results.facts(entry.peer)
     if facts.missing:
-        return f"not measured: {facts.missing}"
+        return "not measured: see Peers"
     if entry.group and entry.group not in facts.groups:
         return f"has no {entry.group}"
     samples = results.of(case.key, entry)

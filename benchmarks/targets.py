@@ -59,48 +59,48 @@ class Comparison:
 def targets_table(results: Results) -> Table:
     """One row for each target and group of which anything was measured."""
     columns = ("case", "group", "tcpmesh", "against", "theirs", "ratio", "target", "")
-    return Table("Targets", tuple(Column(column) for column in columns), tuple(_rows(results)))
+    rows, remarks = [], []
+    for row, remark in _rows(results):
+        rows.append(row)
+        remarks += [remark] if remark else []
+    return Table("Targets", tuple(Column(column) for column in columns), tuple(rows), tuple(remarks))
 
 
-def _rows(results: Results) -> Iterator[tuple[Cell, ...]]:
+def _rows(results: Results) -> Iterator[tuple[tuple[Cell, ...], str]]:
+    """Each with the reason why it is open, if it is."""
     for target in TARGETS:
         for group in results.groups:
             if target.case in results.cases and target.group in ("", group) and _was_planned(results, target, group):
-                yield _row(results, target, group)
+                row, reason = _row(results, target, group)
+                yield row, reason and f"open: {row[0]} with {group}: {reason}"
 
 
 def _was_planned(results: Results, target: Target, group: str) -> bool:
     return any(results.of(target.case, entry) for entry in results.entries(group) if entry.group)
 
 
-def _row(results: Results, target: Target, group: str) -> tuple[Cell, ...]:
+def _row(results: Results, target: Target, group: str) -> tuple[tuple[Cell, ...], str]:
     case = next(case for case in CASES if case.key == target.case)
     metric = case.metric(target.metric)
-    sign, unit = ("≥" if target.at_least else "≤"), f" {metric.unit}" if metric.unit else ""
-    title = f"{case.title}: {metric.in_short(results.effort)}"
+    title = Cell(f"{case.title}: {metric.in_short(results.effort)}")
+    sign = "≥" if target.at_least else "≤"
+    wanted = Cell(f"{sign} {target.bound:g} {'x' if target.against else metric.unit.removesuffix(' each')}".rstrip())
+    empty, undecided = Cell(""), Cell("open")
     ours = results.values(target.case, Entry(OURS, group), target.metric)
-    wanted = f"{sign} {target.bound:g} x" if target.against else f"{sign} {target.bound:g}{unit}"
     if not ours:
         reason = "; ".join(results.errors(target.case, Entry(OURS, group))) or f"{OURS} was not measured"
-        return (Cell(title), Cell(group), *[Cell("")] * 4, Cell(wanted), Cell(f"open: {reason}"))
-    figure = spread(Spread.of(list(ours.values())), metric.digits)
+        return (title, Cell(group), empty, empty, empty, empty, wanted, undecided), reason
+    figures = Spread.of(list(ours.values()))
+    start = (title, Cell(group), spread(figures, metric.digits))
     if not target.against:
-        verdict = _verdict(target, Spread.of(list(ours.values())).median)
-        return (Cell(title), Cell(group), figure, *[Cell("")] * 3, Cell(wanted), verdict)
+        return (*start, empty, empty, empty, wanted, _verdict(target, figures.median)), ""
     comparison = _against(results, target, group, ours)
     if comparison is None:
-        nobody = f"{STOCK} was not measured" if target.against == "stock" else "no peer was measured"
-        return (Cell(title), Cell(group), figure, *[Cell("")] * 3, Cell(wanted), Cell(f"open: {nobody}"))
-    return (
-        Cell(title),
-        Cell(group),
-        figure,
-        Cell(comparison.peer),
-        Cell(number(comparison.theirs.median, metric.digits)),
-        spread(comparison.ratio, 2),
-        Cell(wanted),
-        _verdict(target, comparison.ratio.median),
-    )
+        nobody = f"no figures of {STOCK}" if target.against == "stock" else "no figures of a peer"
+        return (*start, empty, empty, empty, wanted, undecided), nobody
+    theirs = Cell(number(comparison.theirs.median, metric.digits))
+    verdict = _verdict(target, comparison.ratio.median)
+    return (*start, Cell(comparison.peer), theirs, spread(comparison.ratio, 2), wanted, verdict), ""
 
 
 def _against(results: Results, target: Target, group: str, ours: dict[int, float]) -> Comparison | None:

@@ -127,8 +127,8 @@ class TargetTests(SynchronousTestCase):
         """75 KB are enough with one group and too many with the other."""
         measured = of("idle", {OURS: [75.0]}, POST_QUANTUM) + of("idle", {OURS: [75.0]}, CLASSICAL)
         found = verdicts(targets_table(made(measured, GROUPS)))
-        self.assertEqual(found["idle connections: KB at 9,000", "≤ 80 KB each"], "met")
-        self.assertEqual(found["idle connections: KB at 9,000", "≤ 70 KB each"], "missed (by 7%)")
+        self.assertEqual(found["idle connections: KB at 9,000", "≤ 80 KB"], "met")
+        self.assertEqual(found["idle connections: KB at 9,000", "≤ 70 KB"], "missed (by 7%)")
 
     def test_a_single_failed_operation_under_renewals_is_a_miss(self) -> None:
         """The bound is none."""
@@ -138,10 +138,14 @@ class TargetTests(SynchronousTestCase):
 
     def test_says_why_a_target_is_open(self) -> None:
         """Our own failure, and the want of anybody to compare with."""
-        failed = [Measured(1, "connect", OURS, CLASSICAL, error="3 failed")]
-        self.assertEqual(list(verdicts(targets_table(made(failed))).values()), ["open: 3 failed"])
-        alone = verdicts(targets_table(made(of("echo-64-32", {OURS: [1.0]}))))
-        self.assertEqual(set(alone.values()), {"open: no peer was measured", f"open: {STOCK} was not measured"})
+        failed = targets_table(made([Measured(1, "connect", OURS, CLASSICAL, error="3 failed")]))
+        self.assertEqual(list(verdicts(failed).values()), ["open"])
+        [remark] = failed.remarks
+        self.assertTrue(remark.endswith(f"with {CLASSICAL}: 3 failed"), remark)
+        alone = targets_table(made(of("echo-64-32", {OURS: [1.0]})))
+        self.assertEqual(list(verdicts(alone).values()), ["open", "open"])
+        reasons = [remark.rpartition(": ")[2] for remark in alone.remarks]
+        self.assertEqual(reasons, ["no figures of a peer", f"no figures of {STOCK}"])
 
 
 class TableTests(SynchronousTestCase):
@@ -161,7 +165,7 @@ class TableTests(SynchronousTestCase):
             {
                 "swift 2.0 (OpenSSL 3)": f"has no {POST_QUANTUM}",
                 "slow 3.0 (BoringSSL)": "failed: it crashed",
-                "absent": "not measured: apt-get install absent",
+                "absent": "not measured: see Peers",
                 f"{STOCK} 26 (OpenSSL 4)": "not measured: interrupted before",
             },
         )
