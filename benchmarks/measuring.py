@@ -67,7 +67,7 @@ def run(
                     outcome = evolve(outcome, values=sample.values, share=sample.share, note=sample.note)
                 except (RuntimeError, OSError, subprocess.SubprocessError, generator.LoadError) as error:
                     logs = _keep_logs(Path(directory), place / f"failed-{step.round}-{step.case.key}-{entry.name}")
-                    outcome = evolve(outcome, error=f"{error or type(error).__name__}{logs}")
+                    outcome = evolve(outcome, error=f"{' '.join(str(error).split()) or type(error).__name__}{logs}")
             results.measured.append(outcome)
             yield step, outcome
 
