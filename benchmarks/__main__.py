@@ -70,8 +70,9 @@ def main(
     )
     place = out or RESULTS / run.started[:16].replace("T", "-").replace(":", "")
     place.mkdir(parents=True, exist_ok=True)
-    _measure(run, plan_cases, everyone, place)
+    complete = _measure(run, plan_cases, everyone, place)
     report.write(run, place)
+    sys.exit(not complete)
 
 
 def _look(peer: Peer) -> PeerFacts:
@@ -84,7 +85,8 @@ def _look(peer: Peer) -> PeerFacts:
     return PeerFacts(peer.name, missing=found.reason)
 
 
-def _measure(run: Results, cases: Sequence[Case], peers: Sequence[Peer], place: Path) -> None:
+def _measure(run: Results, cases: Sequence[Case], peers: Sequence[Peer], place: Path) -> bool:
+    """Go through the whole plan; false if somebody had no patience."""
     steps = measuring.plan(run, cases)
     started = time.monotonic()
     try:
@@ -95,6 +97,8 @@ def _measure(run: Results, cases: Sequence[Case], peers: Sequence[Peer], place: 
             run.save(place / "results.json")
     except KeyboardInterrupt:
         click.echo("interrupted: what there is is reported", err=True)
+        return False
+    return True
 
 
 def _in_short(case: Case, measured: Measured) -> str:
@@ -112,4 +116,4 @@ def _others(share: Share | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
