@@ -22,7 +22,8 @@ from tcpmesh.codes import (
     TLS_FAILED,
     Code,
 )
-from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.negotiation import nothing_in_common
+from tcpmesh.dataplane.openssl_private import record_layer
 from tcpmesh.dataplane.record_layer import RecordLayer
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
@@ -190,14 +191,15 @@ class TLSCore:
         text = "; ".join(reason for reason in reasons if reason) or str(error) or type(error).__name__
         if any("alert" in reason for reason in reasons):
             name = text.partition("alert ")[2] or text
-            return Refusal(PEER_ALERT, f"the peer sent the TLS alert {name!r}")
+            why = nothing_in_common(self._connection, reasons)
+            return Refusal(PEER_ALERT, f"the peer sent the TLS alert {name!r}{why}")
         if any("did not return a certificate" in reason for reason in reasons):
             return Refusal(NO_CERTIFICATE, "the client presented no certificate")
         # Once the hellos have agreed on a cipher, nothing in a handshake is as long as certificates.
         if "excessive message size" in reasons and self._connection.get_cipher_name() is not None:
             reason = "the peer's certificates are longer than OpenSSL takes (100 KiB); 64 KiB are accepted"
             return Refusal(CERTIFICATE_TOO_LARGE, reason)
-        return Refusal(otherwise, f"OpenSSL says: {text}")
+        return Refusal(otherwise, f"OpenSSL says: {text}{nothing_in_common(self._connection, reasons)}")
 
 
 def _empty_error_queue() -> None:

@@ -173,6 +173,7 @@ class PeerVerification:
 
     def _examine(self, seen: tuple[bytes, ...], names: tuple[DNSName, ...]) -> KnownChain:
         """A chain that nobody has shown lately."""
+        (self._leaf,) = self._known.read(seen[:1])  # to be named, whatever is refused
         check_sizes([len(certificate) for certificate in seen])
         certificates = self._read(seen)
         peer = verify_dns_name(certificates, names) if names else check_profiles(certificates)

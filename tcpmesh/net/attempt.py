@@ -25,9 +25,10 @@ from tcpmesh.dataplane.verification import PeerVerification, expects_dns
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
-from tcpmesh.net.legs import Leg, LegKeeper, Loss
+from tcpmesh.net.dialling import Dial
+from tcpmesh.net.leg_owners import LegKeeper, Loss, TLSLegOwner
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import Dial
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.observe.records import ConnectionRecord
@@ -63,7 +64,7 @@ class AttemptOwner(Protocol):
 class _DialledLeg(TLSLeg):
     """The leg to an endpoint."""
 
-    owner: Attempt
+    __slots__ = ()
 
     def connectionMade(self) -> None:
         self.owner.connected()
@@ -77,7 +78,7 @@ def _trust(settings: ServiceSettings, expected: Sequence[ExpectedIdentity], stat
     return settings.trust
 
 
-class Attempt:
+class Attempt(TLSLegOwner):
     """
     One attempt; :meth:`start` begins it.
 
@@ -226,16 +227,6 @@ class Attempt:
             self._fail(Refusal(HANDSHAKE_TRUNCATED, f"during the handshake: {loss.reason}", loss.errno))
         else:
             self._fail(Refusal(CLOSED_BEFORE_OK, f"before the peer accepted: {loss.reason}", loss.errno))
-
-    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
-        """(LegOwner)."""
-        raise AssertionError(f"{leg!r} delivered {len(data)} bytes before it was asked to")
-
-    def leg_ended(self, leg: Leg) -> None:
-        """(LegOwner)."""
-
-    def leg_gone(self, leg: Leg) -> None:
-        """(LegOwner)."""
 
     # --- time
 

@@ -13,10 +13,10 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import CANCELLED, INTERNAL, Code
 from tcpmesh.errors import Refusal
-from tcpmesh.net.legs import Leg, Loss
+from tcpmesh.net.leg_owners import LegOwner, Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
-from tcpmesh.net.sockets import own_address, peer_address
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Direction, Side
 from tcpmesh.settings import Timeouts
@@ -24,7 +24,7 @@ from tcpmesh.settings import Timeouts
 _log = Logger()
 
 
-class MeshConnection:
+class MeshConnection(LegOwner):
     """
     One accepted connection, from accept to close.
 
@@ -70,8 +70,8 @@ class MeshConnection:
 
     def accepted(self, transport: Any) -> None:
         """The source leg is connected: from here on there will be exactly one close record."""
-        self.record.src_addr = str(peer_address(transport))
-        self.record.local_addr = str(own_address(transport))
+        self.record.src_addr = str(transport.peer)
+        self.record.local_addr = str(transport.own)
         assert self.src is not None
         self.leg_opened(self.src)
         self.plane.live.add(self)
@@ -154,17 +154,7 @@ class MeshConnection:
         """Whether the end was reported."""
         return self._closed
 
-    # --- LegOwner, while no relay owns the legs
-
-    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
-        """(LegOwner)."""
-        raise AssertionError(f"{leg!r} delivered {len(data)} bytes before it was asked to")
-
-    def leg_ended(self, leg: Leg) -> None:
-        """(LegOwner)."""
-
-    def leg_gone(self, leg: Leg) -> None:
-        """(LegOwner)."""
+    # --- while no relay owns the legs
 
     def leg_lost(self, leg: Leg, loss: Loss) -> None:
         """A leg broke while the connection was being established. (LegOwner)"""

@@ -15,7 +15,7 @@ from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK, INTERNAL
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
 from tcpmesh.net.attempt import Attempt, UpstreamConnection
-from tcpmesh.net.legs import Loss
+from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream

@@ -18,9 +18,11 @@ from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
-from tcpmesh.net.legs import Leg, Loss, PlainLeg
+from tcpmesh.net.dialling import Dial
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.sockets import Dial, peer_address, tune_plain
+from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict, decide
 from tcpmesh.settings import InboundSettings, Timeouts
@@ -70,6 +72,8 @@ class InboundListener:
 
 class _AcceptedLeg(TLSLeg):
     """The leg of a peer that came to us."""
+
+    __slots__ = ()
 
     def connectionMade(self) -> None:
         self.keeper.begin(self.transport)  # type: ignore[attr-defined]
@@ -147,7 +151,7 @@ class InboundConnection(MeshConnection):
         self._note_identity(peer)
         request = AuthorizationRequest(
             peer=peer,
-            source=peer_address(leg.transport),
+            source=leg.transport.peer,
             inbound=self.listener.name,
             workload=self.record.workload,
             sni=self.record.sni,

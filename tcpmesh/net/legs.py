@@ -7,66 +7,35 @@ two of them and does not know which is which.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-import attrs
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.codes import INTERNAL, PEER_VANISHED, RESET, Code
+from tcpmesh.codes import INTERNAL, PEER_VANISHED, RESET
+from tcpmesh.net.leg_owners import LegKeeper, LegOwner, Loss
 
 _log = Logger()
 
 
-@attrs.frozen
-class Loss:
-    """Why a leg broke; ``errno`` is the system error's name, empty when the system had none."""
-
-    code: Code
-    reason: str
-    errno: str = ""
-
-
-class LegOwner(Protocol):
-    """Who is told what happens on a leg: a connection while it is being established, then its relay."""
-
-    def leg_data(self, leg: Leg, data: bytes | memoryview) -> None:
-        """Payload arrived; a memoryview is valid only during the call."""
-
-    def leg_ended(self, leg: Leg) -> None:
-        """The peer sent its last byte in an orderly way."""
-
-    def leg_lost(self, leg: Leg, loss: Loss) -> None:
-        """The leg broke; nothing follows on it but ``leg_closed`` to its keeper."""
-
-    def leg_gone(self, leg: Leg) -> None:
-        """After ``finish`` or ``reset``: everything that was to be delivered is with the kernel."""
-
-
-class LegKeeper(Protocol):
-    """Who counts descriptors: told once for each connected leg that its socket is closed."""
-
-    def leg_closed(self, leg: Leg) -> None:
-        """The socket is closed."""
-
-
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class Leg(TwistedProtocol):
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class Leg:
     """
     What both kinds of leg share: being a producer for the other leg's transport, ending, and telling how it ended.
 
-    ``owner`` changes when the relay takes over, ``keeper`` never.
+    ``owner`` changes when the relay takes over, ``keeper`` never. Slotted, and not Twisted's Protocol, which cannot be:
+    there are thousands of these.
     """
 
-    transport: Any
+    __slots__ = ("_given_up", "_gone", "ended", "finishing", "keeper", "owner", "transport", "truncated")
 
     def __init__(self, keeper: LegKeeper, owner: LegOwner) -> None:
         self.keeper = keeper
-        self.owner = owner
+        self.owner: Any = owner
+        self.transport: Any = None
         self.ended = False  # the peer's stream is complete
         self.truncated = False  # the stream ended without close_notify, and that was taken for an end
         self.finishing = False
@@ -75,11 +44,20 @@ class Leg(TwistedProtocol):
 
     def makeConnection(self, transport: Any) -> None:
         """Take the transport. (IProtocol)"""
+        self.transport = transport
         try:
-            super().makeConnection(transport)
+            self.connectionMade()
         except Exception:  # noqa: BLE001  who dialled may not hear of it: the connection would hang without a record
             _log.failure("a leg failed as it was connected")
             self.lost(Loss(INTERNAL, "an internal error as the connection was made"))
+
+    def connectionMade(self) -> None:
+        """There is a transport, which neither reads nor hears of a reset before it is told to. (IProtocol)"""
+        raise NotImplementedError
+
+    def dataReceived(self, data: bytes | memoryview) -> None:
+        """Bytes from the peer. (IProtocol)"""
+        raise NotImplementedError
 
     # --- towards the peer
 
@@ -135,7 +113,7 @@ class Leg(TwistedProtocol):
     def readConnectionLost(self) -> None:
         """The peer's FIN came. (IHalfCloseableProtocol)"""
 
-    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure | None = None) -> None:
         """The socket is closed. (IProtocol)"""
         try:
             if not self._given_up:
@@ -174,6 +152,8 @@ class Leg(TwistedProtocol):
 class PlainLeg(Leg):
     """The leg to an application: bytes as they are, FIN for an end."""
 
+    __slots__ = ("_fin_sent", "_on_connected")
+
     def __init__(self, keeper: LegKeeper, owner: LegOwner, *, on_connected: Any = None) -> None:
         super().__init__(keeper, owner)
         self._on_connected = on_connected
@@ -185,7 +165,7 @@ class PlainLeg(Leg):
         if self._on_connected is not None:
             self._on_connected(self)
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """Payload. (IProtocol)"""
         self.owner.leg_data(self, data)
 

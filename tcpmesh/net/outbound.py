@@ -14,7 +14,8 @@ from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.connector import Establishment
-from tcpmesh.net.legs import Leg, Loss, PlainLeg
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.local_client import LocalClient, identify_local_client
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.sockets import tune_plain

@@ -35,8 +35,8 @@ from twisted.python.failure import Failure
 
 from tcpmesh.net.reserve import Reserve
 from tcpmesh.net.reset_watch import ResetWatch
-from tcpmesh.net.tcp import MeshServer, MeshUNIXServer
-from tcpmesh.values import Address, TCPAddress, UnixAddress
+from tcpmesh.net.tcp import MeshStream, address_from_name
+from tcpmesh.values import Address, UnixAddress
 
 _log = Logger()
 
@@ -59,15 +59,14 @@ class MeshListeningPort:
 
     # Provided by the Twisted class behind.
     socket: Any
-    transport: type[Any]
     factory: Any
-    sessionno: int
+    transport: type[Any] = MeshStream
     connected: Any
     reactor: Any
     startReading: Callable[[], None]
     stopReading: Callable[[], None]
 
-    watch: ResetWatch | None = None
+    watch: ResetWatch
     reserve: Reserve
 
     def doRead(self) -> None:
@@ -94,13 +93,12 @@ class MeshListeningPort:
             if isinstance(address, tuple) and len(address) == 4:  # IPv6: the scope belongs to the host (RFC 4007)
                 host = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)[0]
                 address = (host, *address[1:])
-            peer, own = _from_name(address), _from_name(connection.getsockname())
+            peer, own = address_from_name(address), address_from_name(connection.getsockname())
             leg = self.factory.take(peer, own)
             if leg is None:
                 _reset(connection)
                 return
-            number, self.sessionno = self.sessionno, self.sessionno + 1
-            transport = self.transport(connection, leg, address, self, number, self.reactor)
+            transport = self.transport(connection, leg, peer, self.watch, self.reactor)
             leg.makeConnection(transport)
         except Exception:  # noqa: BLE001  one connection's failure is not the port's, which the reactor would close
             _log.failure("a connection failed as it was made")
@@ -118,9 +116,9 @@ class MeshListeningPort:
                 # Another thread may have been quicker, or the client gone.
                 with contextlib.suppress(OSError):
                     connection, address = self.socket.accept()
-                    own = _from_name(connection.getsockname())
+                    own = address_from_name(connection.getsockname())
                     _reset(connection)
-                    self._tell(_from_name(address), own)
+                    self._tell(address_from_name(address), own)
                     return
         self._rest()
 
@@ -140,26 +138,17 @@ class MeshListeningPort:
             self.startReading()
 
 
-def _from_name(name: Any) -> Address:
-    """A socket's name as accept(2) and getsockname(2) give it."""
-    return TCPAddress(*name[:2]) if isinstance(name, tuple) else UnixAddress(os.fsdecode(name))
-
-
 def _reset(connection: Any) -> None:
     connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class MeshPort(MeshListeningPort, tcp.Port):
-    """A listening TCP socket whose connections are :class:`MeshServer`."""
-
-    transport = MeshServer
+    """A listening TCP socket."""
 
 
 class MeshUNIXPort(MeshListeningPort, unix.Port):
-    """A listening unix socket whose connections are :class:`MeshUNIXServer`."""
-
-    transport = MeshUNIXServer
+    """A listening unix socket."""
 
     def connectionLost(self, reason: Failure) -> None:
         """Remove the path and close. (IFileDescriptor)"""

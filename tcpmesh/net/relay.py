@@ -12,7 +12,8 @@ from typing import Any
 
 from tcpmesh.codes import CLEAN, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, LIFETIME, RESET, TRUNCATED_AS_EOF, Code
 from tcpmesh.dataplane.closing import TABLE, Action, Event, State
-from tcpmesh.net.legs import Leg, Loss
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import format_duration

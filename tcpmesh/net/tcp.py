@@ -1,7 +1,7 @@
 """
-The transports of the data path: Twisted's own, with a few members overridden.
+The transport of the data path: Twisted's own connected socket, with a few members overridden.
 
-Ring 3. They stay ``ITCPTransport``, ``IPushProducer``, ``IConsumer`` and ``IHalfCloseableDescriptor`` and work on every
+Ring 3. It stays ``ITCPTransport``, ``IPushProducer``, ``IConsumer`` and ``IHalfCloseableDescriptor`` and works on every
 reactor. What differs: a write is tried at once and only the remainder is queued; a producer is paused as soon as
 anything is queued; reads go into one large buffer that all connections share; a reset is heard while reading is
 paused; and the system error that ended a connection is kept.
@@ -11,53 +11,71 @@ paused; and the system error that ended a connection is kept.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
 from errno import EAGAIN, EINTR, ENOBUFS, errorcode
 from typing import Any
 
-from twisted.internet import abstract, error, main, tcp, unix
+from twisted.internet import abstract, error, main, tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.python.failure import Failure
 
+from tcpmesh.dataplane.record_layer import READ_BYTES
 from tcpmesh.net.reset_watch import ResetWatch
+from tcpmesh.values import Address, TCPAddress, UnixAddress
 
-# Reading 64 KiB at a time halves bulk throughput; more than 256 KiB gains nothing.
-READ_BYTES = 256 * 1024
 _BUFFER = bytearray(READ_BYTES)
 _VIEW = memoryview(_BUFFER)
 _AGAIN = (EAGAIN, EINTR, ENOBUFS)
 
 
-class MeshTransport:
-    """Mixed into Twisted's socket transports, in front of them."""
+class MeshStream(tcp.Connection):
+    """
+    A connected TCP or unix socket, accepted or dialled.
+
+    It reads nothing before ``resumeProducing``, and hears nothing before that or ``pauseProducing``.
+
+    :param peer: who is at the other end.
+    """
 
     # Anything queued is too much queued: the producer pauses and the kernel's buffers are all there is.
     bufferSize = 0
     SEND_LIMIT = 1024 * 1024
     direct_dispatch = True  # see net/reactor.py
+    _shouldShutdown = False  # noqa: N815  close(2) does the same, in one call less
 
-    # Provided by the Twisted class behind.
-    socket: socket.socket
-    fileno: Callable[[], int]
     protocol: Any
-    connected: int
-    disconnecting: int
     reactor: Any
-    dataBuffer: bytes
-    offset: int
-    _tempDataBuffer: list[bytes]
-    _tempDataLen: int
-    _writeDisconnected: bool
 
-    startReading: Callable[[], None]
-    abortConnection: Callable[[], None]
-
-    watch: ResetWatch | None = None
     system_error: int = 0
     _paused = False
+    _stopped = True  # the reactor does not tell us of data
     _eof = False  # recv gave nothing: the only proof of an orderly end
     _read_ended = False
     _orderly = True
+
+    def __init__(self, sock: socket.socket, protocol: Any, peer: Address, watch: ResetWatch, reactor: Any) -> None:
+        super().__init__(sock, protocol, reactor)
+        self.peer = peer
+        self._watch = watch
+        self.connected = 1
+
+    @property
+    def own(self) -> Address:
+        """Our end."""
+        return address_from_name(self.socket.getsockname())
+
+    def getPeer(self) -> Any:
+        """Who is at the other end. (ITransport)"""
+        return _twisted_address(self.peer)
+
+    def getHost(self) -> Any:
+        """Our end. (ITransport)"""
+        return _twisted_address(self.own)
+
+    def logPrefix(self) -> str:
+        """For the reactor's logging. (ILoggingContext)"""
+        return f"{type(self.protocol).__name__},{self.peer}" if self.connected else "closed"
 
     @property
     def errno_name(self) -> str:
@@ -69,10 +87,12 @@ class MeshTransport:
         """Bytes that were written and that the kernel has not taken."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen
 
+    # --- reading
+
     def doRead(self) -> Any:
         """Read once, as much as the shared buffer holds. (IReadDescriptor)"""
         if self._paused:
-            # The event was already reported when something earlier in the same turn paused us.
+            self._stop_reading()
             return None
         try:
             count = self.socket.recv_into(_BUFFER)
@@ -84,6 +104,47 @@ class MeshTransport:
             return main.CONNECTION_DONE if self._eof else main.CONNECTION_LOST
         self.protocol.dataReceived(_VIEW[:count])
         return None
+
+    def pauseProducing(self) -> None:
+        """
+        Stop reading, but go on hearing resets. (IPushProducer)
+
+        Most pauses are over before there is anything to read: the reactor is told when there is.
+        """
+        if self.connected:
+            self._paused = True
+            if self._stopped:
+                self._watch.add(self)
+
+    def _stop_reading(self) -> None:
+        self._stopped = True
+        self.stopReading()
+        self._watch.add(self)
+
+    def resumeProducing(self) -> None:
+        """Read on, unless the peer has nothing more to say. (IPushProducer)"""
+        # Reading a socket whose end was already read would report that end again and again.
+        if self._read_ended or not self.connected or self.disconnecting:
+            return
+        self._paused = False
+        if self._stopped:
+            self._stopped = False
+            self._watch.discard(self)
+            self.startReading()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The peer's FIN. (IHalfCloseableDescriptor)"""
+        if not self._eof:
+            # Twisted takes a hang-up without data for an orderly end. The event may be older than our wish to read:
+            # it can be a reset, and there can be data. Reading tells.
+            self.startReading()
+            return
+        self._read_ended = self._stopped = True
+        if self.connected:
+            self._watch.add(self)
+        super().readConnectionLost(reason)
+
+    # --- writing
 
     def write(self, data: bytes | memoryview) -> None:
         """Send at once what the kernel takes, queue a copy of the rest. (ITransport)"""
@@ -101,7 +162,7 @@ class MeshTransport:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
-        abstract.FileDescriptor.write(self, bytes(data))  # type: ignore[arg-type]
+        abstract.FileDescriptor.write(self, bytes(data))
 
     def writeSomeData(self, data: bytes) -> Any:
         """Send from the queue. (FileDescriptor)"""
@@ -110,42 +171,13 @@ class MeshTransport:
         except OSError as problem:
             return self._system_error(problem) or 0
 
+    # --- the end
+
     def _system_error(self, problem: OSError) -> Exception | None:
         if problem.errno in _AGAIN:
             return None
         self.system_error = problem.errno or 0
         return main.CONNECTION_LOST
-
-    def pauseProducing(self) -> None:
-        """Stop reading, but go on hearing resets. (IPushProducer)"""
-        if not self.connected:
-            return
-        self._paused = True
-        super().pauseProducing()  # type: ignore[misc]
-        if self.watch is not None:
-            self.watch.add(self)
-
-    def resumeProducing(self) -> None:
-        """Read on, unless the peer has nothing more to say. (IPushProducer)"""
-        # Reading a socket whose end was already read would report that end again and again.
-        if self._read_ended or not self.connected:
-            return
-        self._paused = False
-        if self.watch is not None:
-            self.watch.discard(self)
-        super().resumeProducing()  # type: ignore[misc]
-
-    def readConnectionLost(self, reason: Failure) -> None:
-        """The peer's FIN. (IHalfCloseableDescriptor)"""
-        if not self._eof:
-            # Twisted takes a hang-up without data for an orderly end. The event may be older than our wish to read:
-            # it can be a reset, and there can be data. Reading tells.
-            self.startReading()
-            return
-        self._read_ended = True
-        if self.watch is not None and self.connected:
-            self.watch.add(self)
-        super().readConnectionLost(reason)  # type: ignore[misc]
 
     def reset_heard(self) -> None:
         """The watch reports an error on the paused socket."""
@@ -164,64 +196,24 @@ class MeshTransport:
         """Release the socket and tell the protocol. (IFileDescriptor)"""
         if not hasattr(self, "socket"):
             return
-        if self.watch is not None:
-            self.watch.discard(self)
+        self._watch.discard(self)
         if not self.system_error and reason.check(error.ConnectionLost):
             # The reactor noticed it first; the kernel still knows why.
             self.system_error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._orderly = reason.check(error.ConnectionDone) is not None
-        super().connectionLost(reason)  # type: ignore[misc]
+        super().connectionLost(reason)
 
     def _closeSocket(self, orderly: bool) -> None:  # noqa: N802  Twisted's name
         # Whatever else ends a connection, an exception of ours above all, is not to look like an end to the peer.
-        super()._closeSocket(orderly and self._orderly)  # type: ignore[misc]
+        super()._closeSocket(orderly and self._orderly)
 
 
-class MeshServer(MeshTransport, tcp.Server):
-    """An accepted TCP connection."""
-
-    def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
-        self.watch = server.watch
+def address_from_name(name: Any) -> Address:
+    """A socket's name as accept(2) and getsockname(2) give it."""
+    return TCPAddress(*name[:2]) if isinstance(name, tuple) else UnixAddress(os.fsdecode(name))
 
 
-class MeshClient(MeshTransport, tcp.Client):
-    """A TCP connection that we dialled."""
-
-    def _closeSocket(self, orderly: bool) -> None:  # noqa: N802  Twisted's name
-        # An attempt that is given up: the kernel may have connected it already, and that is not to look like an end.
-        super()._closeSocket(orderly and bool(self.disconnected))
-
-
-class MeshUNIXServer(MeshTransport, unix.Server):
-    """An accepted unix connection."""
-
-    def __init__(self, sock: Any, protocol: Any, client: Any, server: Any, sessionno: int, reactor: Any) -> None:
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
-        self.watch = server.watch
-
-
-class MeshUNIXClient(MeshTransport, unix.Client):
-    """A unix connection that we dialled."""
-
-
-class MeshConnector(tcp.Connector):
-    """Dials TCP with :class:`MeshClient`."""
-
-    watch: ResetWatch | None = None
-
-    def _makeTransport(self) -> Any:
-        client = MeshClient(self.host, self.port, self.bindAddress, self, self.reactor)
-        client.watch = self.watch
-        return client
-
-
-class MeshUNIXConnector(unix.Connector):
-    """Dials unix sockets with :class:`MeshUNIXClient`."""
-
-    watch: ResetWatch | None = None
-
-    def _makeTransport(self) -> Any:
-        client = MeshUNIXClient(self.address, self, self.reactor, self.checkPID)
-        client.watch = self.watch
-        return client
+def _twisted_address(address: Address) -> Any:
+    if isinstance(address, UnixAddress):
+        return UNIXAddress(os.fsencode(address.path))
+    return (IPv6Address if ":" in address.host else IPv4Address)("TCP", address.host, address.port)

@@ -21,29 +21,17 @@ from tcpmesh.codes import (
     TRUNCATED,
     UNREAD_ANSWERS,
 )
-from tcpmesh.dataplane.preface import InvalidPreface, Preface, PrefaceReader
+from tcpmesh.dataplane.preface import InvalidPreface, PrefaceReader
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
-from tcpmesh.net.legs import Leg, LegKeeper, LegOwner, Loss
+from tcpmesh.net.leg_owners import LegKeeper, Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.sockets import tune_wire
 from tcpmesh.settings import Timeouts
 
 _LINGER_BYTES = 1024 * 1024
 _WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
-
-
-class TLSLegOwner(LegOwner):
-    """What the owner of a TLS leg is told besides, while the connection is being established."""
-
-    def leg_secured(self, leg: TLSLeg) -> None:
-        """The handshake is complete and the peer is verified: ``leg.core.verification.peer``."""
-
-    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
-        """Handshake or preface failed; the alert, if there is one, is on its way and the socket will close."""
-
-    def leg_prefaced(self, leg: TLSLeg, preface: Preface) -> None:
-        """The peer said ok, or why not."""
 
 
 class TLSLeg(Leg):
@@ -54,7 +42,21 @@ class TLSLeg(Leg):
     :param client: whether we speak first.
     """
 
-    owner: Any
+    __slots__ = (
+        "_client",
+        "_discarded",
+        "_early",
+        "_fin_received",
+        "_fin_sent",
+        "_linger",
+        "_plane",
+        "_receive",
+        "_timeouts",
+        "_truncation_is_end",
+        "_waiting_answers",
+        "any_byte",
+        "core",
+    )
 
     def __init__(
         self,
@@ -88,10 +90,11 @@ class TLSLeg(Leg):
         """Set the wire's options; a client sends its ClientHello. (IProtocol)"""
         if tune_wire(self.transport, self._timeouts):
             self._plane.liveness.add(self.transport, self._timeouts.user_timeout)
+        self.transport.resumeProducing()
         if self._client:
             self._on_handshake(b"")
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """Ciphertext. (IProtocol)"""
         self.any_byte = True
         self._receive(data)
@@ -283,7 +286,7 @@ class TLSLeg(Leg):
             return Refusal(NO_BYTE, "the peer connected and closed without a byte")
         return Refusal(HANDSHAKE_TRUNCATED, "the peer closed the connection during the TLS handshake")
 
-    def connectionLost(self, reason: Failure | None = None) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure | None = None) -> None:
         """The socket is closed. (IProtocol)"""
         self._plane.liveness.discard(self.transport)
         if self._linger is not None and self._linger.active():

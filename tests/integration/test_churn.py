@@ -16,7 +16,7 @@ from tcpmesh import codes
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.relay import Relay
-from tcpmesh.net.tcp import MeshTransport
+from tcpmesh.net.tcp import MeshStream
 from tests.integration.applications import Received, exchange, receive, reset, stream, until, whole
 from tests.integration.foreign import ForeignTestCase
 from tests.integration.mesh import Proxy, echo, in_thread, reactor
@@ -41,7 +41,7 @@ class Holdings:
     @classmethod
     def now(cls) -> Holdings:
         gc.collect()
-        kinds = (MeshConnection, Leg, Relay, MeshTransport, SSL.Connection)
+        kinds = (MeshConnection, Leg, Relay, MeshStream, SSL.Connection)
         return cls(
             descriptors=len(os.listdir("/proc/self/fd")),
             objects=sum(isinstance(each, kinds) for each in gc.get_objects()),

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from tcpmesh.codes import BALANCER_FAILED, CLEAN, CONNECT_FAILED, INTERNAL, OWN_PROFILE, SHUTDOWN, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import ILoadBalancer
+from tcpmesh.net.legs import PlainLeg
 from tcpmesh.values import AttemptFailure, Endpoint
 from tests.integration.applications import RESET, broken, exchange, receive, until, whole
 from tests.integration.endings import EndingTestCase
@@ -216,11 +217,14 @@ class CutTests(FailureTestCase):
         clients: list[socket.socket] = [self.connect(port) for _ in range(3)]
         await outer.opened(3)
         bad = next(iter(outer.live))
+        reset = PlainLeg.reset
 
-        def fail() -> None:
-            raise Full
+        def fail(leg: PlainLeg) -> None:
+            if leg is bad.src:
+                raise Full
+            reset(leg)
 
-        bad.src.reset = fail
+        self.patch(PlainLeg, "reset", fail)
         stopped = outer.service.stopService()
         outer.service.stop_now()
         await stopped.addTimeout(PATIENCE, reactor)

@@ -59,7 +59,7 @@ class KeyUpdateFloodTests(RefusalTestCase):
 
         def send() -> tuple[int, str]:
             most = 0
-            for _ in range(100):
+            for _ in range(1000):
                 batch = b"".join(keys.key_update() for _ in range(500))
                 if payload:
                     batch += keys.seal(APPLICATION_DATA, payload)

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,10 +24,10 @@ from zope.interface import implementer
 from tcpmesh.codes import CANCELLED, NO_BUNDLE
 from tcpmesh.codes import RESET as RESET_CODE
 from tcpmesh.dataplane.preface import ALPN, OK
-from tcpmesh.net.ports import MeshPort
-from tcpmesh.net.tcp import MeshServer
+from tcpmesh.net.reset_watch import ResetWatch
+from tcpmesh.net.tcp import MeshStream
 from tcpmesh.observe.records import ConnectionRecord
-from tcpmesh.values import TrustBundle
+from tcpmesh.values import TCPAddress, TrustBundle
 from tests.integration.applications import BROKEN, RESET, Outbox, Received, broken, name_of, receive, reset, until
 from tests.integration.endings import EndingTestCase
 from tests.integration.flood import CHUNK
@@ -243,10 +243,13 @@ class HangUpTests(SynchronousTestCase):
             self.peer = socket.create_connection(listener.getsockname())
             accepted, address = listener.accept()
         self.addCleanup(self.peer.close)
-        port = MeshPort(0, Factory(), reactor=self.clock)
-        self.transport = MeshServer(accepted, self.protocol, address, port, 0, self.clock)
+        watch = ResetWatch(self.clock)
+        self.addCleanup(watch.close)
+        self.clock.removeReader(watch)
+        self.transport = MeshStream(accepted, self.protocol, TCPAddress(*address), watch, self.clock)
         self.addCleanup(self.transport.connectionLost, Failure(ConnectionDone()))
         self.protocol.makeConnection(self.transport)
+        self.transport.resumeProducing()
 
     def hang_up(self) -> None:
         """As Twisted does when epoll has HUP to report and nobody asked for data."""

@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.main import CONNECTION_LOST
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.codes import RESET as RESET_CODE
-from tcpmesh.net.ports import MeshPort
-from tcpmesh.net.tcp import MeshServer
+from tcpmesh.net.reset_watch import ResetWatch
+from tcpmesh.net.tcp import MeshStream
+from tcpmesh.values import TCPAddress
 from tests.integration.applications import (
     BROKEN,
     MIB,
@@ -155,7 +156,9 @@ class SystemErrorTests(SynchronousTestCase):
             client = socket.create_connection(listener.getsockname())
             accepted, address = listener.accept()
         clock = MemoryReactorClock()
-        transport = MeshServer(accepted, Protocol(), address, MeshPort(0, Factory(), reactor=clock), 0, clock)
+        watch = ResetWatch(clock)
+        self.addCleanup(watch.close)
+        transport = MeshStream(accepted, Protocol(), TCPAddress(*address), watch, clock)
         self.addCleanup(transport.connectionLost, Failure(ConnectionDone()))
         transport.protocol.makeConnection(transport)
         reset(client)

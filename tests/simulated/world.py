@@ -7,20 +7,21 @@ over one pipe, so that a test can choose any interleaving, and find the order in
 
 from __future__ import annotations
 
-import socket as real
 from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from tcpmesh.net.legs import Leg, Loss, PlainLeg
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import Timeouts
+from tcpmesh.values import UnixAddress
 from tests.unit.tls_pairs import World
 
 CAPACITY = 1000  # bytes that one direction of a simulated connection holds
@@ -56,7 +57,7 @@ def connected_pair() -> tuple[SimulatedSocket, SimulatedSocket]:
 
 
 class SimulatedTransport:
-    """Behaves as MeshTransport does, on a simulated socket; :meth:`step` is one event of the reactor."""
+    """Behaves as MeshStream does, on a simulated socket; :meth:`step` is one event of the reactor."""
 
     def __init__(self, socket: SimulatedSocket, protocol: Any) -> None:
         self.socket_end = socket
@@ -77,15 +78,7 @@ class SimulatedTransport:
     def unsent(self) -> int:
         return len(self.queue)
 
-    @property
-    def socket(self) -> Any:
-        """For the wire's options, of which a unix socket has none."""
-        return self
-
-    family = real.AF_UNIX
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        assert enabled
+    peer = UnixAddress("")  # a wire without options
 
     def write(self, data: bytes | memoryview) -> None:
         if not self.connected or self.fin_sent:

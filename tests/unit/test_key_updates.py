@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.openssl_private import record_layer
 from tests.unit.record_keys import ANSWER, APPLICATION_DATA, CLIENT, HANDSHAKE, SERVER, RecordKeys, keep_secrets
 from tests.unit.tls_pairs import World, foreign_client, foreign_context, meet
 

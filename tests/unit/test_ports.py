@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.ports import ACCEPTS, REST, MeshListeningPort, MeshPort, MeshUNIXPort
 from tcpmesh.net.reserve import Reserve
+from tcpmesh.net.reset_watch import ResetWatch
 from tcpmesh.values import Address, TCPAddress
 from tests.unit.descriptors import no_descriptor_left
 
@@ -103,10 +104,13 @@ class PortCase(SynchronousTestCase):
         self.factory = Taking()
         self.reserve = Reserve()
         self.addCleanup(self.reserve.close)
+        self.watch = ResetWatch(self.reactor)
+        self.addCleanup(self.watch.close)
 
     def listening(self, port: Any) -> Any:
         """Start it; its sockets are closed at the end."""
         port.reserve = self.reserve
+        port.watch = self.watch
         port.startListening()
         self.addCleanup(self.close, port)
         return port

@@ -17,7 +17,8 @@ from tcpmesh.codes import (
     TRUNCATED,
     TRUNCATED_AS_EOF,
 )
-from tcpmesh.net.legs import Leg, Loss
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.relay import Relay
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import Timeouts

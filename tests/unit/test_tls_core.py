@@ -6,7 +6,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
-from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.openssl_private import record_layer
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.record_layer import RECORD_BYTES
 from tcpmesh.errors import Refusal

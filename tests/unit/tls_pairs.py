@@ -9,7 +9,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from tcpmesh.dataplane.contexts import TLSContexts
-from tcpmesh.dataplane.direct_records import record_layer
+from tcpmesh.dataplane.openssl_private import record_layer
 from tcpmesh.dataplane.record_layer import READ_BYTES, RecordLayer
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
