@@ -107,6 +107,17 @@ class ICheckable(Interface):
         """
 
 
+class IReloadable(Interface):
+    """A source that can be told to look for something new now: optional, for SIGHUP and ``tcpmesh identity reload``."""
+
+    def reload() -> None:
+        """
+        Look now instead of when it would have looked, and tell the observer what came of it, at once or later.
+
+        Called only between ``start`` and ``stop``, as often as somebody likes.
+        """
+
+
 class IIdentitySourceFactory(IPluginFactory):
     """Makes identity sources. ``create`` gets the workloads that name this source in its context."""
 

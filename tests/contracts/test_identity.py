@@ -48,6 +48,10 @@ class FilesContractTests(IdentitySourceContract, SynchronousTestCase):
         certificate, key = self.authority.write_svid(self.authority.svid("/web"), self.directory)
         return {"web": self.authority.workload("web", FilesWorkload(certificate, key))}
 
+    def break_source(self) -> bool:
+        (self.directory / "workload.key").write_bytes(b"")
+        return True
+
     def test_makes_the_class_under_test(self) -> None:
         """What the contract looked at is FilesSource."""
         self.assertIsInstance(self.create(), FilesSource)

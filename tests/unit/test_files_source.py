@@ -24,7 +24,7 @@ from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.interfaces import ICheckable, IIdentitySource, IIdentitySourceFactory
 from tcpmesh.sources.files import FilesFactory, FilesSettings, FilesSource, FilesWorkload
 from tcpmesh.testing import FakeIdentityObserver, plugin_context
-from tcpmesh.values import Workload
+from tcpmesh.values import Duration, Workload
 from tests.unit.crafted import NOW, authority, leaf, uri
 
 DOMAIN = TrustDomain("a.test")
@@ -265,6 +265,13 @@ class RefusalTests(FilesCase):
         self.assertIn("did you mean 'a.test'", str(error))
         self.assertIn("bundles is empty", str(self.assertRaises(ValueError, FilesSettings, {})))
 
+    def test_settings_check_the_interval(self) -> None:
+        """Neither a look that never ends nor one that never comes."""
+        for interval in (0.0, 0.05, 61.0, 3600.0):
+            error = self.assertRaises(ValueError, FilesSettings, self.bundles, interval)
+            self.assertIn("is outside 100ms to 1m", str(error))
+        self.assertEqual(FilesSettings(self.bundles, Duration(60.0)).interval, 60.0)
+
 
 class ExpiryTests(FilesCase):
     def advance(self, seconds: float) -> None:
@@ -276,14 +283,14 @@ class ExpiryTests(FilesCase):
         return [formatEvent(event) for event in self.events if event["log_level"].name == "warn"]
 
     def test_warns_when_a_quarter_is_left_and_when_it_is_over(self) -> None:
-        """Once each, with file, time and what to do: nothing reloads in this version."""
+        """Once each, with file, time and what to do."""
         self.source().start(self.observer)
         self.advance(2640)  # of 3660 seconds of life 1020 are left, a little more than a quarter
         self.assertEqual(self.warnings(), [])
         self.advance(180)
         (warning,) = self.warnings()
         self.assertIn(f"workload web, {self.certificate}, ends at 2027-01-15T09:00:00Z, in", warning)
-        self.assertIn("not reloaded in this version: replace the file and restart", warning)
+        self.assertIn("put a new one there with its key", warning)
         self.advance(900)
         self.assertEqual(len(self.warnings()), 2)
         self.assertIn("expired at 2027-01-15T09:00:00Z", self.warnings()[1])
