@@ -29,6 +29,7 @@ from tcpmesh.values import (
 )
 
 TLSVersion = Literal["1.2", "1.3"]
+MappingKind = Literal["kubernetes", "claims", "aws", "dns", "certificate"]
 
 NOT_A_KEY = "tcpmesh.settings.not_a_key"
 OTHER_KEYS = "tcpmesh.settings.other_keys"  # marks the field for what is read from keys that the class does not name
@@ -96,11 +97,26 @@ class WorkloadSettings:
 
 
 @attrs.frozen
+class MappingSettings:
+    """How foreign names of one origin become SPIFFE IDs below ``prefix``; see ``tcpmesh.identity.mapping``."""
+
+    from_: MappingKind
+    prefix: str
+    template: str
+    issuer: str | None = None  # who gives these names: of claims the "iss", of certificates the issuer's name
+    subject: tuple[str, ...] = ()  # which claims together say who it is; none: "sub"
+    where: dict[str, tuple[str, ...]] = attrs.field(factory=dict)  # only names whose variable has one of these texts
+    characters: Literal["reject", "escape"] = "reject"  # that a SPIFFE path may not hold
+    mark: Mark | None = not_a_key()
+
+
+@attrs.frozen
 class IdentitySettings:
     """Where identities come from and whom they are for."""
 
     sources: dict[str, IdentityChoice]
     workloads: dict[str, WorkloadSettings]
+    mapping: dict[str, MappingSettings] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -429,9 +429,8 @@ class LaterTests(ConfigTestCase):
             "timeouts.resolve is not in this version",
         )
         self.check_problems(
-            variant("  sources:", "  ‸mapping: []\n  ‸bundles: {}\n  sources:"),
-            "identity.mapping is not in this version",
-            "identity.bundles is not in this version",
+            variant("  sources:", "  ‸deny_list: {}\n  sources:"),
+            "identity.deny_list is not in this version",
         )
         self.check_problems(
             with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}"),
