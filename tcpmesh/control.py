@@ -7,6 +7,7 @@ verified before it is used: a bad delivery is refused, logged, and changes nothi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.codes import OWN_EXPIRED, PLUGIN_UNUSABLE, SOURCE_STALE
+from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import Refusal, StartError
-from tcpmesh.identity.delivered import Delivered, find_svid, identity_states, pooled_bundles, usable_svids
+from tcpmesh.identity.delivered import find_svid, identity_states, pooled_bundles, usable_svids
+from tcpmesh.identity.life import SourceLife
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IIdentityObserver, IIdentitySource, IServiceDiscovery
+from tcpmesh.interfaces import (
+    ICheckable,
+    IDiscoveryObserver,
+    IIdentityObserver,
+    IIdentitySource,
+    IReloadable,
+    IServiceDiscovery,
+)
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.observe.identity_lines import tell_half_gone, tell_source, tell_workload
 from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Workload
 from tcpmesh.wall_clock import WallClock
 
@@ -33,12 +43,10 @@ _EXPIRY_LOOK = 10.0
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Source(Delivered):
-    """One identity source and what it has delivered."""
+class _Source(SourceLife):
+    """One identity source, and where it stands."""
 
-    name: str
     source: IIdentitySource
-    reason: str = ""
     started: bool = False
 
 
@@ -107,6 +115,17 @@ class MeshControl:
         self._sources: list[_Source] = []
         self._discoveries: list[_Discovery] = []
         self._expiry: Any = None
+        #: How often each workload's identity went from one state to another.
+        self.transitions: Counter[tuple[str, IdentityState, IdentityState]] = Counter()
+
+    @property
+    def sources(self) -> Sequence[SourceLife]:
+        """Every identity source, and where it stands."""
+        return tuple(self._sources)
+
+    def seconds(self) -> float:
+        """The time that ages are told by."""
+        return float(self._clock.seconds())
 
     def add_source(self, name: str, source: IIdentitySource, workloads: Mapping[str, Workload]) -> None:
         """Register an identity source; it is started by :meth:`start`."""
@@ -146,6 +165,16 @@ class MeshControl:
             source.source.start(_IdentityObserver(self, source))
         self._look_at_expiry()
 
+    def reload(self) -> None:
+        """Let every source that can look for something new do so now; what comes of it is told as always."""
+        for source in self._sources:
+            if source.started and IReloadable.providedBy(source.source):
+                try:
+                    source.source.reload()  # type: ignore[attr-defined]
+                except Exception as error:  # noqa: BLE001  a plugin's failure must not keep the others from looking
+                    _log.failure("reloading identity source {name!r} failed", name=source.name)
+                    self.note_failure(source, f"reloading failed: {type(error).__name__}")
+
     def stop(self) -> Deferred[Any]:
         """Stop whatever was started; never fails."""
         if self._expiry is not None and self._expiry.active():
@@ -179,8 +208,7 @@ class MeshControl:
             _log.failure("identity source {name!r} delivered nonsense", name=source.name)
             self.note_failure(source, "delivered something that is not an identity snapshot")
             return
-        source.snapshot = snapshot
-        self._set_state(source, IdentityState.READY, "identities received")
+        tell_source(source.name, source.delivered(snapshot, self.seconds()))
         self._publish()
         self._look_at_expiry()
 
@@ -192,46 +220,20 @@ class MeshControl:
         now = self._wall_clock()
         for workload in source.workloads.values():
             svid = find_svid(snapshot, workload)
-            if svid is not None:
+            if svid is not None and not source.has_outlived(workload, svid, now):
                 verify_own(svid, bundles, now)
 
     def note_failure(self, source: _Source, reason: str) -> None:
         """The source cannot refresh: what it gave goes on to serve."""
-        if source.state in (IdentityState.READY, IdentityState.STALE):
-            self._set_state(source, IdentityState.STALE, reason)
+        now = self._wall_clock()
+        tell_source(source.name, source.failed(reason, self.seconds(), now))
+        if identity_states(self._sources, now) != self._cell.current.identity_states:
             self._publish()
-        elif reason != source.reason:
-            source.reason = reason
-            _log.warn(
-                "identity source {name!r} is in state {state}: {reason}",
-                name=source.name,
-                state=source.state.name,
-                reason=reason,
-            )
 
     def revoke(self, source: _Source, reason: str) -> None:
         """The source withdrew everything: nothing it gave may be used from now on."""
-        source.snapshot = None
-        self._set_state(source, IdentityState.REVOKED, reason)
+        tell_source(source.name, source.revoked(reason))
         self._publish()
-
-    def _set_state(self, source: _Source, state: IdentityState, reason: str) -> None:
-        if source.state is state and reason == source.reason:
-            return  # a source that fails again and again in the same way is reported once
-        if source.state is state is IdentityState.READY:
-            return
-        source.reason = reason
-        level = _log.info if state is IdentityState.READY else _log.warn
-        code = {"code": SOURCE_STALE.id} if state is IdentityState.STALE else {}
-        level(
-            "{code} " * len(code) + "identity source {name!r}: {before} -> {state} ({reason})",
-            **code,
-            name=source.name,
-            before=source.state.name,
-            state=state.name,
-            reason=reason,
-        )
-        source.state = state
 
     # --- state
 
@@ -245,12 +247,10 @@ class MeshControl:
             bundles=pooled_bundles(self._sources),
         )
         for name, state in self._cell.current.identity_states.items():
-            if state is IdentityState.EXPIRED and before.get(name) is not state:
-                _log.error(
-                    "{code} the certificate of workload {name!r} has expired: its connections are refused",
-                    code=OWN_EXPIRED.id,
-                    name=name,
-                )
+            earlier = before.get(name, state)
+            if state is not earlier:
+                self.transitions[name, earlier, state] += 1
+                tell_workload(name, earlier, state, self._cell.current.generation)
 
     def _look_at_expiry(self) -> None:
         """Take expired identities out of the state, at the time and not when somebody next looks."""
@@ -260,6 +260,9 @@ class MeshControl:
             # Also when the clock was set back: what had expired is valid again.
             self._publish()
         now = self._wall_clock()
+        for source in self._sources:
+            for name, svid in source.due_alarms(now):
+                tell_half_gone(source, name, svid, now, self.seconds())
         # A certificate is valid up to and including its last second.
         remaining = [
             max(0.0, svid.leaf.not_valid_after_utc.timestamp() - now) + 1 for svid in self._cell.current.svids.values()

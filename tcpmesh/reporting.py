@@ -18,6 +18,7 @@ from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
+from tcpmesh.observe.identity_metrics import IdentityMetrics
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
 from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
@@ -62,6 +63,8 @@ class Reporting:
         self._ports: list[IListeningPort] = []
         self._versions = versions()
         self._metrics = Metrics(self._state, wall_clock, self._versions, lambda: self.sink.access_log.dropped)
+        self._control = composition.control
+        self._metrics.register(IdentityMetrics(self._control))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
         self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self._metrics, wall_clock)
 
@@ -127,6 +130,7 @@ class Reporting:
             "trust_domain": facts.trust_domain,
             "listeners": [attrs.asdict(listener) for listener in facts.listeners],
             "workloads": [attrs.asdict(workload) for workload in facts.workloads],
+            "sources": self.sources(),
             "tls": list(facts.tls),
             "rules": list(facts.rules),
             "limits": dict(facts.limits),
@@ -136,6 +140,27 @@ class Reporting:
             "stopping": self._proxy.stopping,
             "uptime_s": round(self._wall_clock() - self._started, 3),
         }
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Where each identity source stands, as plain JSON values."""
+        at = self._control.seconds()
+        return [
+            {
+                "name": source.name,
+                "state": source.state.value,
+                "reason": source.reason,
+                "failing_s": round(source.failing_for(at), 3),
+                "failures": source.failures,
+                "workloads": {name: {"age_s": round(age, 3)} for name, age in source.ages(at).items()},
+            }
+            for source in self._control.sources
+        ]
+
+    def reload_identities(self) -> dict[str, Any]:
+        """Let the identity sources look for something new now, and say where they stand after that."""
+        _log.info("identity sources are asked to look for something new now")
+        self._control.reload()
+        return {"sources": self.sources()}
 
     # --- start-up block
 

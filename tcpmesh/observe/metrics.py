@@ -111,6 +111,10 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
+    def register(self, collector: Collector) -> None:
+        """Let somebody else answer scrapes too."""
+        self._registry.register(collector)
+
     # --- counting: called by the reporter
 
     def accepted(self, record: ConnectionRecord) -> None:

@@ -1,0 +1,80 @@
+"""
+The log lines about identities: how a source and a workload go from one state to another.
+
+Ring 3. Says it once: what a source's own line says is not said again for each of its workloads.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from tcpmesh.codes import OWN_EXPIRED, SOURCE_STALE, Code
+from tcpmesh.identity.certificates import moment, not_after, span
+from tcpmesh.identity.life import MEANING, SourceLife, Transition
+from tcpmesh.values import IdentityState, Svid
+
+__all__ = ["tell_half_gone", "tell_source", "tell_workload"]
+
+_log = Logger(namespace="tcpmesh.control")
+
+_REFUSED = (IdentityState.EXPIRED, IdentityState.REVOKED)
+
+
+def tell_source(name: str, transition: Transition | None) -> None:
+    """A source is in another state, or in the same one for another reason; None: nothing new."""
+    if transition is None:
+        return
+    level = _log.info if transition.after is IdentityState.READY else _log.warn
+    moved = transition.after is not transition.before
+    code, fields = _coded(SOURCE_STALE if transition.after is IdentityState.STALE else None)
+    level(
+        code
+        + "identity source {name!r}"
+        + (": {before} -> {state} ({reason})" if moved else " is in state {state}: {reason}"),
+        **fields,
+        name=name,
+        before=transition.before.name,
+        state=transition.after.name,
+        reason=transition.reason,
+    )
+
+
+def tell_workload(name: str, before: IdentityState, state: IdentityState, generation: int) -> None:
+    """A workload's identity is in another state, from this generation of the mesh state on."""
+    code, fields = _coded(OWN_EXPIRED if state is IdentityState.EXPIRED else None)
+    if state is IdentityState.EXPIRED:
+        level = _log.error
+    elif state is IdentityState.REVOKED:
+        level = _log.warn
+    else:
+        level = _log.info if before in _REFUSED else _log.debug
+    level(
+        code + "workload {name!r}: {before} -> {state}, generation {generation}: {meaning}",
+        **fields,
+        name=name,
+        before=before.name,
+        state=state.name,
+        generation=generation,
+        meaning=MEANING[state],
+    )
+
+
+def tell_half_gone(source: SourceLife, name: str, svid: Svid, now: float, at: float) -> None:
+    """A source has failed for as long as its workload's certificate still lasts."""
+    end = not_after(svid.leaf)
+    _log.error(
+        "{code} identity source {source!r} has failed for {failing}, half of the time that was left: the certificate "
+        "of workload {name!r} ends at {end}, in {left}: {reason}",
+        code=SOURCE_STALE.id,
+        source=source.name,
+        failing=span(source.failing_for(at)),
+        name=name,
+        end=moment(end),
+        left=span(end - now),
+        reason=source.reason,
+    )
+
+
+def _coded(code: Code | None) -> tuple[str, dict[str, str]]:
+    """The beginning of a format, and its field."""
+    return ("{code} ", {"code": code.id}) if code is not None else ("", {})
