@@ -19,11 +19,13 @@ from tcpmesh.testing.making import (
     plugin_context,
 )
 from tcpmesh.testing.observers import FakeDiscoveryObserver, FakeIdentityObserver
+from tcpmesh.testing.workload_api import FakeWorkloadAPI
 
 __all__ = [
     "AuthorizationPolicyContract",
     "FakeDiscoveryObserver",
     "FakeIdentityObserver",
+    "FakeWorkloadAPI",
     "IdentitySourceContract",
     "LoadBalancerContract",
     "PluginContract",
