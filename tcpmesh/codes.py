@@ -51,7 +51,7 @@ def all_codes() -> tuple[Code, ...]:
 
 # A table, two lines a row.
 # fmt: off
-# --- TM-I identity: the first digit is the layer: own source, own certificate, (map), reach, present, trust, match
+# --- TM-I identity: the first digit is the layer: own source, own certificate, map, reach, present, trust, match
 NO_IDENTITY = _code("TM-I101", "this proxy has no identity for the workload yet",
     "see the identity source's log lines: what it waits for, or why it fails; tcpmesh check")
 OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
@@ -64,6 +64,10 @@ OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verif
     "compare the chain's issuer with the bundle: openssl verify, tcpmesh ca show")
 OWN_PROFILE = _code("TM-I203", "this proxy's own certificate breaks the X.509-SVID profile",
     "issue the certificate anew without the defect that the message names")
+UNMAPPED = _code("TM-I301", "a foreign name has no SPIFFE ID",
+    "correct the name, or the entry of identity.mapping that is nearest; then: tcpmesh identity resolve")
+AMBIGUOUS = _code("TM-I302", "a foreign name has several SPIFFE IDs",
+    "let one entry of identity.mapping take the name: its issuer or where; or say --mapping NAME")
 PLAINTEXT_PEER = _code("TM-I402", "the peer does not speak TLS",
     "point the client at the outbound listener, or the service at the server's TLS port", retryable=True)
 PEER_ALERT = _code("TM-I403", "the peer refused our handshake with a TLS alert",

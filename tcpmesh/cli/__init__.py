@@ -35,10 +35,11 @@ _COMMANDS = {
     "check": _Entry("tcpmesh.cli.check", "check", "Read a configuration and say what is wrong with it."),
     "connections": _Entry("tcpmesh.cli.connections", "connections", "Show the connections of a running proxy."),
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),
+    "identity": _Entry("tcpmesh.cli.identity", "identity", "Say who is who by the configuration."),
     "plugins": _Entry("tcpmesh.cli.plugins", "plugins", "List, write and test plugins."),
     "version": _Entry("tcpmesh.cli.version", "version", "Show the versions of tcpmesh and of what it stands on."),
 }
-_LATER = frozenset({"bundle", "endpoints", "explain", "identity", "policy", "svid"})
+_LATER = frozenset({"bundle", "endpoints", "explain", "policy", "svid"})
 
 
 class _Commands(click.Group):

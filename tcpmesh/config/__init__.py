@@ -8,7 +8,7 @@ start. Both raise one :class:`tcpmesh.errors.ConfigurationError` that carries ev
 from __future__ import annotations
 
 from tcpmesh.config.checks import warnings
-from tcpmesh.config.load import load, loads
+from tcpmesh.config.load import load, load_with_marks, loads
 from tcpmesh.config.lookup import IPluginLookup
 
-__all__ = ["IPluginLookup", "load", "loads", "warnings"]
+__all__ = ["IPluginLookup", "load", "load_with_marks", "loads", "warnings"]

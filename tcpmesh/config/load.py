@@ -7,6 +7,7 @@ Ring 1.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tcpmesh.errors import Mark
 from tcpmesh.settings import IdentitySettings, Settings, WorkloadSettings, keys
 from tcpmesh.values import SourceName
 
-__all__ = ["MAX_FILE_BYTES", "load", "loads"]
+__all__ = ["MAX_FILE_BYTES", "load", "load_with_marks", "loads"]
 
 MAX_FILE_BYTES = 2**20
 _SOURCES = ROOT.key("identity").key("sources")
@@ -37,6 +38,15 @@ def load(path: Path, plugins: IPluginLookup) -> Settings:
     Read a configuration file.
 
     :raises tcpmesh.errors.ConfigurationError: with everything that is wrong, or why the file cannot be read.
+    """
+    return load_with_marks(path, plugins)[0]
+
+
+def load_with_marks(path: Path, plugins: IPluginLookup) -> tuple[Settings, Mapping[str, Mark]]:
+    """
+    Read a configuration file, and say where each of its values stands, by path (``services.orders.expect[0]``).
+
+    :raises tcpmesh.errors.ConfigurationError: as :func:`load`.
     """
     problems = Problems(str(path))
     try:
@@ -50,7 +60,7 @@ def load(path: Path, plugins: IPluginLookup) -> Settings:
         problems.fail(f"{path}: this is a directory; name the file in it")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         problems.fail(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
-    return loads(data, path, plugins)
+    return _loads(data, path, plugins)
 
 
 def loads(data: bytes, file: Path, plugins: IPluginLookup) -> Settings:
@@ -60,6 +70,10 @@ def loads(data: bytes, file: Path, plugins: IPluginLookup) -> Settings:
     :param file: what to call it in messages; relative paths in it are relative to its directory.
     :raises tcpmesh.errors.ConfigurationError: with everything that is wrong, each at its line and column.
     """
+    return _loads(data, file, plugins)[0]
+
+
+def _loads(data: bytes, file: Path, plugins: IPluginLookup) -> tuple[Settings, Mapping[str, Mark]]:
     problems = Problems(str(file))
     if len(data) > MAX_FILE_BYTES:
         problems.fail(f"{file}: the file is larger than 1 MiB; is it a configuration?")
@@ -84,12 +98,13 @@ def loads(data: bytes, file: Path, plugins: IPluginLookup) -> Settings:
         problems.add(problem.message, problem.mark)
     problems.raise_if_any()
     assert isinstance(settings, Settings), "a failed read leaves a problem"
-    return attrs.evolve(
+    settings = attrs.evolve(
         settings,
         identity=_with_extras(settings.identity, extras),
         file=absolute,
         digest=hashlib.sha256(data).hexdigest(),
     )
+    return settings, reader.marks
 
 
 def _check_version(root: MapNode, problems: Problems) -> None:

@@ -111,6 +111,7 @@ class MatrixTests(SynchronousTestCase):
             {
                 *("TM-C101", "TM-C102", "TM-C103", "TM-C104", "TM-C105", "TM-C106"),  # the proxy does not start
                 *("TM-I103", "TM-I201", "TM-I202", "TM-I203"),  # an identity that is not put into use
+                *("TM-I301", "TM-I302"),  # a name that is asked for on the command line
                 "TM-L104",  # costs a line, not a connection
             },
         )

@@ -1,0 +1,35 @@
+"""
+``tcpmesh identity``: who is who by the configuration, without a running proxy.
+
+Ring 4. Statuses: 0 there is an answer, 1 the name has no SPIFFE ID or the configuration is invalid, 2 a file cannot be
+read, 64 wrong usage.
+"""
+
+from __future__ import annotations
+
+import click
+
+from tcpmesh.cli.identity_map import identity_map
+from tcpmesh.cli.identity_resolve import resolve
+
+__all__ = ["identity"]
+
+_LATER = frozenset({"check", "show"})
+
+
+class _Commands(click.Group):
+    """Tells commands of a later version from misspelt ones."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _LATER and cmd_name not in self.commands:
+            raise click.UsageError(f"the command 'identity {cmd_name}' is not in this version", ctx)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands)
+def identity() -> None:
+    """Say who is who: foreign names to SPIFFE IDs, services to whom they expect."""
+
+
+identity.add_command(resolve)
+identity.add_command(identity_map)
