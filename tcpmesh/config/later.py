@@ -40,7 +40,7 @@ VALUES: Mapping[str, frozenset[str]] = {
 
 # Plugins by kind.
 PLUGINS: Mapping[str, frozenset[str]] = {
-    "identity": frozenset({"vault", "workload-api"}),
+    "identity": frozenset({"vault"}),
     "discovery": frozenset({"dns", "file"}),
     "authorization": frozenset({"linkerd", "opa"}),
     "retry": frozenset({"fixed"}),

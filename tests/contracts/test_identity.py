@@ -11,7 +11,8 @@ from tcpmesh.settings import NoSettings
 from tcpmesh.sources.embedded import EmbeddedFactory, EmbeddedSettings, EmbeddedSource
 from tcpmesh.sources.files import FilesFactory, FilesSettings, FilesSource, FilesWorkload
 from tcpmesh.sources.polling import PollingIdentitySource
-from tcpmesh.testing import IdentitySourceContract, TestAuthority
+from tcpmesh.sources.workload_api import WorkloadAPIFactory, WorkloadAPISettings, WorkloadAPISource
+from tcpmesh.testing import FakeWorkloadAPI, IdentitySourceContract, TestAuthority
 from tcpmesh.values import IdentitySnapshot, Workload
 
 
@@ -55,6 +56,30 @@ class FilesContractTests(IdentitySourceContract, SynchronousTestCase):
     def test_makes_the_class_under_test(self) -> None:
         """What the contract looked at is FilesSource."""
         self.assertIsInstance(self.create(), FilesSource)
+
+
+class WorkloadAPIContractTests(IdentitySourceContract, SynchronousTestCase):
+    """workload-api"""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = TestAuthority()
+        self.api = FakeWorkloadAPI(self.authority.snapshot("/web"))
+
+    def make_factory(self) -> WorkloadAPIFactory:
+        return WorkloadAPIFactory({}, connect=self.api.connect)
+
+    def make_settings(self) -> WorkloadAPISettings:
+        return WorkloadAPISettings("unix:///run/agent.sock")
+
+    def break_source(self) -> bool:
+        self.api.reachable = False
+        self.api.cut()
+        return True
+
+    def test_makes_the_class_under_test(self) -> None:
+        """What the contract looked at is WorkloadAPISource."""
+        self.assertIsInstance(self.create(), WorkloadAPISource)
 
 
 class Polling(PollingIdentitySource):

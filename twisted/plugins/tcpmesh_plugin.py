@@ -29,6 +29,12 @@ identity_files = PluginDescriptor(
     "certificates, keys and bundles from PEM files, read at start",
     "tcpmesh.sources.files:FilesFactory",
 )
+identity_workload_api = PluginDescriptor(
+    IDENTITY,
+    "workload-api",
+    "what a SPIFFE Workload API pushes: certificates, keys and bundles",
+    "tcpmesh.sources.workload_api:WorkloadAPIFactory",
+)
 discovery_static = PluginDescriptor(
     DISCOVERY,
     "static",
