@@ -38,6 +38,9 @@ class Drains(Protocol):
     def reopen_logs(self) -> None:
         """Close and open the access log: its file was moved away."""
 
+    def reload_identities(self) -> object:
+        """Let identity sources look for something new now."""
+
 
 class ReactorOfProcess(Protocol):
     """The part of the reactor that this module uses (IReactorCore and IReactorFromThreads)."""
@@ -54,8 +57,8 @@ class OrderlyStop:
     Makes SIGTERM and SIGINT drain the proxy, and makes the process end with a status instead of a signal.
 
     The first signal stops the reactor, which waits for the service to drain. The second one resets what is left
-    and, if something hangs, forces the end. SIGHUP, which would kill, is answered with a log line. SIGUSR1 reopens
-    the access log, after whatever it did before (twistd rotates its own log).
+    and, if something hangs, forces the end. SIGHUP lets identity sources look for something new; the configuration
+    stays as it was read. SIGUSR1 reopens the access log, after whatever it did before (twistd rotates its own log).
 
     :param last_words: called before a forced end, to remove what a normal end removes.
     """
@@ -105,15 +108,20 @@ class OrderlyStop:
 
     def hung_up(self, number: int, frame: FrameType | None = None) -> None:
         """Answer a SIGHUP, which init scripts send to reload."""
-        self._reactor.callFromThread(
-            self._log.warn, "SIGHUP ignored: reload is not in this version; restart to use a changed configuration"
-        )
+        self._reactor.callFromThread(self._reload)
 
     def logs_moved(self, number: int, frame: FrameType | None = None) -> None:
         """Answer a SIGUSR1, which log rotation sends."""
         if callable(self._at_usr1):
             self._at_usr1(number, frame)
         self._reactor.callFromThread(self._service.reopen_logs)
+
+    def _reload(self) -> None:
+        self._log.info(
+            "SIGHUP: identity sources look for something new; for the configuration reload is not in this version: "
+            "restart to use a changed one"
+        )
+        self._service.reload_identities()
 
     def _stop(self, name: str) -> None:
         self._log.info("{name}: stopping; a second signal ends at once", name=name)

@@ -158,7 +158,7 @@ class Reporting:
 
     def reload_identities(self) -> dict[str, Any]:
         """Let the identity sources look for something new now, and say where they stand after that."""
-        _log.info("identity sources are asked to look for something new now")
+        _log.info("identity sources were told to look for something new")
         self._control.reload()
         return {"sources": self.sources()}
 

@@ -192,6 +192,11 @@ class MeshService(MultiService):
         if self._reporting is not None:
             self._reporting.sink.access_log.reopen()
 
+    def reload_identities(self) -> None:
+        """Let identity sources look for something new now."""
+        if self._reporting is not None and not self._stopping:
+            self._reporting.reload_identities()
+
     def _close_ports(self) -> list[Deferred[Any]]:
         return [maybeDeferred(port.stopListening) for port in self._take_ports()]
 

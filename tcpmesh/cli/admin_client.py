@@ -59,10 +59,13 @@ def admin_address(admin: str | None, config: Path) -> UnixAddress:
     return listen
 
 
-def ask(address: UnixAddress, path: str, *, timeout: float = TIMEOUT, limit: int = MAX_ANSWER) -> Any:
+def ask(
+    address: UnixAddress, path: str, *, method: str = "GET", timeout: float = TIMEOUT, limit: int = MAX_ANSWER
+) -> Any:
     """
     Get one JSON answer.
 
+    :param method: POST for what changes something.
     :param timeout: seconds without a byte.
     :param limit: bytes.
 
@@ -71,7 +74,7 @@ def ask(address: UnixAddress, path: str, *, timeout: float = TIMEOUT, limit: int
     shown = printable(str(address))
     connection = _Connection(address, timeout)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
         body = response.read(limit + 1)
     except FileNotFoundError:

@@ -1,15 +1,15 @@
 """
-The admin interface: plain HTTP, read-only.
+The admin interface: plain HTTP.
 
 Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections`` and
-``/status`` as well. One request per connection, a deadline for each and a limit on their number, so that whoever can
-reach it can do no more than ask.
+``/status`` as well, and ``/identity/reload``, which does something and therefore takes only POST. One request per
+connection, a deadline for each and a limit on their number, so that whoever can reach it can do no more than ask.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.error import CannotListenError
@@ -47,6 +47,9 @@ class IProxyStatus(Protocol):
     def status(self) -> dict[str, Any]:
         """Version, configuration file and hash, listeners, workloads, generation, limits, uptime: plain JSON values."""
 
+    def reload_identities(self) -> dict[str, Any]:
+        """Let identity sources look for something new now, and say where they stand: plain JSON values."""
+
 
 Route = Callable[[Request], tuple[int, str, bytes | Iterator[bytes]]]
 
@@ -66,8 +69,9 @@ def unix_site(
     """
     routes = _public(metrics, status)
     routes[b"/connections"] = lambda _: (200, _JSON, _connections(live, now))
-    routes[b"/status"] = lambda _: (200, _JSON, (as_json_line(status.status()) + "\n").encode())
-    return _guarded(routes, clock)
+    routes[b"/status"] = lambda _: (200, _JSON, _json(status.status()))
+    actions: dict[bytes, Route] = {b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities()))}
+    return _guarded(routes, clock, actions)
 
 
 def listen(reactor: Any, address: Address, site: WrappingFactory) -> IListeningPort:
@@ -105,6 +109,10 @@ def _public(metrics: Metrics, status: IProxyStatus) -> dict[bytes, Route]:
     return {b"/live": live, b"/ready": ready, b"/metrics": scrape}
 
 
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (as_json_line(values) + "\n").encode()
+
+
 def _connections(live: LiveConnections, now: Callable[[], float]) -> Iterator[bytes]:
     """One JSON object, made a slice at a time: thousands of connections must not stop the proxy to be listed."""
     records = live.snapshot()
@@ -119,21 +127,23 @@ def _connections(live: LiveConnections, now: Callable[[], float]) -> Iterator[by
 class _Root(Resource):
     """Answers by exact path; there is no tree, and nothing to list."""
 
-    def __init__(self, routes: dict[bytes, Route], clock: IReactorTime) -> None:
+    def __init__(self, routes: dict[bytes, Route], actions: dict[bytes, Route], clock: IReactorTime) -> None:
         super().__init__()
         self.isLeaf = True
-        self._routes = routes
+        self._routes = routes | actions
+        self._actions = actions
         self._clock = clock
 
     def render(self, request: Request) -> int:
         """Answer one request and close. (IResource)"""
         route = self._routes.get(request.path)
+        allowed = (b"POST",) if request.path in self._actions else (b"GET", b"HEAD")
         body: bytes | Iterator[bytes]
         if route is None:
             code, content_type, body = 404, _TEXT, self._not_found()
-        elif request.method not in (b"GET", b"HEAD"):
-            request.setHeader(b"allow", b"GET, HEAD")
-            code, content_type, body = 405, _TEXT, b"only GET and HEAD\n"
+        elif request.method not in allowed:
+            request.setHeader(b"allow", b", ".join(allowed))
+            code, content_type, body = 405, _TEXT, b"only " + b" and ".join(allowed) + b"\n"
         else:
             code, content_type, body = route(request)
         request.setResponseCode(code)
@@ -277,5 +287,7 @@ class _Guarded(WrappingFactory):
         return None if len(self.protocols) >= CONNECTIONS else super().buildProtocol(addr)
 
 
-def _guarded(routes: dict[bytes, Route], clock: IReactorTime) -> WrappingFactory:
-    return _Guarded(_Site(_Root(routes, clock), _Request, timeout=DEADLINE, reactor=clock), clock)
+def _guarded(
+    routes: dict[bytes, Route], clock: IReactorTime, actions: dict[bytes, Route] | None = None
+) -> WrappingFactory:
+    return _Guarded(_Site(_Root(routes, actions or {}, clock), _Request, timeout=DEADLINE, reactor=clock), clock)

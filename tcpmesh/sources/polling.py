@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.identity.certificates import shown
-from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, PluginContext
+from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IReloadable, PluginContext
 from tcpmesh.values import IdentitySnapshot
 
 __all__ = ["InThread", "PollingIdentitySource", "in_caller", "in_daemon_thread"]
@@ -30,7 +30,7 @@ _random = secrets.SystemRandom().random
 InThread = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 
 
-@implementer(IIdentitySource)
+@implementer(IIdentitySource, IReloadable)
 class PollingIdentitySource:
     """
     Asks at once and then every ``interval`` seconds; what ``fetch`` gives is delivered as the complete state.
@@ -91,6 +91,13 @@ class PollingIdentitySource:
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+    def reload(self) -> None:
+        """Ask now; a ``fetch`` that is under way is waited for instead. (IReloadable)"""
+        if self._observer is not None and self._fetch is None:
+            if self._call is not None:
+                self._call.cancel()
+            self._begin()
 
     def _begin(self) -> None:
         self._call = None

@@ -87,7 +87,7 @@ class ForegroundTests(ProxyTestCase):
             self.assertRaises(ConnectionResetError, client.recv, 100)
 
     def test_survives_sighup(self) -> None:
-        """SIGHUP says that there is no reload, and kills nothing."""
+        """SIGHUP says that the configuration is not reloaded, and kills nothing."""
         self.configure()
         for command in self.commands():
             running = self.start(*command)

@@ -33,6 +33,7 @@ class FakeStatus:
 
     def __init__(self) -> None:
         self.is_ready = (True, "")
+        self.reloads = 0
         self.failure: Exception | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -44,6 +45,11 @@ class FakeStatus:
         if self.failure is not None:
             raise self.failure
         return {"version": "0.1.0", "workloads": [{"name": "web", "state": "ready"}]}
+
+    def reload_identities(self) -> dict[str, Any]:
+        """(IProxyStatus)."""
+        self.reloads += 1
+        return {"sources": [{"name": "disk", "state": "ready"}]}
 
 
 class Transport(StringTransport):
@@ -243,7 +249,7 @@ class UnixSiteTests(SiteCase):
         """And says what there is."""
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
-            self.ask(self.unix, "/x").body, b"not found; here are /connections /live /metrics /ready /status\n"
+            self.ask(self.unix, "/x").body, b"not found; here are /connections /identity/reload /live /metrics /ready /status\n"
         )
 
     def test_shows_the_status(self) -> None:
@@ -287,6 +293,19 @@ class UnixSiteTests(SiteCase):
             self.clock.turn()
         self.assertEqual(transport.value().count(b'"id":'), 250)
         self.assertEqual(transport.closed, "lost")
+
+    def test_lets_identities_be_reloaded(self) -> None:
+        """By POST on the unix socket, and there alone."""
+        answer = self.ask(self.unix, "/identity/reload", "POST")
+        self.assertEqual((answer.status, answer.headers["content-type"]), (b"HTTP/1.1 200 OK", "application/json"))
+        self.assertEqual(json.loads(answer.body), {"sources": [{"name": "disk", "state": "ready"}]})
+        self.assertEqual(self.status.reloads, 1)
+        for method in ("GET", "HEAD", "PUT", "DELETE"):
+            answer = self.ask(self.unix, "/identity/reload", method)
+            self.assertEqual((answer.status[9:12], answer.headers["allow"]), (b"405", "POST"))
+        self.assertEqual(self.ask(self.unix, "/status", "POST").headers["allow"], "GET, HEAD")
+        self.assertEqual(self.ask(self.tcp, "/identity/reload", "POST").status[9:12], b"404")
+        self.assertEqual(self.status.reloads, 1)
 
     def test_stops_listing_when_the_client_leaves(self) -> None:
         """Nothing is written to nobody, and no timer stays."""

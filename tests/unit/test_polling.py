@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tcpmesh.interfaces import IIdentitySource, PluginContext
+from tcpmesh.interfaces import IIdentitySource, IReloadable, PluginContext
 from tcpmesh.sources.polling import PollingIdentitySource, in_caller, in_daemon_thread
 from tcpmesh.testing import FakeIdentityObserver, plugin_context
 from tcpmesh.values import IdentitySnapshot
@@ -78,6 +78,27 @@ class ScheduleTests(PollingCase):
         self.clock.advance(1)
         self.threads.end(second)
         self.assertEqual(self.observer.events, [("changed", first), ("changed", second)])
+
+    def test_asks_now_when_it_is_told_to(self) -> None:
+        """Instead of at the end of its wait, whose next one is counted anew; never beside one that is under way."""
+        self.assertTrue(verifyObject(IReloadable, self.source))
+        self.source.reload()
+        self.assertEqual(self.threads.running, [])
+        self.started()
+        self.source.reload()
+        self.threads.end(IdentitySnapshot())
+        self.clock.advance(20)
+        self.source.reload()
+        self.source.reload()
+        self.assertEqual((len(self.threads.running), self.threads.most), (1, 1))
+        self.threads.end(IdentitySnapshot())
+        self.clock.advance(29)
+        self.assertEqual(self.threads.running, [])
+        self.clock.advance(1)
+        self.assertEqual(len(self.threads.running), 1)
+        self.source.stop()
+        self.source.reload()
+        self.assertEqual((len(self.threads.running), self.clock.getDelayedCalls()), (1, []))
 
     def test_spreads_by_chance(self) -> None:
         """A tenth each way."""
