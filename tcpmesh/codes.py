@@ -59,7 +59,7 @@ OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
 SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities still serve",
     "see the identity source's log lines, before the certificate expires")
 KEY_MISMATCH = _code("TM-I201", "the private key does not belong to the certificate",
-    "put key and certificate of the same issue into place, then start again")
+    "put key and certificate of the same issue into place")
 OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verify under its own bundle",
     "compare the chain's issuer with the bundle: openssl verify, tcpmesh ca show")
 OWN_PROFILE = _code("TM-I203", "this proxy's own certificate breaks the X.509-SVID profile",
