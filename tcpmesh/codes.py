@@ -98,6 +98,8 @@ NO_BUNDLE = _code("TM-I601", "there is no trust bundle for the peer's trust doma
     "configure a bundle for that trust domain, or correct the ID", retryable=True)
 WRONG_ANCHOR = _code("TM-I602", "the peer's certificate was signed by another trust domain's authority",
     "have it issued by its own trust domain's authority, or correct the bundle of that domain", retryable=True)
+BUNDLE_STALE = _code("TM-I603", "another trust domain's bundle cannot be refreshed; the last one still serves",
+    "see the reason in the line: its file or endpoint (identity.federation), the network, the clock")
 UNKNOWN_AUTHORITY = _code("TM-I604", "no known authority signed the peer's certificate",
     "compare the issuer that the message names with the bundle: tcpmesh ca show", retryable=True)
 CHAIN_INVALID = _code("TM-I605", "the peer's certificate chain does not verify",

@@ -29,6 +29,7 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.settings import PluginChoice, Settings
+from tcpmesh.sources.federation import Federation
 from tcpmesh.values import Address, SourceName, UnixAddress, Workload
 from tcpmesh.wall_clock import WallClock
 
@@ -106,7 +107,7 @@ def compose(
     """
     maker = _Maker(settings, plugins, clock)
     cell = MeshStateCell()
-    control = MeshControl(cell, clock, wall_clock)
+    control = MeshControl(cell, clock, wall_clock, Federation(settings.identity.federation, clock, wall_clock))
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)

@@ -19,7 +19,9 @@ from zope.interface import implementer
 
 from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import Refusal, StartError
+from tcpmesh.identity.bundle_document import BundleError
 from tcpmesh.identity.delivered import find_svid, identity_states, pooled_bundles, usable_svids
+from tcpmesh.identity.federated import check_bundle
 from tcpmesh.identity.life import SourceLife
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
@@ -33,6 +35,7 @@ from tcpmesh.interfaces import (
 )
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.observe.identity_lines import tell_half_gone, tell_source, tell_workload
+from tcpmesh.sources.federation import Federation
 from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Workload
 from tcpmesh.wall_clock import WallClock
 
@@ -106,12 +109,16 @@ class MeshControl:
     Keeps the mesh state current.
 
     :param cell: where the data path reads it.
+    :param federation: the bundles of other trust domains.
     """
 
-    def __init__(self, cell: MeshStateCell, clock: Any, wall_clock: WallClock) -> None:
+    def __init__(
+        self, cell: MeshStateCell, clock: Any, wall_clock: WallClock, federation: Federation | None = None
+    ) -> None:
         self._cell = cell
         self._clock = clock
         self._wall_clock = wall_clock
+        self.federation = federation if federation is not None else Federation({}, clock, wall_clock)
         self._sources: list[_Source] = []
         self._discoveries: list[_Discovery] = []
         self._expiry: Any = None
@@ -137,7 +144,7 @@ class MeshControl:
 
     def check(self) -> list[StartError]:
         """What the sources that can tell beforehand would complain of at their start; nothing is started."""
-        problems = []
+        problems = self.federation.check()
         for source in self._sources:
             if ICheckable.providedBy(source.source):
                 try:
@@ -163,6 +170,8 @@ class MeshControl:
         for source in self._sources:
             source.started = True
             source.source.start(_IdentityObserver(self, source))
+        # Last: a bundle that lists an authority of a trust domain which the sources deliver is refused.
+        self.federation.start(lambda: self._cell.current.bundles, self._publish)
         self._look_at_expiry()
 
     def reload(self) -> None:
@@ -179,6 +188,7 @@ class MeshControl:
         """Stop whatever was started; never fails."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
+        self.federation.stop()
         started: list[tuple[str, Any]] = [(s.name, s.source) for s in self._sources if s.started]
         started += [(d.service, d.discovery) for d in self._discoveries if d.started]
         for entry in (*self._sources, *self._discoveries):
@@ -201,7 +211,7 @@ class MeshControl:
             return
         try:
             self._check(source, snapshot)
-        except Refusal as refusal:
+        except (Refusal, BundleError) as refusal:
             self.note_failure(source, f"delivered an identity that cannot be used: {refusal}")
             return
         except Exception:  # noqa: BLE001  a plugin's nonsense must not take the proxy down
@@ -217,6 +227,7 @@ class MeshControl:
         for domain, bundle in bundles.items():
             if not isinstance(domain, TrustDomain) or bundle.trust_domain != domain:
                 raise TypeError(f"a bundle is filed under {domain!r}")
+            check_bundle(bundle, bundles)
         now = self._wall_clock()
         for workload in source.workloads.values():
             svid = find_svid(snapshot, workload)
@@ -244,7 +255,7 @@ class MeshControl:
         self._cell.swap(
             svids=usable_svids(self._sources, now),
             identity_states=identity_states(self._sources, now),
-            bundles=pooled_bundles(self._sources),
+            bundles=self.federation.merged(pooled_bundles(self._sources)),
         )
         for name, state in self._cell.current.identity_states.items():
             earlier = before.get(name, state)

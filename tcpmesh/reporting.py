@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from tcpmesh import config
 from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
+from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
@@ -62,7 +63,14 @@ class Reporting:
         self._started = wall_clock()
         self._ports: list[IListeningPort] = []
         self._versions = versions()
-        self._metrics = Metrics(self._state, wall_clock, self._versions, lambda: self.sink.access_log.dropped)
+        self._federation = composition.control.federation
+        self._metrics = Metrics(
+            self._state,
+            wall_clock,
+            self._versions,
+            lambda: self.sink.access_log.dropped,
+            federated=lambda: self._federation.held,
+        )
         self._control = composition.control
         self._metrics.register(IdentityMetrics(self._control))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
@@ -131,6 +139,7 @@ class Reporting:
             "listeners": [attrs.asdict(listener) for listener in facts.listeners],
             "workloads": [attrs.asdict(workload) for workload in facts.workloads],
             "sources": self.sources(),
+            "federation": [_bundle_as_mapping(entry, self._wall_clock()) for entry in self._federation.held],
             "tls": list(facts.tls),
             "rules": list(facts.rules),
             "limits": dict(facts.limits),
@@ -226,6 +235,16 @@ class Reporting:
             "lifetime": format_duration(times.lifetime) if times.lifetime is not None else "off",
             "shutdown": format_duration(times.shutdown),
         }
+
+
+def _bundle_as_mapping(entry: FederatedBundle, now: float) -> dict[str, Any]:
+    return {
+        "trust_domain": str(entry.trust_domain),
+        "authorities": len(entry.bundle.authorities) if entry.bundle is not None else None,
+        "sequence": entry.sequence,
+        "age_s": round(now - entry.received, 3) if entry.received is not None else None,
+        "failure": entry.failure,
+    }
 
 
 def _bound(configured: Address, host: Any) -> str:

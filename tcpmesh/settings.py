@@ -111,11 +111,28 @@ class MappingSettings:
 
 
 @attrs.frozen
+class FederationSettings:
+    """
+    Where the bundle of another trust domain comes from: the file ``bundle``, or the SPIFFE bundle endpoint ``url``.
+
+    For an endpoint that serves its own trust domain's bundle, ``bundle`` is what it is verified with at first.
+    """
+
+    bundle: Path | None = None  # PEM, or a SPIFFE bundle document
+    url: str | None = None
+    profile: Literal["https_web", "https_spiffe"] | None = None  # how the endpoint is verified
+    endpoint_id: SpiffeId | None = None  # https_spiffe: who must answer
+    trust: Literal["system"] | Path = "system"  # https_web: by whose authorities
+    refresh: Duration | None = None  # instead of the document's own hint
+
+
+@attrs.frozen
 class IdentitySettings:
     """Where identities come from and whom they are for."""
 
     sources: dict[str, IdentityChoice]
     workloads: dict[str, WorkloadSettings]
+    federation: dict[TrustDomain, FederationSettings] = attrs.field(factory=dict)
     mapping: dict[str, MappingSettings] = attrs.field(factory=dict)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_value"]
+__all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_value"]
 
 _TIMES = frozenset({"establish", "queue", "resolve"})
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"defaults", "deny_list", "federation", "queue", "routes"}),
-    "identity": frozenset({"bundles", "deny_list", "federation"}),
+    "": frozenset({"defaults", "deny_list", "queue", "routes"}),
+    "identity": frozenset({"deny_list"}),
     "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
     "services.*.discovery:static.endpoints.*": frozenset({"expect", "metadata", "priority", "zone"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),
@@ -31,6 +31,12 @@ KEYS: Mapping[str, frozenset[str]] = {
     "authorization.*:rules.policies.*.from.*": frozenset({"dns", "except", "networks", "prefixes", "trust_domains"}),
     "authorization.*:rules.policies.*.to": frozenset({"alpn", "ports", "services", "sni"}),
     "timeouts": _TIMES,
+}
+
+# Keys that one might look for at such a place, and where they really are.
+ELSEWHERE: Mapping[str, Mapping[str, str]] = {
+    "": {"bundles": "identity.federation"},
+    "identity": {"bundles": "identity.federation"},
 }
 
 # Words that a key may have later, by pattern of the key's place.

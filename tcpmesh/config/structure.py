@@ -25,7 +25,7 @@ from tcpmesh.config.hints import (
     plugin_kind,
     schema,
 )
-from tcpmesh.config.later import PLUGINS, is_later_key
+from tcpmesh.config.later import ELSEWHERE, PLUGINS, is_later_key
 from tcpmesh.config.lookup import IPluginLookup
 from tcpmesh.config.nodes import Entry, ListNode, MapNode, Node, Scalar
 from tcpmesh.config.places import Place
@@ -274,6 +274,8 @@ class SettingsReader:
         before, colon, after = key.text.partition(":")
         if colon and before in known:
             hint = f"; a space is missing in {shown(f'{before}: {after}')}"
+        elif key.text in ELSEWHERE.get(place.pattern, ()):
+            hint = f"; this is said in {ELSEWHERE[place.pattern][key.text]}"
         elif inner:
             hint = f"; did you mean {inner[0]!r}?"
         self._problems.add(f"unknown key {shown(key.text)}{place.inside}{hint}", key.mark)

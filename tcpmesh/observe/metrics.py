@@ -7,7 +7,7 @@ Ring 3. Nothing here is called per byte: the bytes of live connections are read 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -16,7 +16,9 @@ from prometheus_client.registry import Collector
 
 from tcpmesh import codes
 from tcpmesh.codes import Code
+from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.observe.bundle_metrics import bundle_families
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.observe.series import MAX_LABEL, OTHER, Series, SeriesTable, error_of, labels_of
 from tcpmesh.observe.text import printable
@@ -60,6 +62,7 @@ class Metrics(Collector):
     :param now: wall-clock seconds since the epoch.
     :param build: versions by name, as :func:`tcpmesh.versions.versions` gives them.
     :param records_dropped: how many records the access log has lost.
+    :param federated: where the bundle of each federated trust domain stands.
     """
 
     def __init__(
@@ -69,12 +72,14 @@ class Metrics(Collector):
         build: Mapping[str, str],
         records_dropped: Callable[[], int] = lambda: 0,
         *,
+        federated: Callable[[], Sequence[FederatedBundle]] = tuple,
         max_series: int = MAX_SERIES,
     ) -> None:
         self._state = state
         self._now = now
         self._build = {"version" if name == "tcpmesh" else name.lower(): value for name, value in build.items()}
         self._records_dropped = records_dropped
+        self._federated = federated
         self._series = SeriesTable(max_series)
         self._live: dict[ConnectionRecord, tuple[Series, Series]] = {}
         self._pending: Counter[tuple[str, str]] = Counter()
@@ -194,6 +199,7 @@ class Metrics(Collector):
         dropped.add_sample("tcpmesh_records_dropped_total", {}, self._records_dropped())
         yield dropped
         yield from self._identities()
+        yield from bundle_families(self._federated(), self._now())
         build = Metric("tcpmesh_build_info", "Versions, as labels; always 1", "gauge")
         build.add_sample(build.name, self._build, 1)
         yield build

@@ -1,0 +1,125 @@
+"""Two trust domains that federate: a proxy of one calls a proxy of the other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+
+from tcpmesh.codes import CLEAN, NO_BUNDLE
+from tcpmesh.identity.authority import issue
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.testing import TestAuthority
+from tcpmesh.values import Svid
+from tcpmesh.wall_clock import wall_clock
+from tests.integration.bundle_server import BundleServer, response
+from tests.integration.mesh import PATIENCE, MeshTestCase, Pki, Proxy, echo, in_thread, reactor, receive_all
+from tests.unit.bundles import document
+
+PARTNER = "partner.test"
+
+
+class FederationTests(MeshTestCase):
+    """``mesh.test`` with the client, ``partner.test`` with the server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.partner = Pki(self.directory / "partner", PARTNER)
+        self.partner.issue("orders")
+
+    def endpoint(self, svid: Svid, body: bytes) -> BundleServer:
+        """A bundle endpoint."""
+        server = BundleServer(svid, response(body))
+        self.addCleanup(server.stop)
+        return server
+
+    def server_of(self, federation: str) -> Proxy:
+        """The inbound proxy of partner.test, which lets in who is of mesh.test."""
+        rules = f'[{{name: partners, action: allow, from: [{{ids: ["{self.pki.id("web")}"]}}]}}]'
+        return self.start(
+            self.identity("orders", pki=self.partner)
+            + f"  federation: {{{self.pki.trust_domain}: {federation}}}\n"
+            + f'inbound: [{{name: orders-in, listen: "127.0.0.1:0", target: "127.0.0.1:{self.application(echo)}", '
+            + f"workload: orders}}]\nauthorization: [{{plugin: rules, policies: {rules}}}]\n",
+            trust_domain=PARTNER,
+        )
+
+    def client_of(self, port: int, federation: str) -> Proxy:
+        """The outbound proxy of mesh.test."""
+        return self.start(
+            self.identity("web")
+            + f"  federation: {{{PARTNER}: {federation}}}\n"
+            + f'services: {{orders: {{expect: ["{self.partner.id("orders")}"], '
+            + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{port}"]}}}}}}\n'
+            + 'outbound: [{name: to-orders, listen: "127.0.0.1:0", service: orders, workload: web}]\n'
+        )
+
+    async def until(self, proxy: Proxy, condition: Callable[[MeshState], bool]) -> None:
+        """Wait for a state of the proxy."""
+        cell = proxy.service.composition.state
+        reached: Deferred[None] = Deferred()
+
+        def look(state: MeshState) -> None:
+            if condition(state) and not reached.called:
+                reactor.callLater(0, reached.callback, None)
+
+        cell.observe(look)
+        look(cell.current)
+        reached.addTimeout(PATIENCE, reactor)
+        await reached
+
+    def ask(self, port: int) -> bytes:
+        """Send a word, and read up to the end."""
+        client = self.connect(port)
+        client.sendall(b"hello")
+        client.shutdown(socket.SHUT_WR)
+        return receive_all(client)
+
+    async def test_a_connection_across_with_bundles_from_endpoints(self) -> None:
+        """One by https_spiffe, whose server is of the trust domain that it serves; one by https_web."""
+        own = issue(
+            self.partner.issuing, self.partner.root.certificate, self.partner.id("server"), ttl=3600, now=wall_clock()
+        )
+        theirs = self.endpoint(own, document(self.partner.root.certificate, spiffe_sequence=1))
+        web = TestAuthority("web.test")
+        ours = self.endpoint(web.svid("/server", dns=["localhost"]), document(self.pki.root.certificate))
+        trust = web.write_bundle(self.directory.absolute() / "web.pem")
+
+        inner = self.server_of(f'{{url: "https://localhost:{ours.number}/", profile: https_web, trust: "{trust}"}}')
+        outer = self.client_of(
+            inner.port("orders-in"),
+            f'{{url: "https://127.0.0.1:{theirs.number}/", profile: https_spiffe, '
+            f'endpoint_id: "{own.id}", bundle: "{self.partner.bundle.absolute()}"}}',
+        )
+        await self.until(inner, lambda state: self.pki.trust_domain in state.bundles)
+        self.assertEqual(await in_thread(self.ask, outer.port("to-orders")), b"hello")
+        there, here = await inner.closed(), await outer.closed()
+        self.assertEqual((there.code, here.code), (CLEAN, CLEAN))
+        self.assertEqual(
+            (there.src_identity, here.dst_identity), ("spiffe://mesh.test/web", "spiffe://partner.test/orders")
+        )
+        self.assertEqual((len(theirs.requests), len(ours.requests)), (1, 1))
+
+    async def test_a_document_without_keys_ends_the_relation(self) -> None:
+        """While the proxies run: what lives goes on, what comes is refused."""
+        file = self.directory.absolute() / "mesh.json"
+        file.write_bytes(document(self.pki.root.certificate))
+        inner = self.server_of(f'{{bundle: "{file}"}}')
+        outer = self.client_of(inner.port("orders-in"), f'{{bundle: "{self.partner.bundle.absolute()}"}}')
+        client = self.connect(outer.port("to-orders"))
+        client.sendall(b"a")
+        self.assertEqual(await in_thread(client.recv, 1), b"a")
+
+        file.write_bytes(document())
+        domain = self.pki.trust_domain
+        await self.until(inner, lambda state: not state.bundles[domain].authorities)
+        refused = self.connect(outer.port("to-orders"))
+        with self.assertRaises(ConnectionResetError):
+            await in_thread(refused.recv, 1)
+        there = await inner.closed()
+        self.assertEqual(there.code, NO_BUNDLE)
+        self.assertIn("everything of that trust domain is revoked", there.reason)
+
+        client.sendall(b"b")
+        self.assertEqual(await in_thread(client.recv, 1), b"b")
