@@ -67,7 +67,20 @@ class TLSCore:
         self.verification = verification
         self.broken: Refusal | None = None  # a fatal alert or an unreadable record: nothing more comes
 
-    def handshake(self, ciphertext: bytes | memoryview) -> bool:
+    def feed_handshake(self, ciphertext: bytes | memoryview) -> None:
+        """
+        Take bytes of the handshake, and whatever came behind it.
+
+        :raises Refusal: PLAINTEXT_PEER.
+        """
+        if ciphertext and not self._first_bytes_seen:
+            self._first_bytes_seen = True
+            if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
+                shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
+                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
+        self._records.handshake(ciphertext)
+
+    def handshake(self, ciphertext: bytes | memoryview = b"") -> bool:
         """
         Go on with the handshake; true once it is complete on this side.
 
@@ -75,13 +88,7 @@ class TLSCore:
 
         :raises Refusal: with the verification's own refusal, or PLAINTEXT_PEER, PEER_ALERT, NO_CERTIFICATE, TLS_FAILED.
         """
-        if ciphertext:
-            if not self._first_bytes_seen:
-                self._first_bytes_seen = True
-                if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
-                    shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
-                    raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
-            self._records.handshake(ciphertext)
+        self.feed_handshake(ciphertext)
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:

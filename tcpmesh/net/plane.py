@@ -17,6 +17,7 @@ from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, OUT_OF_DESCRIPTORS,
 from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.identity.known_chains import KnownChains
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.net.handshake_turns import HandshakeTurns
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
@@ -96,6 +97,9 @@ class DataPlane:
     gate: Gate
     liveness: Liveness
     known_chains: KnownChains = attrs.field(factory=KnownChains)
+    handshake_turns: HandshakeTurns = attrs.field(
+        default=attrs.Factory(lambda self: HandshakeTurns(self.clock), takes_self=True)
+    )
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
     stopping: bool = False  # what is not established yet is better served elsewhere

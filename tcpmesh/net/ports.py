@@ -44,7 +44,7 @@ _AGAIN = (EAGAIN, EINTR)
 _EXHAUSTED = (EMFILE, ENFILE)
 # That connection is over; the next may be fine (accept(2) names the network errors that a pending one can have).
 _GONE = (ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH)
-ACCEPTS = 64  # connections a turn, so that a flood of new ones does not stop those that there are
+ACCEPTS = 16  # connections a turn, so that a flood of new ones does not stop those that there are
 REST = 1.0  # seconds
 
 

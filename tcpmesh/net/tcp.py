@@ -173,6 +173,14 @@ class MeshStream(tcp.Connection):
 
     # --- the end
 
+    def loseWriteConnection(self) -> None:
+        """Send FIN after what is queued: at once, when nothing is. (IHalfCloseableDescriptor)"""
+        if self.connected and not self._writeDisconnected and not self.unsent:
+            self._writeDisconnecting = self._writeDisconnected = True
+            self._closeWriteConnection()
+        else:
+            super().loseWriteConnection()
+
     def _system_error(self, problem: OSError) -> Exception | None:
         if problem.errno in _AGAIN:
             return None

@@ -8,14 +8,14 @@ bytes: handshake, (preface,) held, payload, discard.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from twisted.python.failure import Failure
+from twisted.logger import Logger
 
 from tcpmesh.codes import (
     CLOSED_BEFORE_OK,
     HANDSHAKE_TRUNCATED,
+    INTERNAL,
     NO_BYTE,
     PREFACE_MALFORMED,
     TRUNCATED,
@@ -25,16 +25,17 @@ from tcpmesh.dataplane.preface import InvalidPreface, PrefaceReader
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.net.leg_owners import LegKeeper, Loss
-from tcpmesh.net.legs import Leg
+from tcpmesh.net.lingering import LingeringLeg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.sockets import tune_wire
 from tcpmesh.settings import Timeouts
 
-_LINGER_BYTES = 1024 * 1024
+_log = Logger()
+
 _WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
 
 
-class TLSLeg(Leg):
+class TLSLeg(LingeringLeg):
     """
     A TLS connection to a peer.
 
@@ -44,14 +45,7 @@ class TLSLeg(Leg):
 
     __slots__ = (
         "_client",
-        "_discarded",
         "_early",
-        "_fin_received",
-        "_fin_sent",
-        "_linger",
-        "_plane",
-        "_receive",
-        "_timeouts",
         "_truncation_is_end",
         "_waiting_answers",
         "any_byte",
@@ -69,20 +63,13 @@ class TLSLeg(Leg):
         client: bool,
         truncation_is_end: bool = False,
     ) -> None:
-        super().__init__(keeper, owner)
+        super().__init__(keeper, owner, self._on_handshake, timeouts, plane)
         self.core = core
-        self._timeouts = timeouts
-        self._plane = plane
         self._client = client
         self._truncation_is_end = truncation_is_end
-        self._receive: Callable[[bytes | memoryview], None] = self._on_handshake
         self.any_byte = False
         self._early = b""  # payload that came together with the preface
-        self._fin_received = False
-        self._fin_sent = False
-        self._discarded = 0
         self._waiting_answers = 0
-        self._linger: Any = None
 
     # --- establishing
 
@@ -101,7 +88,27 @@ class TLSLeg(Leg):
 
     def _on_handshake(self, data: bytes | memoryview) -> None:
         try:
-            complete = self.core.handshake(data)
+            self.core.feed_handshake(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if not self._plane.handshake_turns.take(self._step):
+            self.transport.pauseProducing()
+
+    def _step(self) -> None:
+        """Go on with the handshake: it is this connection's turn."""
+        if self._given_up or self._receive != self._on_handshake:
+            return  # it came to its end while it waited
+        try:
+            self.transport.resumeProducing()
+            self._handshake()
+        except Exception:  # noqa: BLE001  the turn may be another connection's event
+            _log.failure("a handshake failed")
+            self.lost(Loss(INTERNAL, "an internal error during the handshake"))
+
+    def _handshake(self) -> None:
+        try:
+            complete = self.core.handshake()
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -230,41 +237,11 @@ class TLSLeg(Leg):
         self.transport.unregisterProducer()
         self.transport.write(self.core.close_notify())
 
-    def finish(self) -> None:
-        """
-        Send FIN after what is queued, then read and discard for a while.
-
-        Closing a socket with unread data makes the kernel send RST, which can destroy what the peer has not read yet;
-        session tickets of TLS 1.3 make unread data the rule.
-        """
-        self._close_behind()
-
-    def _close_behind(self) -> None:
-        self.finishing = True
-        self._receive = self._on_discard
-        self.transport.loseWriteConnection()
-        self.transport.resumeProducing()
-
-    def writeConnectionLost(self) -> None:
-        """Our FIN is out: all is delivered as far as we can tell. (IHalfCloseableProtocol)"""
-        self._fin_sent = True
-        if self._fin_received:
-            self.transport.loseConnection()
-        else:
-            self._linger = self._plane.clock.callLater(self._timeouts.linger, self.transport.loseConnection)
-        self.gone()
-
-    def _on_discard(self, data: bytes | memoryview) -> None:
-        self._discarded += len(data)
-        if self._discarded > _LINGER_BYTES and self.finishing:
-            self.transport.loseConnection()
-
     def readConnectionLost(self) -> None:
         """The peer's FIN. (IHalfCloseableProtocol)"""
         self._fin_received = True
         if self.finishing:
-            if self._fin_sent:
-                self.transport.loseConnection()
+            self._end_lingering()
         elif self.ended:
             # close_notify came before it: all is in order, and we may still have something to say.
             return
@@ -285,10 +262,3 @@ class TLSLeg(Leg):
         if not self.any_byte and not self._client:
             return Refusal(NO_BYTE, "the peer connected and closed without a byte")
         return Refusal(HANDSHAKE_TRUNCATED, "the peer closed the connection during the TLS handshake")
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        """The socket is closed. (IProtocol)"""
-        self._plane.liveness.discard(self.transport)
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        super().connectionLost(reason)

@@ -13,6 +13,7 @@ from twisted.internet import error
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tcpmesh.net.handshake_turns import HandshakeTurns
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.liveness import Liveness
@@ -240,6 +241,7 @@ class Plane:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.liveness = Liveness(clock)
+        self.handshake_turns = HandshakeTurns(clock)
 
 
 class SimulatedMesh:
@@ -266,6 +268,7 @@ class SimulatedMesh:
             leg.makeConnection(transport)
         while len(keeper.secured) < 2:
             assert any(transport.step(CAPACITY) for transport in self.transports)
+            self.clock.advance(0)
         self.closed: list[str] = []
         self.records = []
         relays = []
