@@ -322,8 +322,8 @@ class NothingInCommonTests(SynchronousTestCase):
         self.assertEqual(server, "; no key exchange group in common: we take P-256, P-384")
         self.assertEqual(
             client,
-            "; perhaps nothing in common: we offer groups X25519, X448 and cipher suites TLS_AES_256_GCM_SHA384, "
-            "TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256",
+            "; perhaps nothing in common: we offer groups X25519, X448 and cipher suites TLS_AES_128_GCM_SHA256, "
+            "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256",
         )
 
     def test_no_suite(self) -> None:

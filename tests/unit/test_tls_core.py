@@ -59,7 +59,7 @@ class HandshakeTests(CoreCase):
         pair = joined(self.world)
         for core in (pair.client, pair.server):
             self.assertEqual((core.version, core.group), ("TLSv1.3", "X25519MLKEM768"))
-            self.assertEqual(core.cipher, "TLS_AES_256_GCM_SHA384")
+            self.assertEqual(core.cipher, "TLS_AES_128_GCM_SHA256")
 
     def test_speaks_tls_1_2_where_it_is_configured(self) -> None:
         """For foreign peers: forward secret and AEAD all the same."""
