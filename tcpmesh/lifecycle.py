@@ -1,5 +1,6 @@
 """
-How the process ends: what signals do, and the exit status, the same under twistd and ``tcpmesh run``.
+How the process lives and ends: its clock, its memory, what signals do, and the exit status, the same under twistd and
+``tcpmesh run``.
 
 Ring 4. Knows the proxy only as something that drains; the reactor is passed in.
 """
@@ -7,6 +8,7 @@ Ring 4. Knows the proxy only as something that drains; the reactor is passed in.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -19,7 +21,7 @@ from typing import Any, Protocol
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-__all__ = ["Drains", "OrderlyStop", "ReactorOfProcess", "end_interpreter_with", "use_monotonic_time"]
+__all__ = ["Drains", "OrderlyStop", "ReactorOfProcess", "end_interpreter_with", "settle", "use_monotonic_time"]
 
 # After a second signal, how many seconds until the process is ended whatever may still hang, a plugin's thread say.
 FORCE_AFTER = 1.0
@@ -146,6 +148,18 @@ def use_monotonic_time(reactor: Any) -> None:
     Twisted's reactors take the time of day, so that a clock that is set back stops every deadline for as long.
     """
     reactor.seconds = time.monotonic
+
+
+def settle() -> None:
+    """
+    Tell the garbage collector that the start is over: what there is now stays, and is not looked at again.
+
+    It then runs at ten thousand new objects instead of seven hundred, some fifty connections: at every fifth it took
+    four percent of what a connection costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def end_interpreter_with(status: Callable[[], int]) -> None:

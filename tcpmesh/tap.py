@@ -109,8 +109,11 @@ class _Proxy(MultiService):
 
     def startService(self) -> None:
         """Start as the target user."""
+        from tcpmesh.lifecycle import settle
+
         self._or_one_line(super().startService)
         self._reactor.callWhenRunning(self._stop.install)
+        self._reactor.callWhenRunning(settle)
         # The daemon's last hold on the terminal: whoever waits for its end of file must not wait for ours.
         os.close(self._terminal)
 

@@ -52,7 +52,7 @@ def _run(file: Path) -> int:
     from twisted.logger import globalLogBeginner
 
     from tcpmesh.config import load
-    from tcpmesh.lifecycle import OrderlyStop, use_monotonic_time
+    from tcpmesh.lifecycle import OrderlyStop, settle, use_monotonic_time
     from tcpmesh.observe.log import observer_for
     from tcpmesh.plugins import PluginRegistry
     from tcpmesh.service import MeshService
@@ -69,5 +69,6 @@ def _run(file: Path) -> int:
     mesh.startService()
     reactor.addSystemEventTrigger("before", "shutdown", mesh.stopService)
     reactor.callWhenRunning(stop.install)
+    reactor.callWhenRunning(settle)
     reactor.run()
     return stop.status
