@@ -214,7 +214,8 @@ class CommandTests(SynchronousTestCase):
                     self.assertIn(option, help_text, f"{document.name}: tcpmesh {' '.join(words)}")
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
-        self.assertEqual(expected | {"ca init", "ca issue", "ca show"}, seen - {""})
+        expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve"}
+        self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:
         """``make X`` has a rule."""
