@@ -122,11 +122,13 @@ class GrpcStream(Protocol):
         self._heard = self._clock.seconds()
         self._pinged = False
         try:
-            self._count(self._gauge.feed(data))
-            for event in () if self._finished else self._h2.receive_data(data):
-                self._take(event)
-                if self._finished:
-                    return
+            for piece, idle in self._gauge.split(data):
+                if idle:
+                    self._count()
+                for event in () if self._finished else self._h2.receive_data(piece):
+                    self._take(event)
+                    if self._finished:
+                        return
         except ProtocolError as error:
             self._end(Status.INTERNAL, f"the server breaks HTTP/2: {type(error).__name__}: {shown(str(error))}")
         except FrameTooLongError as error:
@@ -174,7 +176,7 @@ class GrpcStream(Protocol):
             self._take_data(event)
             return
         if isinstance(event, DataReceived):
-            self._count(1)  # nothing but padding, or an empty frame, which then counts twice
+            self._count()  # nothing but padding, or an empty frame, which then counts twice
             self._acknowledge(event)
         elif isinstance(event, ResponseReceived):
             self._take_headers(event.headers)
@@ -190,7 +192,7 @@ class GrpcStream(Protocol):
     def _take_data(self, event: DataReceived) -> None:
         self._acknowledge(event)
         for message in self._messages.feed(event.data):
-            self._count(1)
+            self._count()
             self._begun = True
             self._cancel_deadline()
             if not self._finished:
@@ -236,12 +238,12 @@ class GrpcStream(Protocol):
         reason = f"the server ended the connection ({_error_name(event.error_code)}{said})"
         self._end(Status.UNAVAILABLE, reason)
 
-    def _count(self, frames: int) -> None:
+    def _count(self) -> None:
         """Bound how often the server can make us do something."""
         now = self._clock.seconds()
         if now - self._frames_since >= _WINDOW:
             self._frames, self._frames_since = 0, now
-        self._frames += frames
+        self._frames += 1
         if self._frames > MAX_FRAMES:
             self._end(Status.RESOURCE_EXHAUSTED, f"the server sends more than {MAX_FRAMES} frames in a minute")
 

@@ -1,11 +1,14 @@
 """
-Looks at the frames of HTTP/2 before they are read.
+Looks at the frames of HTTP/2 before the library reads them.
 
-Ring 3 beside its only user, without I/O. The library reads a frame when all of it is there, and sees only then that it
-is too long; here its header is enough. (RFC 9113 section 4.1)
+Ring 3 beside its only user, without I/O. The library sees that a frame is too long when all of it is there; here its
+header is enough. And it forgets what it read when a later frame is refused, so it gets one at a time: a server that is
+going away says so, and then goes on with a PING. (RFC 9113 sections 4.1 and 6.8)
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from tcpmesh.errors import TcpmeshError
 
@@ -33,30 +36,31 @@ class FrameGauge:
         """Whether a frame has begun and is not complete."""
         return bool(self._header or self._left)
 
-    def feed(self, data: bytes) -> int:
+    def split(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """
-        Take bytes as they come.
+        Cut what came into pieces, none of which reaches beyond the end of a frame.
 
-        :return: how many frames began that are no DATA, or DATA without a byte.
-        :raises FrameTooLongError: at the header of the frame.
+        :return: each piece, and whether a frame began in it that is no DATA, or DATA without a byte.
+        :raises FrameTooLongError: at the header of the frame, instead of the piece with it.
         """
-        count = 0
-        position = 0
-        while position < len(data):
-            if self._left:
-                taken = min(self._left, len(data) - position)
-                self._left -= taken
-                position += taken
-                continue
-            taken = min(_HEADER - len(self._header), len(data) - position)
-            self._header += data[position : position + taken]
+        start = 0
+        while start < len(data):
+            position, idle = start, False
+            if not self._left:
+                position += min(_HEADER - len(self._header), len(data) - start)
+                self._header += data[start:position]
+                if len(self._header) == _HEADER:
+                    self._left, idle = self._read_header()
+            taken = min(self._left, len(data) - position)
+            self._left -= taken
             position += taken
-            if len(self._header) < _HEADER:
-                break
-            length, kind = int.from_bytes(self._header[:3], "big"), self._header[3]
-            self._header.clear()
-            if length > MAX_FRAME:
-                raise FrameTooLongError(f"a frame of type {kind} with {length} bytes, more than {MAX_FRAME}")
-            self._left = length
-            count += kind != _DATA or not length
-        return count
+            yield data[start:position], idle
+            start = position
+
+    def _read_header(self) -> tuple[int, bool]:
+        """The frame's length, and whether it carries nothing."""
+        length, kind = int.from_bytes(self._header[:3], "big"), self._header[3]
+        self._header.clear()
+        if length > MAX_FRAME:
+            raise FrameTooLongError(f"a frame of type {kind} with {length} bytes, more than {MAX_FRAME}")
+        return length, kind != _DATA or not length

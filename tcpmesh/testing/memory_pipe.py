@@ -106,5 +106,9 @@ def connect_in_memory(client: IProtocol, server: IProtocol, chunk: int = 0) -> N
     steps = _Steps()
     one, other = MemoryTransport(client, steps, chunk), MemoryTransport(server, steps, chunk)
     one._other, other._other = other, one
-    steps.add(lambda: server.makeConnection(other))
-    steps.add(lambda: client.makeConnection(one))
+
+    def make() -> None:  # one step: what they write at once comes after both are made
+        server.makeConnection(other)
+        client.makeConnection(one)
+
+    steps.add(make)

@@ -89,25 +89,33 @@ class StatusTests(SynchronousTestCase):
 
 class FrameGaugeTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 60)), max_size=10), st.integers(1, 40))
-    def test_counts_however_the_bytes_come(self, frames: list[tuple[int, int]], size: int) -> None:
-        """Every frame once, but for DATA that holds something."""
+    def test_cuts_at_the_ends_of_frames(self, frames: list[tuple[int, int]], size: int) -> None:
+        """However the bytes come: nothing is lost, no piece has bytes of two frames, and each frame counts once."""
         gauge = FrameGauge()
         data = b"".join(frame(*each) for each in frames)
-        count = sum(gauge.feed(data[start : start + size]) for start in range(0, len(data), size))
-        self.assertEqual(count, sum(1 for kind, length in frames if kind or not length))
+        pieces = [each for start in range(0, len(data), size) for each in gauge.split(data[start : start + size])]
+        self.assertEqual(b"".join(piece for piece, _ in pieces), data)
+        ends = {sum(9 + length for _, length in frames[: count + 1]) for count in range(len(frames))}
+        position = 0
+        for piece, _ in pieces:
+            self.assertFalse(ends & set(range(position + 1, position + len(piece))))
+            position += len(piece)
+        self.assertEqual(sum(idle for _, idle in pieces), sum(1 for kind, length in frames if kind or not length))
         self.assertFalse(gauge.partial)
 
     def test_knows_that_a_frame_has_begun(self) -> None:
         """In its header, and in what follows."""
         gauge = FrameGauge()
         for byte in frame(6, 8)[:-1]:
-            gauge.feed(bytes([byte]))
+            self.assertEqual(len(list(gauge.split(bytes([byte])))), 1)
             self.assertTrue(gauge.partial)
-        gauge.feed(b"x")
+        self.assertEqual(list(gauge.split(b"x")), [(b"x", False)])
         self.assertFalse(gauge.partial)
 
     def test_refuses_long_frames_at_their_header(self) -> None:
-        """The longest that is allowed passes."""
-        FrameGauge().feed(frame(0, MAX_FRAME))
-        error = self.assertRaises(FrameTooLongError, FrameGauge().feed, frame(0, MAX_FRAME + 1)[:9])
+        """The longest that is allowed passes; what came before one that is not is given first."""
+        self.assertEqual(len(list(FrameGauge().split(frame(0, MAX_FRAME)))), 1)
+        pieces = FrameGauge().split(frame(6, 8) + frame(0, MAX_FRAME + 1)[:9])
+        self.assertEqual(next(pieces), (frame(6, 8), True))
+        error = self.assertRaises(FrameTooLongError, next, pieces)
         self.assertEqual(str(error), "a frame of type 0 with 16385 bytes, more than 16384")

@@ -396,6 +396,20 @@ class MisbehaviourTests(SourceCase):
         self.clock.advance(0)
         self.assertEqual(self.told(), ["changed", "changed"])
 
+    def test_goaway_with_a_ping_behind_it(self) -> None:
+        """As gRPC's servers do it: the PING asks whether the GOAWAY has been read."""
+        self.served()
+        self.clock.advance(5)
+        (call,) = self.api.calls
+        kept: list[bytes] = []
+        call.write = kept.append  # type: ignore[method-assign]
+        self.api.go_away()
+        self.api.flood_pings(1)
+        assert call.transport is not None
+        call.transport.write(b"".join(kept))
+        self.clock.advance(0)
+        self.assertEqual(self.told(), ["changed", "changed"])
+
     def test_goaway_after_a_message_in_one_piece(self) -> None:
         """What came before it counts."""
         self.start()
@@ -445,11 +459,9 @@ class MisbehaviourTests(SourceCase):
 
     def test_headers_without_end(self) -> None:
         """CONTINUATION frames that never end the headers."""
-        for count, reason in ((100, "the server breaks HTTP/2: "), (1000, "frames in a minute")):
-            self.setUp()
-            self.served()
-            self.api.flood_continuations(count)
-            self.check_ends(reason)
+        self.served()
+        self.api.flood_continuations(1000)
+        self.check_ends("the server breaks HTTP/2: ")
 
     def test_headers_that_are_too_large(self) -> None:
         """Twenty kilobytes of trailers."""
