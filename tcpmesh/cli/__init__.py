@@ -37,10 +37,11 @@ _COMMANDS = {
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),
     "identity": _Entry("tcpmesh.cli.identity", "identity", "Say who is who by the configuration."),
     "svid": _Entry("tcpmesh.cli.svid", "svid", "Look into certificates, in files or as servers present them."),
+    "bundle": _Entry("tcpmesh.cli.bundle", "bundle", "Compare trust bundles."),
     "plugins": _Entry("tcpmesh.cli.plugins", "plugins", "List, write and test plugins."),
     "version": _Entry("tcpmesh.cli.version", "version", "Show the versions of tcpmesh and of what it stands on."),
 }
-_LATER = frozenset({"bundle", "endpoints", "explain", "policy"})
+_LATER = frozenset({"endpoints", "explain", "policy"})
 
 
 class _Commands(click.Group):
