@@ -26,11 +26,21 @@ from tcpmesh.values import Svid, TrustBundle
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
-__all__ = ["MessageError", "OfferedSvid", "X509Answer", "read_bundles", "read_svids", "split_certificates"]
+__all__ = [
+    "MAX_BUNDLES",
+    "MAX_CERTIFICATES",
+    "MAX_SVIDS",
+    "MessageError",
+    "OfferedSvid",
+    "X509Answer",
+    "read_bundles",
+    "read_svids",
+    "split_certificates",
+]
 
-_MAX_SVIDS = 256
-_MAX_BUNDLES = 1024
-_MAX_CERTIFICATES = 1024  # in one bundle or chain
+MAX_SVIDS = 256
+MAX_BUNDLES = 1024
+MAX_CERTIFICATES = 1024  # in one bundle or chain
 _MAX_KEY = 8192  # bytes; RSA of 8192 bits takes 4700
 _MAX_HINT = 1024  # bytes (SPIFFE_Workload_API.md section 5.2.1)
 _SEQUENCE = 0x30
@@ -82,8 +92,8 @@ def read_svids(data: bytes) -> X509Answer:
     federated: list[bytes] = []
     for number, value in _fields(data, "the message"):
         if number == 1:
-            if len(svids) == _MAX_SVIDS:
-                raise MessageError(f"there are more than {_MAX_SVIDS} SVIDs")
+            if len(svids) == MAX_SVIDS:
+                raise MessageError(f"there are more than {MAX_SVIDS} SVIDs")
             svid, bundle = _read_svid(_bytes(value, "svids"), f"svids[{len(svids)}]")
             svids.append(svid)
             first = own.setdefault(bundle.trust_domain, bundle)
@@ -120,8 +130,8 @@ def split_certificates(data: bytes, what: str) -> tuple[x509.Certificate, ...]:
     certificates: list[x509.Certificate] = []
     position = 0
     while position < len(data):
-        if len(certificates) == _MAX_CERTIFICATES:
-            raise MessageError(f"{what}: more than {_MAX_CERTIFICATES} certificates")
+        if len(certificates) == MAX_CERTIFICATES:
+            raise MessageError(f"{what}: more than {MAX_CERTIFICATES} certificates")
         end = _end_of_sequence(data, position, what)
         try:
             certificates.append(x509.load_der_x509_certificate(data[position:end]))
@@ -179,8 +189,8 @@ def _read_svid(data: bytes, what: str) -> tuple[OfferedSvid, TrustBundle]:
 
 def _read_bundle_map(entries: list[bytes], what: str) -> dict[TrustDomain, TrustBundle]:
     """A map from the SPIFFE ID of a trust domain to certificates: on the wire, messages ``1 key, 2 value``."""
-    if len(entries) > _MAX_BUNDLES:
-        raise MessageError(f"{what} has {len(entries)} entries, more than {_MAX_BUNDLES}")
+    if len(entries) > MAX_BUNDLES:
+        raise MessageError(f"{what} has {len(entries)} entries, more than {MAX_BUNDLES}")
     bundles: dict[TrustDomain, TrustBundle] = {}
     for entry in entries:
         key, value = b"", b""

@@ -27,7 +27,7 @@ from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.workload_choice import choose
 from tcpmesh.identity.workload_messages import MessageError, read_bundles, read_svids
 from tcpmesh.identity.workload_socket import ENVIRONMENT_VARIABLE, parse_workload_socket
-from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, IReloadable, PluginContext
 from tcpmesh.sources.grpc_stream import GrpcStream, StreamEnd
 from tcpmesh.sources.grpc_wire import Status
 from tcpmesh.sources.local_sockets import Connect, connect_to, why_not
@@ -84,7 +84,7 @@ class WorkloadAPIWorkload:
     hint: str | None = None
 
 
-@implementer(IIdentitySource)
+@implementer(IIdentitySource, IReloadable)
 class WorkloadAPISource:
     """
     Delivers what a Workload API pushes, after verifying it as a peer will.
@@ -140,6 +140,12 @@ class WorkloadAPISource:
             connecting.cancel()
         gone = [each.gone for each in (stream, self._past) if each is not None and each.transport is not None]
         return gatherResults(gone).addCallback(lambda _: None) if gone else None
+
+    def reload(self) -> None:
+        """Make the next call now; while one is open there is nothing to ask for. (IReloadable)"""
+        if self._call is not None:
+            self._call.cancel()
+            self._begin()
 
     # --- the call
 

@@ -243,6 +243,33 @@ class StatusTests(SourceCase):
             self.assertIn(f"the unknown status {shown}, 'a\\nb'", self.observer.failures[0])
 
 
+class ReloadTests(SourceCase):
+    def test_does_not_wait_any_longer(self) -> None:
+        """An operator who mended something need not wait for the next call."""
+        self.api.refuse(Status.UNIMPLEMENTED)
+        source = self.start()
+        self.api.serve(self.snapshot())
+        source.reload()
+        self.assertEqual((self.told(), self.clock.getDelayedCalls() != []), (["failed", "changed"], True))
+        self.clock.advance(SLOW_RETRY)
+        self.assertEqual(len(self.api.requests), 2)
+
+    def test_leaves_an_open_call_alone(self) -> None:
+        """The server pushes what is new by itself."""
+        source = self.served()
+        source.reload()
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed"], 1))
+
+    def test_does_nothing_before_the_start_and_after_the_stop(self) -> None:
+        """Whoever asks for it may come too late."""
+        source = WorkloadAPISource(SOCKET, plugin_context(clock=self.clock), connect=self.api.connect)
+        source.reload()
+        source.start(self.observer)
+        source.stop()
+        source.reload()
+        self.assertEqual((len(self.api.requests), self.clock.getDelayedCalls()), (1, []))
+
+
 class BadMessageTests(SourceCase):
     """One bad message is reported and skipped; the last good one stays, and the next good one is used."""
 
