@@ -183,6 +183,7 @@ class MeshControl:
                 except Exception as error:  # noqa: BLE001  a plugin's failure must not keep the others from looking
                     _log.failure("reloading identity source {name!r} failed", name=source.name)
                     self.note_failure(source, f"reloading failed: {type(error).__name__}")
+        self.federation.reload()
 
     def stop(self) -> Deferred[Any]:
         """Stop whatever was started; never fails."""

@@ -45,14 +45,15 @@ class BundleFile:
         except BundleError as error:
             raise StartError(BAD_CONFIGURATION, f"{self.path} {error}") from None
 
-    def look(self) -> BundleDocument | None:
+    def look(self, *, again: bool) -> BundleDocument | None:
         """
         Read it if it has changed and settled since.
 
-        :raises StartError: as :meth:`load`; it is read again only when it has changed again.
+        :param again: read it also when it has not changed: what was wrong may have been somewhere else.
+        :raises StartError: as :meth:`load`.
         """
         now = fingerprint(self.path)
-        if now == self._read or now != self._seen:
+        if now != self._seen or (now == self._read and not again):
             self._seen = now
             return None
         return self.load()

@@ -103,6 +103,11 @@ class Federation:
         self._told = told
         return MappingProxyType(merged)
 
+    def reload(self) -> None:
+        """Look at every file and ask every endpoint now; what comes of it is told as always."""
+        for relation in self._relations:
+            relation.reload()
+
     def stop(self) -> None:
         """Ask no more, and give up what is under way. Safe in every order."""
         for relation in self._relations:

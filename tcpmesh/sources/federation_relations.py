@@ -108,6 +108,10 @@ class Relation:
         if document is not None:
             self._accept(document, str(self._settings.bundle))
 
+    def reload(self) -> None:
+        """Look for something new now."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """Nothing happens any more."""
         if self._call is not None:
@@ -162,11 +166,19 @@ class FileRelation(Relation):
         super().start()
         self._call = self._around.clock.callLater(LOOK, self._look)
 
+    def reload(self) -> None:
+        """Read the file now, without waiting until it has settled."""
+        assert self._file is not None
+        try:
+            self._accept(self._file.load(), str(self._settings.bundle))
+        except StartError as error:
+            self._fail(error.reason)
+
     def _look(self) -> None:
         assert self._file is not None
         self._call = self._around.clock.callLater(LOOK, self._look)
         try:
-            document = self._file.look()
+            document = self._file.look(again=bool(self.held.failure))
         except StartError as error:
             self._fail(error.reason)
             return
@@ -196,6 +208,12 @@ class EndpointRelation(Relation):
         """Begin with the file, if there is one, and ask the endpoint; raises like :meth:`load`."""
         super().start()
         self._ask()
+
+    def reload(self) -> None:
+        """Ask now, unless an answer is on its way."""
+        if self._call is not None:
+            self._call.cancel()
+            self._ask()
 
     def stop(self) -> None:
         """Ask no more, and give up what is under way."""

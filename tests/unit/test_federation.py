@@ -184,6 +184,29 @@ class FileTests(FederationTestCase):
         self.clock.pump([LOOK] * 10)
         self.assertLess(self.federation.held[0].received or 0, 30.0)
 
+    def test_what_was_refused_for_another_reason_is_tried_again(self) -> None:
+        """The file is the same; what it must not share has changed."""
+        path = self.write("b", document(ONE))
+        self.start(b=FederationSettings(bundle=path))
+        self.write("b", document(MINE))
+        self.settle()
+        self.assertEqual(self.authorities(), (ONE,))
+        self.pooled[OWN] = TrustBundle(OWN, (TWO,))
+        self.clock.advance(LOOK)
+        self.assertEqual((self.authorities(), self.federation.held[0].failure), ((MINE,), ""))
+
+    def test_a_reload_reads_it_at_once(self) -> None:
+        """Good or bad."""
+        self.start(b=FederationSettings(bundle=self.write("b", document(ONE))))
+        self.write("b", document(TWO))
+        self.federation.reload()
+        self.assertEqual(self.authorities(), (TWO,))
+        self.write("b", b"{")
+        self.told()
+        self.federation.reload()
+        self.assertIn("is not JSON", self.told()[0])
+        self.assertEqual(self.authorities(), (TWO,))
+
     def test_nothing_is_looked_at_after_the_stop(self) -> None:
         """No timer is left."""
         self.start(b=FederationSettings(bundle=self.write("b", document(ONE)))).stop()
@@ -315,6 +338,18 @@ class EndpointTests(FederationTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIn("internal error (ZeroDivisionError)", self.federation.held[0].failure)
         self.assertEqual(self.next_question(), 5.0)
+
+    def test_a_reload_asks_at_once(self) -> None:
+        """Unless it is being asked; the next time is then counted from its answer."""
+        self.start(b=WEB)
+        self.federation.reload()
+        self.assertEqual(len(self.asked), 1)
+        self.answer(document(ONE))
+        self.clock.advance(100)
+        self.federation.reload()
+        self.assertEqual(len(self.asked), 2)
+        self.answer(document(TWO))
+        self.assertEqual((self.authorities(), self.next_question()), ((TWO,), 300.0))
 
     def test_a_stop_gives_up_what_is_under_way(self) -> None:
         """Silently, and for ever."""
