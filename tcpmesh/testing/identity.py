@@ -11,11 +11,19 @@ from unittest import SkipTest
 
 import attrs
 from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
 
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.interfaces import IDENTITY, IIdentitySource, IIdentitySourceFactory, PluginContext, PluginKind
+from tcpmesh.interfaces import (
+    IDENTITY,
+    IIdentitySource,
+    IIdentitySourceFactory,
+    IReloadable,
+    PluginContext,
+    PluginKind,
+)
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import TRUST_DOMAIN, plugin_context
 from tcpmesh.testing.observers import FakeIdentityObserver
@@ -136,6 +144,19 @@ class IdentitySourceContract(PluginContract):
             self.clock.advance(60)
         self.check(observer.failures, "no failure was reported within 100 minutes")
         self.check(len(observer.snapshots) == before, "a snapshot came from a broken source")
+
+    def test_looks_when_it_is_told_to(self) -> None:
+        """While all is well, nothing is lost when a source that provides ``IReloadable`` is told to look."""
+        source, observer = self.started()
+        if not IReloadable.providedBy(source):
+            raise SkipTest("it does not provide IReloadable")
+        verifyObject(IReloadable, source)
+        served = {svid.id for svid in self.first(observer).svids}
+        for _ in range(3):
+            source.reload()  # type: ignore[attr-defined]
+            self.clock.advance(1)
+        self.assertEqual((observer.failures, observer.revocations), ([], []))
+        self.assertEqual({svid.id for svid in observer.snapshots[-1].svids}, served)
 
     def test_is_silent_after_stop(self) -> None:
         """After ``stop`` nothing is scheduled and the observer hears nothing more."""

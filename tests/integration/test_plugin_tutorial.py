@@ -51,22 +51,22 @@ class TutorialTests(SynchronousTestCase):
         for line in written.splitlines():
             self.said(line)
         self.environment.install(self.work / "tcpmesh-company", editable=True)
-        self.assertIn(self.said("PASSED (successes=17)"), self.trial())
+        self.assertIn(self.said("PASSED (successes=18)"), self.trial())
         self.assertIn(
-            self.said("identity       company      tcpmesh-company 0.1.0  certificates and keys from a directory"),
+            self.said("identity       company       tcpmesh-company 0.1.0  certificates and keys from a directory"),
             self.environment.module("tcpmesh", "plugins"),
         )
 
         for name in files():
             self.write(name)
-        self.assertIn(self.said("PASSED (successes=18)"), self.trial())
+        self.assertIn(self.said("PASSED (successes=19)"), self.trial())
 
         authority = self.start("authority.py")
         wait_until(lambda: accepts(int(self.ports["8800"])), authority.both)
         mesh = self.work / "mesh.yaml"
         self.assertIn("OK ", self.environment.module("tcpmesh", "check", "mesh.yaml"))
         shown = self.environment.module("tcpmesh", "plugins", "test", "company", "--config", "mesh.yaml")
-        self.assertEqual(shown.splitlines()[-1], self.said("identity plugin company: none of 17 points failed"))
+        self.assertEqual(shown.splitlines()[-1], self.said("identity plugin company: none of 18 points failed"))
         self.check_mistakes(mesh)
 
         self.start(str(ROOT / "examples" / "line_echo.py"), "127.0.0.1", self.ports["5000"])

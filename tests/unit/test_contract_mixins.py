@@ -3,6 +3,7 @@
 import itertools
 import unittest
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -22,6 +23,7 @@ from tcpmesh.interfaces import (
     IDiscoveryObserver,
     IIdentityObserver,
     IIdentitySource,
+    IReloadable,
     IRetryStrategy,
     IServiceDiscovery,
     PluginContext,
@@ -288,6 +290,20 @@ class Source:
             self.call.cancel()
 
 
+@implementer(IReloadable)
+class Reloadable(Source):
+    """Does what the callable says when it is told to look."""
+
+    def __init__(self, context: PluginContext, told: Any) -> None:
+        super().__init__(context, snapshot())
+        if told is not None:
+            self.reload = lambda: told(self.observer)
+
+    def start(self, observer: IIdentityObserver) -> None:
+        self.observer = observer
+        super().start(observer)
+
+
 class IdentityTests(SynchronousTestCase):
     def broken(self, delivered: Any, **how: bool) -> set[str]:
         found = failing_points(IDENTITY, lambda context: Source(context, delivered, **how))
@@ -319,6 +335,21 @@ class IdentityTests(SynchronousTestCase):
         """A source whose refresh fails must say so, and must not deliver."""
         point = "keeps_the_last_good_identities_when_it_fails"
         self.assertEqual(failing_points(IDENTITY, lambda context: Source(context, snapshot())), {point})
+
+    def test_a_source_that_fails_when_it_is_told_to_look(self) -> None:
+        """One that raises, withdraws, says that it failed, or has no such method is caught."""
+        point, [svid] = "looks_when_it_is_told_to", AUTHORITY.snapshot("/web").svids
+        bundles = {AUTHORITY.trust_domain: AUTHORITY.bundle}
+        for told, caught in (
+            (lambda observer: observer.identity_changed(IdentitySnapshot((svid,), bundles)), set()),
+            (lambda observer: observer.identity_changed(IdentitySnapshot((), bundles)), {point}),
+            (lambda observer: observer.identity_failed("nothing new"), {point}),
+            (lambda observer: observer.identity_revoked("asked too often"), {point}),
+            (lambda observer: {}["missing"], {point}),
+            (None, {point}),
+        ):
+            found = failing_points(IDENTITY, partial(Reloadable, told=told))
+            self.assertEqual(found - {"keeps_the_last_good_identities_when_it_fails"}, caught)
 
     def test_workload_settings(self) -> None:
         """Settings of a workload that are no attrs class are caught."""

@@ -26,7 +26,7 @@ identity_embedded = PluginDescriptor(
 identity_files = PluginDescriptor(
     IDENTITY,
     "files",
-    "certificates, keys and bundles from PEM files, read at start",
+    "certificates, keys and bundles from PEM files, taken anew when they change",
     "tcpmesh.sources.files:FilesFactory",
 )
 identity_workload_api = PluginDescriptor(
