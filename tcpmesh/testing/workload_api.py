@@ -44,6 +44,7 @@ class WorkloadAPICall(Protocol):
         self._begun = False
         self._waiting = bytearray()  # for the client to open its window
         self._trailers: Headers | None = None
+        self._over = False
         self.method = ""
 
     def connectionMade(self) -> None:
@@ -94,16 +95,19 @@ class WorkloadAPICall(Protocol):
     def close_stream(self) -> None:
         """End the answer with a last, empty DATA frame, without trailers."""
         self.begin()
+        self._over = True
         self._h2.end_stream(self._stream)
         self._flush()
 
     def reset_stream(self, code: ErrorCodes) -> None:
         """Send RST_STREAM."""
+        self._over = True
         self._h2.reset_stream(self._stream, code)
         self._flush()
 
     def go_away(self, code: ErrorCodes, words: bytes) -> None:
         """Send GOAWAY."""
+        self._over = True
         self._h2.close_connection(code, additional_data=words or None)
         self._flush()
 
@@ -116,6 +120,11 @@ class WorkloadAPICall(Protocol):
         """Close the connection, whatever the state of the call."""
         if self.transport is not None:
             self.transport.loseConnection()
+
+    @property
+    def answerable(self) -> bool:
+        """Whether there was a request, and its answer has not ended."""
+        return bool(self.method) and not self._over
 
     @property
     def stream(self) -> int:
@@ -132,6 +141,7 @@ class WorkloadAPICall(Protocol):
         if self._trailers is not None and not self._waiting:
             trailers, self._trailers = self._trailers, None
             self._begun = True
+            self._over = True
             self._h2.send_headers(self._stream, trailers, end_stream=True)
         self._flush()
 
@@ -145,7 +155,7 @@ class FakeWorkloadAPI:
     """
     Answers ``FetchX509SVID`` and ``FetchX509Bundles``; until :meth:`serve` or :meth:`refuse` it keeps silent.
 
-    :ivar calls: that are open.
+    :ivar calls: whose connections are open.
     :ivar requests: the headers of every request so far.
     :ivar reachable: whether :meth:`connect` succeeds.
     :ivar frozen: takes nothing in and answers nothing, like a process that was stopped.
@@ -242,11 +252,13 @@ class FakeWorkloadAPI:
 
     def cut(self) -> None:
         """Close the connections."""
-        self._each(lambda call: call.cut())
+        for call in list(self.calls):
+            call.cut()
 
     def write(self, data: bytes) -> None:
         """Send bytes that HTTP/2 did not make."""
-        self._each(lambda call: call.write(data))
+        for call in list(self.calls):
+            call.write(data)
 
     def flood_pings(self, count: int) -> None:
         """Send PING frames, each of which wants an answer."""
@@ -267,7 +279,8 @@ class FakeWorkloadAPI:
 
     def _each(self, action: Callable[[WorkloadAPICall], None]) -> None:
         for call in list(self.calls):
-            action(call)
+            if call.answerable:
+                action(call)
 
 
 def _status(status: int, words: str) -> Headers:

@@ -16,8 +16,9 @@ from tcpmesh.codes import NO_IDENTITY
 from tcpmesh.identity.certificates import serial_text
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.sources.grpc_wire import Status
-from tcpmesh.testing import FakeWorkloadAPI, TestAuthority
-from tcpmesh.values import IdentitySnapshot, IdentityState
+from tcpmesh.sources.workload_api import WorkloadAPISource
+from tcpmesh.testing import FakeIdentityObserver, FakeWorkloadAPI, TestAuthority, plugin_context
+from tcpmesh.values import IdentitySnapshot, IdentityState, TCPAddress
 from tests.integration.mesh import MeshTestCase, Proxy, echo, in_thread, reactor, unused_port
 
 CONFIGURATION = """\
@@ -190,6 +191,23 @@ class WorkloadAPITests(MeshTestCase):
         self.listen()
         await self.until_used(proxy, snapshot)
         self.assertEqual(await self.ask(self.connect(proxy.port("to-orders"))), b"hello")
+
+    def test_stops_while_it_connects(self) -> None:
+        """An attempt that is under way is given up; trial would find what is left of it."""
+        full = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(full.close)
+        port = full.getsockname()[1]
+        for _ in range(3):  # a queue of 0 takes one, and the kernel answers no more
+            filler = socket.socket()
+            self.addCleanup(filler.close)
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        context = plugin_context(clock=reactor, workloads={"web": self.authority.workload("web")})
+        source = WorkloadAPISource(TCPAddress("127.0.0.1", port), context)
+        observer = FakeIdentityObserver()
+        source.start(observer)
+        self.assertEqual(source.stop(), None)
+        self.assertEqual(observer.events, [])
 
     async def test_a_proxy_that_stops_hangs_up(self) -> None:
         """The agent sees the connection end."""
