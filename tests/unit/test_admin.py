@@ -249,7 +249,8 @@ class UnixSiteTests(SiteCase):
         """And says what there is."""
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
-            self.ask(self.unix, "/x").body, b"not found; here are /connections /identity/reload /live /metrics /ready /status\n"
+            self.ask(self.unix, "/x").body,
+            b"not found; here are /connections /identity/reload /live /metrics /ready /status\n",
         )
 
     def test_shows_the_status(self) -> None:
