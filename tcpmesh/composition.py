@@ -107,7 +107,8 @@ def compose(
     """
     maker = _Maker(settings, plugins, clock)
     cell = MeshStateCell()
-    control = MeshControl(cell, clock, wall_clock, Federation(settings.identity.federation, clock, wall_clock))
+    federation = Federation(settings.identity.federation, settings.trust_domain, clock, wall_clock)
+    control = MeshControl(cell, clock, wall_clock, federation)
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)

@@ -19,9 +19,8 @@ from zope.interface import implementer
 
 from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import Refusal, StartError
-from tcpmesh.identity.bundle_document import BundleError
+from tcpmesh.identity.bundle_document import BundleError, check_origin
 from tcpmesh.identity.delivered import find_svid, identity_states, pooled_bundles, usable_svids
-from tcpmesh.identity.federated import check_bundle
 from tcpmesh.identity.life import SourceLife
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import TrustDomain
@@ -118,7 +117,7 @@ class MeshControl:
         self._cell = cell
         self._clock = clock
         self._wall_clock = wall_clock
-        self.federation = federation if federation is not None else Federation({}, clock, wall_clock)
+        self.federation = federation if federation is not None else Federation({}, None, clock, wall_clock)
         self._sources: list[_Source] = []
         self._discoveries: list[_Discovery] = []
         self._expiry: Any = None
@@ -228,7 +227,10 @@ class MeshControl:
         for domain, bundle in bundles.items():
             if not isinstance(domain, TrustDomain) or bundle.trust_domain != domain:
                 raise TypeError(f"a bundle is filed under {domain!r}")
-            check_bundle(bundle, bundles)
+        # Of our own bundles nothing may be another trust domain's; of another one's that costs only its own peers.
+        for domain in {workload.id.trust_domain for workload in source.workloads.values()} & bundles.keys():
+            for authority in bundles[domain].authorities:
+                check_origin(authority, domain)
         now = self._wall_clock()
         for workload in source.workloads.values():
             svid = find_svid(snapshot, workload)

@@ -17,7 +17,7 @@ from tcpmesh.identity.certificates import name_text, subject_key_identifier
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.values import TrustBundle
 
-__all__ = ["Change", "FederatedBundle", "check_bundle", "foreign_authority", "merged_bundles", "refresh_after"]
+__all__ = ["Change", "FederatedBundle", "merged_bundles", "refresh_after", "shared_authority"]
 
 DEFAULT_REFRESH = 300.0  # seconds (SPIFFE_Trust_Domain_and_Bundle.md section 4.1.3)
 LEAST_REFRESH = 60.0
@@ -57,17 +57,17 @@ class FederatedBundle:
     failure: str = ""
     failures: int = 0
 
-    def accept(self, document: BundleDocument, others: Mapping[TrustDomain, TrustBundle], now: float) -> Change:
+    def accept(self, document: BundleDocument, own: TrustBundle | None, now: float) -> Change:
         """
         Replace what is held by a new document, also by one without any authority: that revokes.
 
-        :param others: the bundles of all trust domains, as they are used now.
-        :raises BundleError: when the document lists an authority of another trust domain; nothing changes then.
+        :param own: the bundle of the proxy's own trust domain, if there is one yet.
+        :raises BundleError: when the document lists an authority of ours; nothing changes then.
         """
         bundle = TrustBundle(self.trust_domain, document.authorities)
-        foreign = foreign_authority(bundle, others)
-        if foreign:
-            raise BundleError(foreign)
+        shared = shared_authority(bundle, own)
+        if shared:
+            raise BundleError(shared)
         change = self._change_to(document)
         unchanged = self.bundle is not None and set(self.bundle.authorities) == set(bundle.authorities)
         if not unchanged:
@@ -109,58 +109,58 @@ class FederatedBundle:
         return Change(", ".join(parts), back or bool(gone) or not document.authorities)
 
 
-def check_bundle(bundle: TrustBundle, others: Mapping[TrustDomain, TrustBundle]) -> None:
+def shared_authority(bundle: TrustBundle, own: TrustBundle | None) -> str:
     """
-    Accept a bundle that an identity source delivers, when no authority in it is of another trust domain.
+    Say which authority of another trust domain's bundle is our own too, if there is one: by its key.
 
-    :raises BundleError: naming the authority that is.
+    Only our own bundle counts: else one partner could make us refuse another by listing that one's authority.
     """
+    if own is None or own.trust_domain == bundle.trust_domain:
+        return ""
+    keys = {_key(authority) for authority in own.authorities}
     for authority in bundle.authorities:
-        check_origin(authority, bundle.trust_domain)
-    foreign = foreign_authority(bundle, others)
-    if foreign:
-        raise BundleError(f"the bundle of {bundle.trust_domain} {foreign}")
-
-
-def foreign_authority(bundle: TrustBundle, others: Mapping[TrustDomain, TrustBundle]) -> str:
-    """Say which authority of a bundle belongs to another trust domain too, if there is one: by its key."""
-    keys = {_key(authority): authority for authority in bundle.authorities}
-    for domain, other in others.items():
-        if domain == bundle.trust_domain:
-            continue
-        for authority in other.authorities:
-            found = keys.get(_key(authority))
-            if found is not None:
-                return (
-                    f"has an authority of another trust domain: the key of {name_text(found.subject)} is in the bundle "
-                    f"of {domain} too"
-                )
+        if _key(authority) in keys:
+            return (
+                f"has an authority of another trust domain: the key of {name_text(authority.subject)} is in the bundle "
+                f"of {own.trust_domain} too"
+            )
     return ""
 
 
 def merged_bundles(
-    pooled: Mapping[TrustDomain, TrustBundle], federated: Iterable[FederatedBundle]
+    pooled: Mapping[TrustDomain, TrustBundle], federated: Iterable[FederatedBundle], own: TrustDomain | None
 ) -> tuple[dict[TrustDomain, TrustBundle], dict[TrustDomain, str]]:
     """
     Put the bundles of identity sources and of federated trust domains together.
 
     For a federated trust domain only its own document counts, whatever a source delivers: else nothing that it
-    withdraws would be withdrawn. A bundle that shares an authority with another one is left out.
+    withdraws would be withdrawn. Another trust domain's bundle is left out when an authority in it is not its.
 
+    :param own: the proxy's trust domain, whose bundle is the sources' business.
     :return: the bundles, and why some were left out.
     """
     held = {entry.trust_domain: entry.bundle for entry in federated}
-    merged = {domain: bundle for domain, bundle in pooled.items() if domain not in held}
-    refused = {}
-    for domain, bundle in held.items():
+    candidates = {**{domain: bundle for domain, bundle in pooled.items() if domain not in held}, **held}
+    ours = pooled.get(own) if own is not None else None
+    merged, refused = {}, {}
+    for domain, bundle in candidates.items():
         if bundle is None:
             continue
-        foreign = foreign_authority(bundle, merged)
-        if foreign:
-            refused[domain] = foreign
+        reason = "" if domain == own else _misfiled(bundle, ours)
+        if reason:
+            refused[domain] = reason
         else:
             merged[domain] = bundle
     return merged, refused
+
+
+def _misfiled(bundle: TrustBundle, own: TrustBundle | None) -> str:
+    try:
+        for authority in bundle.authorities:
+            check_origin(authority, bundle.trust_domain)
+    except BundleError as error:
+        return str(error)
+    return shared_authority(bundle, own)
 
 
 def refresh_after(hint: int | None, configured: float | None, chance: float) -> float:

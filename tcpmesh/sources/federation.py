@@ -39,6 +39,7 @@ class Federation:
     All other trust domains that the configuration names.
 
     :param relations: by trust domain, checked by ``tcpmesh.config``.
+    :param own: the proxy's own trust domain.
     :param clock: the reactor, when there are endpoints to ask.
     :param fetch: asks an endpoint.
     :param random: from 0 to 1.
@@ -47,6 +48,7 @@ class Federation:
     def __init__(
         self,
         relations: Mapping[TrustDomain, FederationSettings],
+        own: TrustDomain | None,
         clock: Any,
         wall_clock: WallClock = wall_clock,
         *,
@@ -56,7 +58,8 @@ class Federation:
         self._known: Callable[[], Bundles] = dict
         self._changed: Callable[[], None] = lambda: None
         self._told: dict[TrustDomain, str] = {}
-        around = Surroundings(clock, wall_clock, lambda: self._known(), lambda: self._changed(), fetch, random)
+        self.own = own
+        around = Surroundings(own, clock, wall_clock, lambda: self._known(), lambda: self._changed(), fetch, random)
         self._relations: list[Relation] = [
             (FileRelation if settings.url is None else EndpointRelation)(domain, settings, around)
             for domain, settings in relations.items()
@@ -90,7 +93,7 @@ class Federation:
 
         :param pooled: the bundles that identity sources deliver.
         """
-        merged, refused = merged_bundles(pooled, self.held)
+        merged, refused = merged_bundles(pooled, self.held, self.own)
         told = {domain: f"it is not used, and its peers are refused: it {why}" for domain, why in refused.items()}
         for entry in self.held:
             if entry.trust_domain in pooled:

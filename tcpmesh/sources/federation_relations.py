@@ -71,6 +71,7 @@ def fetch_from_endpoint(reactor: Any, url: EndpointURL, trust: EndpointTrust, wa
 class Surroundings:
     """What all relations share; see :class:`tcpmesh.sources.federation.Federation`."""
 
+    own: TrustDomain | None
     clock: Any
     wall_clock: WallClock
     known: Callable[[], Bundles]
@@ -122,7 +123,7 @@ class Relation:
         """Take a document over, or say why not."""
         before, failed = self.held.bundle, self.held.failure
         try:
-            change = self.held.accept(document, self._around.known(), self._around.wall_clock())
+            change = self.held.accept(document, self._own_bundle(), self._around.wall_clock())
         except BundleError as error:
             self._fail(f"{origin} {error}")
             return
@@ -141,6 +142,9 @@ class Relation:
                 _log.info("the bundle of {domain} from {origin}: {note}", domain=self._name, origin=origin, note=note)
         if self.held.bundle is not before:
             self._around.changed()
+
+    def _own_bundle(self) -> TrustBundle | None:
+        return self._around.known().get(self._around.own) if self._around.own is not None else None
 
     def _fail(self, reason: str) -> None:
         if self.held.failed(reason):

@@ -28,7 +28,7 @@ class BundleMetricsTests(SynchronousTestCase):
     def test_shows_age_sequence_and_failure(self) -> None:
         """One that serves, and one of which there is nothing yet."""
         good, absent = FederatedBundle(TrustDomain("b.test")), FederatedBundle(TrustDomain("c.test"))
-        good.accept(BundleDocument((ONE,), 7), {}, 60.0)
+        good.accept(BundleDocument((ONE,), 7), None, 60.0)
         absent.failed("down")
         absent.failed("down")
         self.assertEqual(
@@ -47,6 +47,6 @@ class BundleMetricsTests(SynchronousTestCase):
     def test_shows_a_revocation(self) -> None:
         """As no authority, which is not the same as no bundle."""
         held = FederatedBundle(TrustDomain("b.test"))
-        held.accept(BundleDocument(()), {}, 60.0)
+        held.accept(BundleDocument(()), None, 60.0)
         self.assertEqual(self.samples(held)['tcpmesh_bundle_authorities{trust_domain="b.test"}'], 0.0)
         self.assertNotIn('tcpmesh_bundle_sequence{trust_domain="b.test"}', self.samples(held))

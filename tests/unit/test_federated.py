@@ -9,10 +9,9 @@ from tcpmesh.identity.bundle_document import BundleDocument, BundleError
 from tcpmesh.identity.federated import (
     Change,
     FederatedBundle,
-    check_bundle,
-    foreign_authority,
     merged_bundles,
     refresh_after,
+    shared_authority,
 )
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.values import TrustBundle
@@ -33,11 +32,11 @@ class AcceptingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.held = FederatedBundle(B)
-        self.others = {A: bundle(A, OWN.certificate)}
+        self.own = bundle(A, OWN.certificate)
 
     def accept(self, *authorities: object, sequence: int | None = None, now: float = 100.0) -> Change:
         document = BundleDocument(authorities, sequence, 300)  # type: ignore[arg-type]
-        return self.held.accept(document, self.others, now)
+        return self.held.accept(document, self.own, now)
 
     def test_the_first_one_is_no_alarm(self) -> None:
         """It is told, with what it holds."""
@@ -107,40 +106,41 @@ class MergingTests(SynchronousTestCase):
     def test_a_federated_trust_domain_has_its_own_document_only(self) -> None:
         """What a source delivers for it would keep alive what the document withdrew."""
         pooled = {A: bundle(A, OWN.certificate), B: bundle(B, ONE)}
-        merged, refused = merged_bundles(pooled, [FederatedBundle(B, bundle(B)), FederatedBundle(C)])
+        merged, refused = merged_bundles(pooled, [FederatedBundle(B, bundle(B)), FederatedBundle(C)], A)
         self.assertEqual({domain: each.authorities for domain, each in merged.items()}, {A: (OWN.certificate,), B: ()})
         self.assertEqual(refused, {})
-        self.assertEqual(set(merged_bundles(pooled, [FederatedBundle(B)])[0]), {A})
+        self.assertEqual(set(merged_bundles(pooled, [FederatedBundle(B)], A)[0]), {A})
 
-    def test_leaves_out_what_shares_an_authority(self) -> None:
-        """With a source's bundle, and with one that is federated too."""
-        pooled = {A: bundle(A, OWN.certificate)}
-        federated = [FederatedBundle(B, bundle(B, OWN.certificate)), FederatedBundle(C, bundle(C, TWO))]
-        merged, refused = merged_bundles(pooled, federated)
-        self.assertEqual(set(merged), {A, C})
-        self.assertIn("in the bundle of a.test too", refused[B])
-        both = [FederatedBundle(B, bundle(B, TWO)), FederatedBundle(C, bundle(C, TWO))]
-        self.assertEqual(set(merged_bundles(pooled, both)[0]), {A, B})
+    def test_leaves_out_what_shares_an_authority_with_ours(self) -> None:
+        """Whoever delivers it; ours is in use all the same, or a partner could put an end to us."""
+        mixed, good = bundle(B, ONE, OWN.certificate), {C: bundle(C, TWO)}
+        for pooled, federated in (
+            ({A: bundle(A, OWN.certificate), **good}, [FederatedBundle(B, mixed)]),
+            ({B: mixed, A: bundle(A, OWN.certificate), **good}, []),
+        ):
+            merged, refused = merged_bundles(pooled, federated, A)
+            self.assertEqual(set(merged), {A, C})
+            self.assertIn("in the bundle of a.test too", refused[B])
 
-    def test_a_trust_domain_may_list_an_authority_again(self) -> None:
-        """Only other ones' count."""
-        self.assertEqual(foreign_authority(bundle(A, ONE), {A: bundle(A, ONE), B: bundle(B, TWO)}), "")
-
-
-class SourceBundleTests(SynchronousTestCase):
-    """What an identity source may deliver."""
-
-    def test_refuses_authorities_of_other_trust_domains(self) -> None:
-        """By the name that they bear, or since they are in the other's bundle too."""
-        names = crafted.san(crafted.uri("spiffe://b.test"))
+    def test_leaves_out_what_names_another_trust_domain(self) -> None:
+        """Also in what a source delivers; our own was judged when it was delivered."""
+        names = crafted.san(crafted.uri("spiffe://c.test"))
         more = crafted.Extension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string, False, names)
         named = crafted.authority("named", more=[more]).certificate
-        check_bundle(bundle(B, named), {A: bundle(A, ONE)})
-        self.assertIn(
-            "of b.test, not of a.test", str(self.assertRaises(BundleError, check_bundle, bundle(A, named), {}))
-        )
-        both = {A: bundle(A, ONE), B: bundle(B, ONE)}
-        self.assertIn("bundle of a.test", str(self.assertRaises(BundleError, check_bundle, both[A], both)))
+        merged, refused = merged_bundles({A: bundle(A, ONE), B: bundle(B, named), C: bundle(C, named)}, [], A)
+        self.assertEqual(set(merged), {A, C})
+        self.assertIn("of c.test, not of b.test", refused[B])
+
+    def test_partners_cannot_shut_each_other_out(self) -> None:
+        """By listing the other's authority they only admit that one's certificates for their own trust domain."""
+        federated = [FederatedBundle(B, bundle(B, ONE, TWO)), FederatedBundle(C, bundle(C, TWO))]
+        merged, refused = merged_bundles({A: bundle(A, OWN.certificate)}, federated, A)
+        self.assertEqual((set(merged), refused), ({A, B, C}, {}))
+
+    def test_only_our_bundle_counts(self) -> None:
+        """Which shares every authority with itself."""
+        self.assertEqual(shared_authority(bundle(A, ONE), bundle(A, ONE)), "")
+        self.assertEqual(shared_authority(bundle(B, ONE), None), "")
 
 
 class RefreshTests(SynchronousTestCase):

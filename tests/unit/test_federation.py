@@ -59,7 +59,7 @@ class FederationTestCase(SynchronousTestCase):
     def start(self, **relations: FederationSettings) -> Federation:
         """Start with these; ``b=`` is b.test."""
         named = {TrustDomain(f"{name}.test"): settings for name, settings in relations.items()}
-        federation = Federation(named, self.clock, self.clock.seconds, fetch=self.fetch, random=lambda: 0.5)
+        federation = Federation(named, OWN, self.clock, self.clock.seconds, fetch=self.fetch, random=lambda: 0.5)
         self.federation = federation
         self.addCleanup(federation.stop)
         federation.start(lambda: federation.merged(self.pooled), self.changed)
@@ -115,7 +115,7 @@ class FileTests(FederationTestCase):
         self.assertIn("bad is not JSON", error.reason)
         self.assertIn("absent does not exist", error.reason)
         self.assertEqual(len(self.federation.check()), 2)
-        (problem,) = Federation({B: FederationSettings(bundle=self.directory)}, self.clock).check()
+        (problem,) = Federation({B: FederationSettings(bundle=self.directory)}, OWN, self.clock).check()
         self.assertIn("is not a regular file", problem.reason)
 
     def test_a_change_is_taken_once_it_has_settled(self) -> None:
