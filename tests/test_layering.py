@@ -48,7 +48,6 @@ RINGS = {
     "tcpmesh.plugin_origins": 4,
     "tcpmesh.plugins": 4,
     "tcpmesh.reactor_choice": 4,
-    "tcpmesh.reactor_choice": 4,
     "tcpmesh.reporting": 4,
     "tcpmesh.service": 4,
     "tcpmesh.tap": 4,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from twisted.application.reactors import IReactorInstaller, getReactorTypes
 from twisted.application.service import IServiceMaker
 from twisted.plugins import tcpmesh_plugin
 from twisted.trial.unittest import SynchronousTestCase
@@ -50,6 +51,12 @@ class DropInTests(SynchronousTestCase):
         )
         verifyObject(IServiceMaker, tcpmesh_plugin.service)
         self.assertEqual(tcpmesh_plugin.service.tapname, "tcpmesh")
+
+    def test_offers_the_reactor(self) -> None:
+        """``--reactor=tcpmesh`` works with every program of Twisted's that takes it; the name is frozen as well."""
+        verifyObject(IReactorInstaller, tcpmesh_plugin.reactor)
+        self.assertEqual(tcpmesh_plugin.reactor.shortName, "tcpmesh")
+        self.assertIn(tcpmesh_plugin.reactor, getReactorTypes())
 
     def test_imports_nothing_heavy(self) -> None:
         """Neither the drop-in nor the interfaces import a reactor, OpenSSL or anything else that takes time."""
