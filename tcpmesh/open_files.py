@@ -29,9 +29,17 @@ class Fit:
     sockets: int | None = None
 
 
-def fit_connections(wanted: int) -> Fit:
-    """Compare the wanted number of connections with the hard limit, up to which the soft one can be raised."""
+def fit_connections(wanted: int, most: int | None = None) -> Fit:
+    """
+    Compare the wanted number of connections with the hard limit, up to which the soft one can be raised.
+
+    :param most: how many files the reactor can watch; None for as many as there are.
+    """
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = f"the hard limit of open files is {hard}"
+    remedy = f"raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + RESERVED}"
+    if most is not None and _is_below(most, hard):
+        hard, limit, remedy = most, f"the reactor can watch {most} files", "choose another reactor"
     if hard == resource.RLIM_INFINITY:
         return Fit(wanted)
     sockets = max(PER_CONNECTION, hard - RESERVED)
@@ -40,19 +48,28 @@ def fit_connections(wanted: int) -> Fit:
         return Fit(wanted, sockets=sockets)
     return Fit(
         possible,
-        f"limits.connections {wanted} does not fit: the hard limit of open files is {hard}, which is enough for "
-        f"{possible} connections; raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + RESERVED}",
+        f"limits.connections {wanted} does not fit: {limit}, which is enough for {possible} connections; {remedy}",
         sockets,
     )
 
 
-def raise_soft_limit(connections: int) -> None:
-    """Raise the soft limit of open files to the hard one; without a hard one to what so many connections need."""
+def set_soft_limit(connections: int, most: int | None = None) -> None:
+    """
+    Raise the soft limit of open files to the hard one; without a hard one to what so many connections need.
+
+    :param most: how many files the reactor can watch: a file beyond that must not be had at all.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
+    if most is not None and _is_below(most, hard):
+        wanted = most
+    elif hard != resource.RLIM_INFINITY:
         wanted = hard
     elif soft != resource.RLIM_INFINITY:
         wanted = max(soft, connections * PER_CONNECTION + RESERVED)
     else:
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _is_below(most: int, limit: int) -> bool:
+    return limit == resource.RLIM_INFINITY or most < limit

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import select
 import sys
+from typing import Any
 
 from twisted.logger import Logger
 
-__all__ = ["install_default", "install_named"]
+__all__ = ["install_default", "install_named", "most_files"]
+
+_FD_SETSIZE = 1024  # of select(2), in the C library
 
 _log = Logger(namespace="tcpmesh")
 
@@ -49,3 +52,9 @@ def install_named(name: str) -> None:
         raise ValueError(
             f"the reactor {name!r} cannot be used: {problem}; twistd --help-reactors lists those that can"
         ) from problem
+
+
+def most_files(reactor: Any) -> int | None:
+    """Tell how many files, numbered from 0, a reactor can watch; None for as many as the process may open."""
+    module = sys.modules.get("twisted.internet.selectreactor")
+    return _FD_SETSIZE if module is not None and isinstance(reactor, module.SelectReactor) else None

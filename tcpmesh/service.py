@@ -27,6 +27,7 @@ from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.plugins import PluginRegistry
+from tcpmesh.reactor_choice import most_files
 from tcpmesh.reporting import Reporting
 from tcpmesh.settings import Settings
 from tcpmesh.values import Address, UnixAddress, format_duration
@@ -73,8 +74,9 @@ class MeshService(MultiService):
 
         :raises StartError: naming the address that is busy; everything that was bound is released again.
         """
-        fit = open_files.fit_connections(self.settings.limits.connections)
-        open_files.raise_soft_limit(fit.connections)
+        most = most_files(self._reactor)
+        fit = open_files.fit_connections(self.settings.limits.connections, most)
+        open_files.set_soft_limit(fit.connections, most)
         self._reporting = Reporting(self, self.composition, self._reactor, self._wall_clock, fit)
         self.plane = DataPlane(
             clock=self._reactor,
