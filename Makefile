@@ -2,6 +2,7 @@
 #
 #   make run     the quick start: a plain service behind two mutual TLS hops, and what to type
 #   make test    every test; afterwards "trial tests" works in the environment .venv
+#   make test-reactors   the network scenarios again, on each of Twisted's reactors
 #   make check   format, lint, types and every test
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
 #   make clean   remove everything that these make, but for results of make bench
@@ -14,11 +15,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --quiet --disable-pip-version-check
 TESTS ?= tests
+# The reactor that tcpmesh would choose; and the others that it promises to work on.
+REACTOR ?= $(shell $(PYTHON) -c 'import select; print("tcpmesh" if hasattr(select, "epoll") else "default")')
+REACTORS ?= epoll poll select asyncio
+TRIAL = $(RUN) -m twisted.trial
 BENCH ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test check lint bench clean help
+.PHONY: run test test-reactors check lint bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,10 +32,19 @@ run: $(VENV)/.installed
 	@$(RUN) examples/quickstart.py
 
 test: $(VENV)/.test
-	$(RUN) -m twisted.trial $(TESTS)
+	$(TRIAL) --reactor=$(REACTOR) $(TESTS)
+
+# Every reactor gets its turn, whatever became of the one before.
+test-reactors: $(VENV)/.test
+	@status=0; \
+	for reactor in $(REACTORS); do \
+		echo "$(TRIAL) --reactor=$$reactor"; \
+		$(TRIAL) --reactor=$$reactor $$($(RUN) -m tests.integration.every_reactor) || status=1; \
+	done; \
+	exit $$status
 
 check: lint
-	$(RUN) -m twisted.trial $(TESTS)
+	$(TRIAL) --reactor=$(REACTOR) $(TESTS)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
