@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cryptography import x509
 
 from tcpmesh.cli.complaints import Failed
 from tcpmesh.cli.options import json_option
@@ -20,7 +21,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import moment, span
 from tcpmesh.identity.inspection import CertificateFacts, Finding, Inspection, inspect_chain
 from tcpmesh.identity.material import MaterialError, load_certificates, load_private_key
-from tcpmesh.identity.profile import svid_id
+from tcpmesh.identity.profile import readable, svid_id
 from tcpmesh.values import Svid
 from tcpmesh.wall_clock import wall_clock
 
@@ -63,7 +64,7 @@ def inspect(ctx: click.Context, what: str, identity: tuple[Path, Path] | None, s
     """
     from tcpmesh.cli.presented import look_at, parse_target
 
-    target = None if Path(what).exists() else parse_target(what)
+    target = None if _is_there(Path(what)) else parse_target(what)
     if target is None:
         if identity or sni is not None:
             raise click.UsageError(f"--identity and --sni are for servers; {what} is a file", ctx)
@@ -76,7 +77,11 @@ def inspect(ctx: click.Context, what: str, identity: tuple[Path, Path] | None, s
             raise Failed(f"{refusal}; {refusal.code.next_step}", _CANNOT_TELL) from None
         chain = presented.chain
     now = wall_clock()
-    found = inspect_chain(chain, now)
+    try:
+        with readable("the certificate"):
+            found = inspect_chain(chain, now)
+    except Refusal as refusal:
+        raise Failed(f"{what}: {refusal}") from None
     findings = list(found.findings)
     if presented is not None and presented.refusal and identity:
         findings.append(Finding(PEER_ALERT, f"the server refused this identity: {presented.refusal}"))
@@ -87,7 +92,14 @@ def inspect(ctx: click.Context, what: str, identity: tuple[Path, Path] | None, s
     ctx.exit(1 if findings else 0)
 
 
-def _certificates(path: Path) -> Any:
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the name of a server may be longer than that of a file can be
+        return False
+
+
+def _certificates(path: Path) -> tuple[x509.Certificate, ...]:
     try:
         return load_certificates(read_file(path, _MAX_FILE))
     except MaterialError as error:

@@ -259,6 +259,7 @@ class ServerTests(InspectCase):
         for where, message in [
             (f"127.0.0.1:{port}", f"TM-U101 127.0.0.1:{port} refused the connection; "),
             (f"{'a' * 64}.invalid:1", f"TM-U104 {'a' * 64}.invalid is not the name of a server; "),
+            (f"{'a' * 300}:1", f"TM-U104 '{'a' * 199}...' is not the name of a server; "),
             (f"unix:{path}", f"TM-U104 unix:{path}: No such file or directory; "),
         ]:
             ended = self.inspect(where)
