@@ -7,18 +7,14 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.cli import main
 from tcpmesh.cli.admin_client import AdminError, ask
 from tcpmesh.cli.connections import _age, _size
 from tcpmesh.mesh_state import MeshStateCell
@@ -26,6 +22,7 @@ from tcpmesh.observe.admin import unix_site
 from tcpmesh.observe.live import LiveConnections
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.values import UnixAddress
+from tests.unit.admin_sockets import AdminSocketCase
 from tests.unit.record_samples import HOSTILE, a_record
 
 
@@ -49,47 +46,20 @@ class Terminal(io.StringIO):
         return True
 
 
-class ConnectionsCase(SynchronousTestCase):
+class ConnectionsCase(AdminSocketCase):
     """Runs the command against a socket at a short path."""
 
     def setUp(self) -> None:
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir(parents=True)
-        self.directory = directory
-        number = os.open(directory, os.O_DIRECTORY)
-        self.addCleanup(os.close, number)
-        # A unix socket's path has little room, and trial's directory may be deep.
-        self.path = f"/proc/self/fd/{number}/a.sock"
+        super().setUp()
         self.live = LiveConnections()
 
     def serve(self, answer: bytes | None = None) -> None:
         """Answer one request on the socket: as the proxy, or as told."""
-        listener = socket.socket(socket.AF_UNIX)
-        self.addCleanup(listener.close)
-        listener.bind(self.path)
-        listener.listen()
-
-        def run() -> None:
-            client, _ = listener.accept()
-            with client:
-                request = client.recv(65536)
-                client.sendall(answer_of(self.live, request) if answer is None else answer)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join, 10)
+        self.answer(lambda request: answer_of(self.live, request) if answer is None else answer)
 
     def ask(self, *arguments: str, out: io.StringIO | None = None) -> tuple[Any, str, str]:
         """The command's exit status, standard output and error."""
-        stdout, stderr = out or io.StringIO(), io.StringIO()
-        self.patch(sys, "stdout", stdout)
-        self.patch(sys, "stderr", stderr)
-        status = self.assertRaises(SystemExit, main, ["connections", *arguments]).code
-        return status, stdout.getvalue(), stderr.getvalue()
-
-    def admin(self) -> tuple[str, str]:
-        """The option that names the socket."""
-        return "--admin", f"unix:{self.path}"
+        return self.command("connections", *arguments, out=out)
 
 
 class ShowTests(ConnectionsCase):

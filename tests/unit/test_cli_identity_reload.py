@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import socket
-import sys
-import threading
-from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tcpmesh.cli import main
+from tests.unit.admin_sockets import AdminSocketCase
 from tests.unit.record_samples import HOSTILE
 
 READY = {
@@ -34,43 +26,25 @@ STALE = {
 }
 
 
-class ReloadCase(SynchronousTestCase):
+class ReloadCase(AdminSocketCase):
     """Runs the command against a socket that answers once, as told."""
 
     def setUp(self) -> None:
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir(parents=True)
-        number = os.open(directory, os.O_DIRECTORY)
-        self.addCleanup(os.close, number)
-        # A unix socket's path has little room, and trial's directory may be deep.
-        self.path = f"/proc/self/fd/{number}/a.sock"
+        super().setUp()
         self.requests: list[bytes] = []
 
     def serve(self, answer: object, status: str = "200 OK") -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        self.addCleanup(listener.close)
-        listener.bind(self.path)
-        listener.listen()
         body = json.dumps(answer).encode()
 
-        def run() -> None:
-            client, _ = listener.accept()
-            with client:
-                self.requests.append(client.recv(65536))
-                client.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        def respond(request: bytes) -> bytes:
+            self.requests.append(request)
+            return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join, 10)
+        self.answer(respond)
 
     def ask(self, *arguments: str) -> tuple[Any, str, str]:
         """The command's exit status, standard output and error."""
-        stdout, stderr = io.StringIO(), io.StringIO()
-        self.patch(sys, "stdout", stdout)
-        self.patch(sys, "stderr", stderr)
-        command = ["identity", "reload", "--admin", f"unix:{self.path}", *arguments]
-        status = self.assertRaises(SystemExit, main, command).code
-        return status, stdout.getvalue(), stderr.getvalue()
+        return self.command("identity", "reload", *self.admin(), *arguments)
 
 
 class ReloadTests(ReloadCase):
