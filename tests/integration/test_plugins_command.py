@@ -16,6 +16,7 @@ from tests.integration.processes import PATIENCE, ROOT
 BUILT_IN = [
     ("identity", "embedded"),
     ("identity", "files"),
+    ("identity", "workload-api"),
     ("discovery", "static"),
     ("authorization", "rules"),
     ("retry", "exponential"),

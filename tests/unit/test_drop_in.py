@@ -42,6 +42,7 @@ class DropInTests(SynchronousTestCase):
             {
                 "identity_embedded",
                 "identity_files",
+                "identity_workload_api",
                 "discovery_static",
                 "authorization_rules",
                 "balance_round_robin",
