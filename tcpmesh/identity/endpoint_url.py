@@ -60,36 +60,36 @@ def parse_endpoint_url(text: str) -> EndpointURL:
 
     :raises ValueError: saying what is wrong.
     """
+    written = shown(text.partition("?")[0])  # a query may hold a secret
     if len(text) > _MAX_URL:
         raise ValueError(f"the URL has {len(text)} characters, more than {_MAX_URL}")
-    if not text.startswith("https://"):
-        raise ValueError(f"{shown(text)} is not an https:// URL; a bundle is only fetched over TLS")
-    authority = re.split(r"[/?#]", text[len("https://") :], maxsplit=1)[0]
-    if "@" in authority:
+    if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:
         raise ValueError("the URL of a bundle endpoint has no user information (what stands before '@')")
+    if not text.startswith("https://"):
+        raise ValueError(f"{written} is not an https:// URL; a bundle is only fetched over TLS")
     if "#" in text:
-        raise ValueError(f"{shown(text)} has a fragment, which is never sent")
+        raise ValueError(f"{written} has a fragment, which is never sent")
     match = _URL.match(text)
     if match is None:
-        raise ValueError(f"{shown(text)} is not a URL such as https://bundles.example.org/bundle.json")
+        raise ValueError(f"{written} is not a URL such as https://bundles.example.org/bundle.json")
     host, port, path = match.groups()
     if port is not None and not (port and 1 <= int(port[:6]) <= 65535):
-        raise ValueError(f"{shown(port)} in {shown(text)} is not a port from 1 to 65535")
-    return EndpointURL(_host(host, text), int(port or 443), path or "/")
+        raise ValueError(f"{shown(port)} in {written} is not a port from 1 to 65535")
+    return EndpointURL(_host(host, written), int(port or 443), path or "/")
 
 
-def _host(host: str, text: str) -> str:
+def _host(host: str, written: str) -> str:
     if host.startswith("["):
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
-            raise ValueError(f"{shown(host)} in {shown(text)} is not an IPv6 address") from None
+            raise ValueError(f"{shown(host)} in {written} is not an IPv6 address") from None
     if _NUMERIC.match(host):
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise ValueError(f"{shown(host)} in {shown(text)} is neither an IPv4 address nor a DNS name") from None
+            raise ValueError(f"{shown(host)} in {written} is neither an IPv4 address nor a DNS name") from None
     try:
         return parse_dns_name(host.lower()).name
     except ValueError as error:
-        raise ValueError(f"the host in {shown(text)} cannot be used: {error}") from None
+        raise ValueError(f"the host in {written} cannot be used: {error}") from None

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
@@ -47,7 +47,7 @@ __all__ = ["EndpointError", "EndpointTrust", "fetch_bundle"]
 
 _DEADLINE = 20.0  # seconds for everything
 _CONNECT = 10.0  # seconds for one address
-_MAX_HEAD = 65536  # bytes of status line and headers
+_MAX_HEAD = 24576  # bytes of status line and headers, with the rest of the TLS record that they end in
 _MAX_FRAMING = 65536  # bytes that a chunked body may have beside its data
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
 
@@ -78,7 +78,8 @@ def fetch_bundle(
     Get the document that an endpoint serves.
 
     :param deadline: seconds until all of it must be there.
-    :return: its bytes; fails with :class:`EndpointError` for anything but a complete answer with status 200.
+    :return: its bytes; fails with :class:`EndpointError` for anything but a complete answer with status 200, also when
+        it is cancelled.
     """
     attempt = _Attempt(reactor, trust, wall_clock, deadline)
     answer = Deferred.fromCoroutine(attempt.run(url))
@@ -103,7 +104,7 @@ class _Attempt:
         self.transport: Any = None
 
     def limit(self, answer: Deferred[bytes]) -> None:
-        """Cancel it at the deadline. Not ``addTimeout``: twisted.web hides that something was cancelled."""
+        """Cancel it at the deadline. Not ``addTimeout``: whoever is cancelled below hides it in an error of its own."""
 
         def too_late() -> None:
             self._timer, self._late = None, True
@@ -158,10 +159,7 @@ class _Attempt:
             if self.verification.peer is None:
                 raise EndpointError("answered without having been verified")
             return result
-        error = _innermost(result)
-        if isinstance(error, CancelledError) and not self._late:
-            raise error
-        raise EndpointError(self._reason(error)) from result.value
+        raise EndpointError(self._reason(_innermost(result))) from result.value
 
     def _reason(self, error: BaseException | None) -> str:
         if self.exceeded:

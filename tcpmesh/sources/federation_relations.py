@@ -273,8 +273,9 @@ class EndpointRelation(Relation):
             self._accept(document, str(self._url))
 
     def _failed(self, failure: Failure) -> None:
-        if failure.trap(TcpmeshError, CancelledError) is TcpmeshError:
-            error = failure.value
+        failure.trap(TcpmeshError, CancelledError)
+        error = failure.value
+        if not self._stopped:
             self._fail(error.reason if isinstance(error, StartError) else f"{self._url} {error}")
 
     def _unexpected(self, failure: Failure) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
-from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import TestCase
 
 from tcpmesh.identity.bundle_document import MAX_BUNDLE_BYTES
@@ -94,12 +93,23 @@ class AnswerTests(EndpointTestCase):
         body = b" " * MAX_BUNDLE_BYTES
         self.assertEqual(await self.fetch(self.serve(response(body)), self.spiffe), body)
 
+    async def test_a_fetch_that_is_given_up_while_it_connects_asks_nobody(self) -> None:
+        """By address and by name."""
+        server = self.serve(response(BODY))
+        for host, trust in (("127.0.0.1", self.spiffe), ("localhost", self.web)):
+            url = parse_endpoint_url(f"https://{host}:{server.number}/")
+            waiting = fetch_bundle(reactor, url, trust, wall_clock)
+            waiting.cancel()
+            with self.assertRaises(EndpointError):
+                await waiting
+        self.assertEqual(server.requests, [])
+
     async def test_a_fetch_that_is_given_up_leaves_no_connection(self) -> None:
         """While the answer is waited for."""
         server = self.serve(lambda transport: waiting.cancel())
         url = parse_endpoint_url(f"https://127.0.0.1:{server.number}/")
         waiting = fetch_bundle(reactor, url, self.spiffe, wall_clock)
-        with self.assertRaises(CancelledError):
+        with self.assertRaises(EndpointError):
             await waiting
         await server.gone()
 
@@ -215,7 +225,8 @@ class BadAnswerTests(EndpointTestCase):
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         await self.bad(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 40), "sends more than")
         await self.bad(raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 40_000), "sends more than")
-        await self.bad(raw(b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 40_000), "gave no complete answer")
+        await self.bad(raw(b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 20_000), "gave no complete answer")
+        await self.bad(raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000), "sends more than")
 
     async def test_compressed(self) -> None:
         """It is not unpacked: a few bytes could become many."""
