@@ -15,7 +15,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
-from tcpmesh.dataplane.record_layer import MAX_PAYLOAD_BYTES, PAYLOAD, READ_BYTES, RECORD_BYTES, RecordLayer
+from tcpmesh.dataplane.record_layer import (
+    HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    PAYLOAD,
+    READ_BYTES,
+    RECORD_BYTES,
+    RecordLayer,
+)
 from tcpmesh.errors import TcpmeshError
 from tcpmesh.tls_names import GROUPS, TLSGroup
 
@@ -116,6 +123,7 @@ def _records_available() -> bool:
 
 _RECORDS_AVAILABLE = _records_available()
 
+_APPLICATION_DATA = 23  # the content type (RFC 8446 section 5.1)
 # A BIO that has grown keeps its size; a connection that has moved more than this in one batch gets new ones.
 _SMALL_BYTES = 4096
 # Records grow by 22 bytes; beside them there must be room for what TLS has to say for itself.
@@ -124,6 +132,7 @@ _CIPHERTEXT = memoryview(bytearray(MAX_PAYLOAD_BYTES + 32 * 1024))
 if _RECORDS_AVAILABLE:
     _from_buffer = _ffi.from_buffer
     _payload = _from_buffer(PAYLOAD)
+    _PAYLOAD = memoryview(PAYLOAD)
     _ciphertext = _from_buffer(_CIPHERTEXT)
     _WANT_READ = _lib.SSL_ERROR_WANT_READ
 
@@ -142,8 +151,19 @@ class DirectRecordLayer(RecordLayer):
 
     def decrypt(self, ciphertext: bytes | memoryview) -> memoryview:
         """As the base class says; what the BIO grew to is given back when a large batch is over."""
+        size = len(ciphertext)
+        if (
+            HEADER_BYTES < size <= _SMALL_BYTES
+            and ciphertext[0] == _APPLICATION_DATA
+            and ciphertext[3] << 8 | ciphertext[4] == size - HEADER_BYTES
+            and self._aligned
+            and not (self._left or self._header or self.control)
+        ):
+            # A message is nearly always one record that arrives whole: what the batch below comes to then, but shorter.
+            _lib.BIO_write(self._incoming, _from_buffer(ciphertext), size)
+            return _PAYLOAD[: self._open(0)]
         # While every read fills the buffer, the next batch is on its way.
-        grown = _SMALL_BYTES < len(ciphertext) < READ_BYTES or not self._aligned
+        grown = _SMALL_BYTES < size < READ_BYTES or not self._aligned
         payload = super().decrypt(ciphertext)
         if grown and not self.inside:
             self._renew(incoming=True)

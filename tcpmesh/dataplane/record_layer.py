@@ -22,7 +22,7 @@ RECORD_BYTES = 16384
 # A full read, and what was missing of the record before it.
 MAX_PAYLOAD_BYTES = READ_BYTES + RECORD_BYTES
 
-_HEADER_BYTES = 5
+HEADER_BYTES = 5
 _MAX_BODY_BYTES = RECORD_BYTES + 2048  # of TLS 1.2 (RFC 5246 section 6.2.3), which allows more than TLS 1.3
 _CONTENT_TYPES = range(20, 24)  # change_cipher_spec, alert, handshake, application_data
 
@@ -38,11 +38,12 @@ class RecordLayer:
     :param connection: on memory BIOs, before its handshake.
     """
 
-    __slots__ = ("_aligned", "_header", "_left", "connection", "control", "ended", "failure")
+    __slots__ = ("_aligned", "_header", "_left", "connection", "control", "ended", "failure", "opened")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.connection = connection
         self.control = False  # the last batch held a record without payload: an end, an alert, a message of TLS's own
+        self.opened = 0  # records in the last batch that was larger than a message
         self.ended = False  # close_notify came
         self.failure: SSL.Error | None = None  # a fatal alert or a record that does not decrypt: nothing more comes
         self._aligned = False  # whether OpenSSL holds nothing but the beginning of a record
@@ -70,14 +71,16 @@ class RecordLayer:
         Sets :attr:`control`, and :attr:`ended` or :attr:`failure` behind the last payload that there will be.
         """
         self.control = self.ended or self.failure is not None  # which stays so
-        filled = start = 0
+        filled = start = opened = 0
         end = len(ciphertext)
         while start < end and not self.failure:
             stop = self._next(ciphertext, start, end)
             self._feed(ciphertext, start, stop)
             if not self._left and self._aligned:
                 filled += self._open(filled)
+                opened += 1
             start = stop
+        self.opened = opened
         if not self._aligned:
             # Handshake and payload may share a segment, and what is no record at all is for OpenSSL to judge.
             self._aligned = True
@@ -119,13 +122,13 @@ class RecordLayer:
     def _next(self, ciphertext: bytes | memoryview, start: int, end: int) -> int:
         """Where the record that begins or goes on at ``start`` ends, or ``end``; ``_left`` says what is missing."""
         if not self._left:
-            if self._header or end - start < _HEADER_BYTES:
+            if self._header or end - start < HEADER_BYTES:
                 return self._complete_header(ciphertext, start, end)
             length = ciphertext[start + 3] << 8 | ciphertext[start + 4]
             if length > _MAX_BODY_BYTES or ciphertext[start] not in _CONTENT_TYPES or ciphertext[start + 1] != 3:
                 self._aligned = False
                 return end
-            self._left = length + _HEADER_BYTES
+            self._left = length + HEADER_BYTES
         stop = start + self._left
         if stop <= end:
             self._left = 0
@@ -135,13 +138,13 @@ class RecordLayer:
 
     def _complete_header(self, ciphertext: bytes | memoryview, start: int, end: int) -> int:
         """The header comes in pieces."""
-        stop = min(end, start + _HEADER_BYTES - len(self._header))
+        stop = min(end, start + HEADER_BYTES - len(self._header))
         header = self._header + bytes(ciphertext[start:stop])
-        if len(header) < _HEADER_BYTES:
+        if len(header) < HEADER_BYTES:
             self._header = header
             return stop
         self._header = b""
-        self._next(header, 0, _HEADER_BYTES)  # only to learn its length, all of which is still to come
+        self._next(header, 0, HEADER_BYTES)  # only to learn its length, all of which is still to come
         return stop
 
     # --- what OpenSSL is asked

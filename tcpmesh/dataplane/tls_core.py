@@ -125,6 +125,11 @@ class TLSCore:
         return self._records.control
 
     @property
+    def opened(self) -> int:
+        """How many records the last batch held, if it was larger than a message."""
+        return self._records.opened
+
+    @property
     def peer_ended(self) -> bool:
         """close_notify came: the peer's stream is complete."""
         return self._records.ended

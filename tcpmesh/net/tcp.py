@@ -47,6 +47,7 @@ class MeshStream(tcp.Connection):
     protocol: Any
     reactor: Any
 
+    read_bytes = READ_BYTES  # at most, in one turn
     system_error: int = 0
     _paused = False
     _stopped = True  # the reactor does not tell us of data
@@ -90,12 +91,12 @@ class MeshStream(tcp.Connection):
     # --- reading
 
     def doRead(self) -> Any:
-        """Read once, as much as the shared buffer holds. (IReadDescriptor)"""
+        """Read once, at most ``read_bytes``: then it is the others' turn. (IReadDescriptor)"""
         if self._paused:
             self._stop_reading()
             return None
         try:
-            count = self.socket.recv_into(_BUFFER)
+            count = self.socket.recv_into(_BUFFER, self.read_bytes)
         except OSError as problem:
             return self._system_error(problem)
         if not count:

@@ -22,6 +22,7 @@ from tcpmesh.codes import (
     UNREAD_ANSWERS,
 )
 from tcpmesh.dataplane.preface import InvalidPreface, PrefaceReader
+from tcpmesh.dataplane.record_layer import READ_BYTES
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.net.leg_owners import LegKeeper, Loss
@@ -32,6 +33,8 @@ from tcpmesh.settings import Timeouts
 
 _log = Logger()
 
+CAUTIOUS_BYTES = 16 * 1024  # of a read, when what comes is mostly headers
+_TINY_BYTES = 256
 _WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
 
 
@@ -186,8 +189,15 @@ class TLSLeg(LingeringLeg):
         plaintext = core.decrypt(data)
         if plaintext:
             self.owner.leg_data(self, plaintext)
+        if len(data) >= CAUTIOUS_BYTES:
+            self._pace(len(data))
         if core.control:
             self._on_control()
+
+    def _pace(self, size: int) -> None:
+        """Read less at a time from a peer whose records are tiny: each costs as much as a thousand bytes."""
+        tiny = self.core.opened * _TINY_BYTES > size
+        self.transport.read_bytes = CAUTIOUS_BYTES if tiny else READ_BYTES
 
     def _on_control(self) -> None:
         """Something else than payload came."""

@@ -80,6 +80,7 @@ class SimulatedTransport:
         return len(self.queue)
 
     peer = UnixAddress("")  # a wire without options
+    read_bytes = CAPACITY
 
     def write(self, data: bytes | memoryview) -> None:
         if not self.connected or self.fin_sent:
