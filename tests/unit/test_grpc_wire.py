@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -26,6 +26,7 @@ def frame(kind: int, length: int) -> bytes:
 
 
 class MessageBufferTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(1, 20))
     def test_messages_may_be_cut_anywhere(self, messages: list[bytes], size: int) -> None:
         """Every message comes once, whole and in order, however the bytes come."""
@@ -88,6 +89,7 @@ class StatusTests(SynchronousTestCase):
 
 
 class FrameGaugeTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 60)), max_size=10), st.integers(1, 40))
     def test_cuts_at_the_ends_of_frames(self, frames: list[tuple[int, int]], size: int) -> None:
         """However the bytes come: nothing is lost, no piece has bytes of two frames, and each frame counts once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,11 +29,13 @@ class ReadingTests(SynchronousTestCase):
         """It is a message like others."""
         self.assertEqual(read_fields(b""), [])
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300)), max_size=20))
     def test_reads_what_was_written(self, fields: list[tuple[int, bytes]]) -> None:
         """All fields, in their order, with every byte."""
         self.assertEqual(read_fields(b"".join(protobuf_field(*field) for field in fields)), fields)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_no_bytes_crash_it(self, data: bytes) -> None:
         """Bytes are a message or a ProtobufError."""
@@ -44,6 +46,7 @@ class ReadingTests(SynchronousTestCase):
         self.assertTrue(all(0 < number < 2**29 for number, _ in fields))
         self.assertLessEqual(sum(len(value or b"") + 2 for _, value in fields), len(data))
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(1, 99), st.binary(max_size=200)), min_size=1, max_size=5), st.data())
     def test_no_cut_goes_unnoticed(self, fields: list[tuple[int, bytes]], data: st.DataObject) -> None:
         """A message that was cut within a field is refused."""

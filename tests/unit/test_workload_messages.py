@@ -136,7 +136,7 @@ class SvidTests(SynchronousTestCase):
         message = protobuf_field(2, b"crl") + svid() + protobuf_field(77, b"new")
         self.assertEqual(len(read_svids(message).svids), 1)
 
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None)
     @given(st.binary(min_size=1, max_size=40), st.integers(min_value=0))
     def test_no_damage_crashes_it(self, damage: bytes, where: int) -> None:
         """Whatever is overwritten: an answer or a MessageError."""
