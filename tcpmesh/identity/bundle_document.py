@@ -23,7 +23,15 @@ from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.identity.profile import check_authority, readable
 from tcpmesh.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 
-__all__ = ["MAX_BUNDLE_BYTES", "BundleDocument", "BundleError", "check_origin", "parse_bundle", "read_bundle"]
+__all__ = [
+    "MAX_BUNDLE_BYTES",
+    "BundleDocument",
+    "BundleError",
+    "check_origin",
+    "is_document",
+    "parse_bundle",
+    "read_bundle",
+]
 
 MAX_BUNDLE_BYTES = 1 << 20
 _MAX_ENTRIES = 1024  # keys of all uses
@@ -57,13 +65,18 @@ class BundleDocument:
     notes: tuple[str, ...] = ()
 
 
+def is_document(data: bytes) -> bool:
+    """Whether a file that is a bundle is a document, and not PEM."""
+    return data.lstrip().startswith(b"{")
+
+
 def read_bundle(data: bytes, trust_domain: TrustDomain) -> BundleDocument:
     """
     Read a file that holds either a bundle document or certificates in PEM.
 
     :raises BundleError: saying what is wrong with it.
     """
-    if data.lstrip().startswith(b"{"):
+    if is_document(data):
         return parse_bundle(data, trust_domain)
     _check_size(data)
     try:

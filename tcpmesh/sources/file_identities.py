@@ -124,7 +124,7 @@ class FileSet:
         bundles, problems = {}, []
         for domain, path in self._bundles.items():
             try:
-                bundles[domain] = TrustBundle(domain, read_authorities(path, now))
+                bundles[domain] = TrustBundle(domain, read_authorities(path, domain, now))
             except StartError as error:
                 problems.append(error)
         return bundles, problems

@@ -1,5 +1,7 @@
 """
-Reading one PEM file, as somebody else may have left it: absent, half written, a directory, readable by everybody.
+Reading one file, as somebody else may have left it: absent, half written, a directory, readable by everybody.
+
+PEM, but for a bundle, which may also be a SPIFFE bundle document.
 
 Ring 3, without a reactor. Whatever is wrong with a file is an error that names it.
 """
@@ -15,9 +17,11 @@ from cryptography import x509
 
 from tcpmesh.codes import BAD_CONFIGURATION
 from tcpmesh.errors import Refusal, StartError
+from tcpmesh.identity.bundle_document import BundleError, is_document, parse_bundle
 from tcpmesh.identity.certificates import moment, not_after, span
 from tcpmesh.identity.material import MaterialError, load_certificates, load_private_key
 from tcpmesh.identity.profile import check_authority, readable
+from tcpmesh.identity.spiffe import TrustDomain
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -54,14 +58,20 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         raise _unusable(path, str(error)) from None
 
 
-def read_authorities(path: Path, now: float) -> tuple[x509.Certificate, ...]:
+def read_authorities(path: Path, trust_domain: TrustDomain, now: float) -> tuple[x509.Certificate, ...]:
     """
-    Read a bundle: certificates that are all authorities, each once.
+    Read a bundle: certificates that are all authorities, each once, or a SPIFFE bundle document.
 
     :param now: wall-clock seconds.
     :raises StartError: naming the file.
     """
-    authorities = tuple(dict.fromkeys(read_certificates(path)))
+    data = _read(path)[0]
+    try:
+        if is_document(data):
+            return parse_bundle(data, trust_domain).authorities
+        authorities = tuple(dict.fromkeys(load_certificates(data)))
+    except (BundleError, MaterialError) as error:
+        raise _unusable(path, str(error)) from None
     for authority in authorities:
         try:
             with readable("an authority"):
