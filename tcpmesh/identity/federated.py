@@ -6,6 +6,7 @@ Ring 1, pure: time is a parameter, and nothing is logged here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -24,6 +25,7 @@ LEAST_REFRESH = 60.0
 MOST_REFRESH = 3600.0
 _SPREAD = 0.1  # share of every wait that chance adds or takes
 _LISTED = 5
+_SPAN = re.compile(r"\b[0-9]+ (?:s|min|h|d)\b")  # "expired 3 min ago" is no news after 2 min
 
 
 @attrs.frozen
@@ -83,7 +85,7 @@ class FederatedBundle:
         :return: whether that is news: told once, not at every attempt.
         """
         self.failures += 1
-        news = reason != self.failure
+        news = _SPAN.sub("", reason) != _SPAN.sub("", self.failure)
         self.failure = reason
         return news
 

@@ -20,6 +20,7 @@ from tests.unit import crafted
 A, B, C = (TrustDomain(f"{name}.test") for name in "abc")
 ONE = crafted.authority("one").certificate
 TWO = crafted.authority("two").certificate
+AGES = (("90 s", 404), ("2 min", 404), ("30 h", 404), ("30 h", 500))
 OWN = crafted.authority("own")
 
 
@@ -95,8 +96,10 @@ class AcceptingTests(SynchronousTestCase):
     def test_failures_are_news_once(self) -> None:
         """Until the reason is another one, or it worked in between."""
         self.assertEqual([self.held.failed(reason) for reason in "aabba"], [True, False, True, False, True])
+        grown = [self.held.failed(f"it expired {span} ago, status {code}") for span, code in AGES]
+        self.assertEqual(grown, [True, False, False, True])
         self.accept(ONE)
-        self.assertEqual((self.held.failure, self.held.failures), ("", 5))
+        self.assertEqual((self.held.failure, self.held.failures), ("", 9))
         self.assertTrue(self.held.failed("a"))
 
 
