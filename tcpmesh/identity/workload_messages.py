@@ -2,8 +2,8 @@
 The messages of the SPIFFE Workload API that carry X.509-SVIDs and bundles.
 
 Ring 1, no I/O. Reads them strictly (SPIFFE_Workload_API.md section 5): a message with a defect is refused as a whole,
-so that a later one, which is complete in itself, replaces everything or nothing. Revocation lists in it are not used:
-certificates live for hours, and deny-lists are the proxy's own.
+but for one in the certificates of another trust domain's bundle, which only concerns that domain. Revocation lists in
+it are not used: certificates live for hours, and deny-lists are the proxy's own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from tcpmesh.errors import TcpmeshError
+from tcpmesh.errors import Refusal, TcpmeshError
+from tcpmesh.identity.bundle_document import BundleError, check_origin
 from tcpmesh.identity.certificates import shown
+from tcpmesh.identity.profile import check_authority, readable
 from tcpmesh.identity.protobuf import ProtobufError, read_fields
 from tcpmesh.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from tcpmesh.values import Svid, TrustBundle
@@ -73,17 +75,23 @@ class OfferedSvid:
 
 @attrs.frozen(eq=False)
 class X509Answer:
-    """An X509SVIDResponse: the first SVID is the default one; the bundles are by trust domain."""
+    """
+    One message: the first SVID is the default one; the bundles are by trust domain.
+
+    ``defects`` says for which other trust domains there is a bundle that cannot be used, and why.
+    """
 
     svids: tuple[OfferedSvid, ...]
     bundles: Bundles
+    defects: Mapping[TrustDomain, str]
 
 
 def read_svids(data: bytes) -> X509Answer:
     """
     Read an X509SVIDResponse: ``1 svids[], 2 crl[], 3 federated_bundles``.
 
-    The bundle beside an SVID is the one of its trust domain, whatever ``federated_bundles`` says of that domain.
+    The bundle beside an SVID is the one of its trust domain, whatever ``federated_bundles`` says of that domain. A
+    bundle of another domain whose certificates cannot be used is a defect that does not hold up our own identities.
 
     :raises MessageError: for a malformed message, and for one that lacks what it must have.
     """
@@ -103,21 +111,25 @@ def read_svids(data: bytes) -> X509Answer:
             federated.append(_bytes(value, "federated_bundles"))
     if not svids:
         raise MessageError("there is no SVID in it")
-    return X509Answer(tuple(svids), {**_read_bundle_map(federated, "federated_bundles"), **own})
+    others, defects = _read_bundle_map(federated, "federated_bundles")
+    for domain in own:
+        defects.pop(domain, None)
+    return X509Answer(tuple(svids), {**others, **own}, defects)
 
 
-def read_bundles(data: bytes) -> Bundles:
+def read_bundles(data: bytes) -> X509Answer:
     """
     Read an X509BundlesResponse: ``1 crl[], 2 bundles``.
 
-    A bundle without a certificate stays: everything of that trust domain is revoked.
+    A bundle without a certificate stays: everything of that trust domain is revoked. One whose certificates cannot be
+    used is a defect that does not hold up the others.
 
     :raises MessageError: for a malformed message, and for one without a bundle.
     """
     entries = [_bytes(value, "bundles") for number, value in _fields(data, "the message") if number == 2]
     if not entries:
         raise MessageError("there is no bundle in it")
-    return _read_bundle_map(entries, "bundles")
+    return X509Answer((), *_read_bundle_map(entries, "bundles"))
 
 
 def split_certificates(data: bytes, what: str) -> tuple[x509.Certificate, ...]:
@@ -182,13 +194,32 @@ def _read_svid(data: bytes, what: str) -> tuple[OfferedSvid, TrustBundle]:
     identity = _spiffe_id(values["spiffe_id"], f"{what}.spiffe_id")
     if not identity.path:
         raise MessageError(f"{what} is {identity}, which is a trust domain, not a workload")
-    authorities = split_certificates(values["bundle"], f"the bundle of {what}")
     svid = OfferedSvid(identity, _text(hint, f"{what}.hint"), values["x509_svid"], values["x509_svid_key"])
-    return svid, TrustBundle(identity.trust_domain, authorities)
+    return svid, _read_bundle(identity.trust_domain, values["bundle"])
 
 
-def _read_bundle_map(entries: list[bytes], what: str) -> dict[TrustDomain, TrustBundle]:
-    """A map from the SPIFFE ID of a trust domain to certificates: on the wire, messages ``1 key, 2 value``."""
+def _read_bundle(domain: TrustDomain, data: bytes) -> TrustBundle:
+    """Certificates in DER that are fit to be a trust domain's authorities, none of which names another one."""
+    authorities = tuple(dict.fromkeys(split_certificates(data, f"the bundle of {domain}")))
+    for authority in authorities:
+        try:
+            with readable("an authority"):
+                check_authority(authority, anchor=True)
+            check_origin(authority, domain)
+        except Refusal as refusal:
+            raise MessageError(f"the bundle of {domain} cannot be used: {refusal.reason}") from None
+        except BundleError as error:
+            raise MessageError(f"the bundle of {domain} {error}") from None
+    return TrustBundle(domain, authorities)
+
+
+def _read_bundle_map(entries: list[bytes], what: str) -> tuple[dict[TrustDomain, TrustBundle], dict[TrustDomain, str]]:
+    """
+    A map from the SPIFFE ID of a trust domain to certificates: on the wire, messages ``1 key, 2 value``.
+
+    :return: the bundles, and what is wrong with those that cannot be used.
+    """
+    defects: dict[TrustDomain, str] = {}
     if len(entries) > MAX_BUNDLES:
         raise MessageError(f"{what} has {len(entries)} entries, more than {MAX_BUNDLES}")
     bundles: dict[TrustDomain, TrustBundle] = {}
@@ -203,10 +234,13 @@ def _read_bundle_map(entries: list[bytes], what: str) -> dict[TrustDomain, Trust
         if identity.path:
             raise MessageError(f"{what} has a bundle for {identity}, which is a workload, not a trust domain")
         domain = identity.trust_domain
-        if domain in bundles:
+        if domain in bundles or domain in defects:
             raise MessageError(f"{what} has two bundles for {domain}")
-        bundles[domain] = TrustBundle(domain, split_certificates(value, f"the bundle of {domain}"))
-    return bundles
+        try:
+            bundles[domain] = _read_bundle(domain, value)
+        except MessageError as error:
+            defects[domain] = str(error)
+    return bundles, defects
 
 
 def _read_key(data: bytes, identity: SpiffeId) -> CertificateIssuerPrivateKeyTypes:

@@ -23,15 +23,15 @@ from zope.interface import implementer
 from tcpmesh.addresses import Address
 from tcpmesh.codes import INTERNAL
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.own import verify_own
-from tcpmesh.identity.workload_choice import choose
-from tcpmesh.identity.workload_messages import MessageError, read_bundles, read_svids
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.identity.workload_delivery import read_delivery
+from tcpmesh.identity.workload_messages import MessageError
 from tcpmesh.identity.workload_socket import ENVIRONMENT_VARIABLE, parse_workload_socket
 from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, IReloadable, PluginContext
 from tcpmesh.sources.grpc_stream import GrpcStream, StreamEnd
 from tcpmesh.sources.grpc_wire import Status
 from tcpmesh.sources.local_sockets import Connect, connect_to, why_not
-from tcpmesh.values import IdentitySnapshot
+from tcpmesh.values import TrustBundle
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = [
@@ -120,6 +120,7 @@ class WorkloadAPISource:
         self._retry = FIRST_RETRY
         self._revoked = ""
         self._unserved: tuple[str, ...] = ()
+        self._bundles: Mapping[TrustDomain, TrustBundle] = {}  # that were delivered last
 
     def start(self, observer: IIdentityObserver) -> None:
         """Make the first call."""
@@ -206,6 +207,7 @@ class WorkloadAPISource:
         if reason == self._revoked:
             return
         self._revoked = reason
+        self._bundles = {}
         observer.identity_revoked(
             f"the Workload API at {self._address}: {reason}; see which workload this process is registered as there, "
             "with SPIRE: spire-server entry show"
@@ -218,7 +220,7 @@ class WorkloadAPISource:
         if observer is None:
             return
         try:
-            snapshot = self._read(message)
+            delivery = read_delivery(message, self._context.workloads, self._bundles, self._wall_clock())
         except (MessageError, Refusal) as error:
             self._skip(observer, str(error))
         except Exception as error:  # noqa: BLE001  one message that nobody thought of must not end the others
@@ -227,27 +229,22 @@ class WorkloadAPISource:
         else:
             self._retry = FIRST_RETRY
             self._revoked = ""
-            observer.identity_changed(snapshot)
+            self._bundles = delivery.snapshot.bundles
+            self._tell(delivery.unserved)
+            observer.identity_changed(delivery.snapshot)
+            if delivery.defects and self._observer is observer:
+                where = f"the Workload API at {self._address}"
+                observer.identity_failed(f"{where}: {'; '.join(delivery.defects)}; what was there before stays in use")
 
     def _skip(self, observer: IIdentityObserver, reason: str) -> None:
         observer.identity_failed(f"the Workload API at {self._address} sent what cannot be used, skipped: {reason}")
 
-    def _read(self, message: bytes) -> IdentitySnapshot:
-        if not self._context.workloads:
-            return IdentitySnapshot((), read_bundles(message))
-        answer = read_svids(message)
-        choice = choose(answer.svids, self._context.workloads)
-        now = self._wall_clock()
-        svids = []
-        for offered in choice.offered:
-            svid = offered.read()
-            verify_own(svid, answer.bundles, now)
-            svids.append(svid)
-        if choice.unserved != self._unserved:
-            self._unserved = choice.unserved
-            for complaint in choice.unserved:
-                self._context.log.warn("the Workload API at {address}: {text}", address=self._address, text=complaint)
-        return IdentitySnapshot(tuple(svids), answer.bundles)
+    def _tell(self, unserved: tuple[str, ...]) -> None:
+        """Log whom the server does not serve, once for each state of affairs."""
+        if unserved != self._unserved:
+            self._unserved = unserved
+            for text in unserved:
+                self._context.log.warn("the Workload API at {address}: {text}", address=self._address, text=text)
 
 
 @implementer(IIdentitySourceFactory)

@@ -295,7 +295,50 @@ class BadMessageTests(SourceCase):
         """Our own certificate must verify under the bundle beside it."""
         svid = self.authority.svid("/web")
         message = protobuf_field(1, x509_svid(svid, TestAuthority("evil.test", now=NOW).bundle))
+        self.check_skips(message, "the bundle of example.test has an authority of another trust domain: ")
+
+    def test_roots_that_did_not_sign_our_certificate(self) -> None:
+        """Also where their certificates name our own trust domain."""
+        message = protobuf_field(1, x509_svid(self.authority.svid("/web"), TestAuthority(now=NOW).bundle))
         self.check_skips(message, "TM-I202 no authority in the bundle of example.test signed the chain")
+
+    def test_a_bad_bundle_of_another_trust_domain(self) -> None:
+        """Our own identities are renewed all the same; the last good bundle stays, and the failure is reported."""
+        partner = TestAuthority("partner.test", now=NOW)
+        domain = partner.trust_domain
+        own = self.snapshot()
+        self.api.serve(IdentitySnapshot(own.svids, {**own.bundles, domain: partner.bundle}))
+        self.start()
+        second = self.snapshot()
+        bad = TrustBundle(domain, TestAuthority("evil.test", now=NOW).bundle.authorities)
+        self.api.serve(IdentitySnapshot(second.svids, {**second.bundles, domain: bad}))
+        self.assertEqual(self.told(), ["changed", "changed", "failed"])
+        self.assertIn("the bundle of partner.test has an authority of another trust domain", self.observer.failures[0])
+        self.assertEqual(self.observer.snapshots[1].svids[0].leaf, second.svids[0].leaf)
+        self.assertEqual(self.observer.snapshots[1].bundles[domain].authorities, partner.bundle.authorities)
+
+    def test_a_bad_bundle_does_not_bring_back_what_was_withdrawn(self) -> None:
+        """Neither by a later message, nor by PermissionDenied."""
+        partner = TestAuthority("partner.test", now=NOW)
+        domain = partner.trust_domain
+        own = self.snapshot()
+        good = IdentitySnapshot(own.svids, {**own.bundles, domain: partner.bundle})
+        bad = IdentitySnapshot(
+            own.svids, {**own.bundles, domain: TrustBundle(domain, self.authority.bundle.authorities)}
+        )
+        self.start()
+        for withdraw in (
+            lambda: self.api.serve(own),
+            lambda: self.api.refuse(Status.PERMISSION_DENIED),
+        ):
+            self.api.serve(good)
+            self.clock.advance(LAST_RETRY)
+            self.assertIn(domain, self.observer.snapshots[-1].bundles)
+            withdraw()
+            self.api.serve(bad)
+            self.clock.advance(LAST_RETRY)
+            self.assertEqual(self.told()[-2:], ["changed", "failed"])
+            self.assertNotIn(domain, self.observer.snapshots[-1].bundles)
 
     def test_federated_bundles_cannot_replace_our_own(self) -> None:
         """The bundle beside the SVID wins."""

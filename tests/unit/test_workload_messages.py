@@ -122,6 +122,21 @@ class SvidTests(SynchronousTestCase):
         bundle = read_svids(message).bundles[AUTHORITY.trust_domain]
         self.assertEqual(bundle.authorities, AUTHORITY.bundle.authorities)
 
+    def test_our_own_bundle_must_be_good(self) -> None:
+        """All of it: a workload's certificate among its authorities, or one that names another trust domain."""
+        self.check_refuses(
+            svid(bundle=ROOTS + der_of(PARTNER.bundle.authorities)),
+            "the bundle of example.test has an authority of another trust domain: 'CN=root of partner.test,O=tcpmesh' "
+            "is of partner.test, not of example.test",
+        )
+        error = self.assertRaises(MessageError, read_svids, svid(bundle=der_of([SVID.leaf])))
+        self.assertIn("the bundle of example.test cannot be used: the authority ", str(error))
+
+    def test_a_federated_bundle_for_our_own_trust_domain_is_no_defect(self) -> None:
+        """It is not used, so what is wrong with it does not matter."""
+        answer = read_svids(svid() + protobuf_field(3, entry("spiffe://example.test", b"x")))
+        self.assertEqual(answer.defects, {})
+
     def test_keys_are_read_when_they_are_wanted(self) -> None:
         """Then one that is none is refused, without a word of it."""
         (offered,) = read_svids(svid(x509_svid_key=b"secret")).svids
@@ -155,22 +170,37 @@ class BundleTests(SynchronousTestCase):
 
     def test_reads_what_was_written(self) -> None:
         """By trust domain."""
-        bundles = read_bundles(x509_bundles_response([AUTHORITY.bundle, PARTNER.bundle]))
+        answer = read_bundles(x509_bundles_response([AUTHORITY.bundle, PARTNER.bundle]))
+        self.assertEqual((answer.svids, answer.defects), ((), {}))
         self.assertEqual(
-            {domain: bundle.authorities for domain, bundle in bundles.items()},
+            {domain: bundle.authorities for domain, bundle in answer.bundles.items()},
             {each.trust_domain: each.bundle.authorities for each in (AUTHORITY, PARTNER)},
         )
 
     def test_an_empty_bundle_stays(self) -> None:
         """It says that everything of its trust domain is revoked."""
         gone = TrustDomain("gone.test")
-        self.assertEqual(read_bundles(x509_bundles_response([TrustBundle(gone, ())]))[gone].authorities, ())
+        self.assertEqual(read_bundles(x509_bundles_response([TrustBundle(gone, ())])).bundles[gone].authorities, ())
+
+    def test_a_bundle_that_cannot_be_used(self) -> None:
+        """It says so of its trust domain, and the others are there."""
+        leaf = PARTNER.svid("/web").leaf
+        for value, reason in (
+            (b"x", "the bundle of a.test: byte 0 does not begin a certificate in DER"),
+            (der_of([leaf]), "the bundle of a.test cannot be used: the authority "),
+            (ROOTS, "the bundle of a.test has an authority of another trust domain: "),
+        ):
+            bad = protobuf_field(2, entry("spiffe://a.test", value))
+            answer = read_bundles(x509_bundles_response([PARTNER.bundle]) + bad)
+            self.assertEqual(list(answer.bundles), [PARTNER.trust_domain])
+            self.assertIn(reason, answer.defects[TrustDomain("a.test")])
+            self.check_refuses(bad + bad, "bundles has two bundles for a.test")
 
     def test_refuses(self) -> None:
         """No bundle, two for one, names that are none, too many."""
         self.check_refuses(b"", "there is no bundle in it")
-        one = protobuf_field(2, entry("spiffe://a.test", ROOTS))
-        self.check_refuses(one + one, "bundles has two bundles for a.test")
+        one = protobuf_field(2, entry("spiffe://example.test", ROOTS))
+        self.check_refuses(one + one, "bundles has two bundles for example.test")
         self.check_refuses(protobuf_field(2, entry("", ROOTS)), "a key of bundles: a SPIFFE ID is missing")
         self.check_refuses(
             protobuf_field(2, entry("a.test", ROOTS)), "a key of bundles: 'a.test' does not start with 'spiffe://'"
