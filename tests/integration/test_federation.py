@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, globalLogPublisher
 
-from tcpmesh.codes import CLEAN, NO_BUNDLE
+from tcpmesh.codes import BUNDLE_STALE, CLEAN, NO_BUNDLE
 from tcpmesh.identity.authority import issue
+from tcpmesh.identity.certificates import pem_of
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import Svid
 from tcpmesh.wall_clock import wall_clock
 from tests.integration.bundle_server import BundleServer, response
-from tests.integration.mesh import PATIENCE, MeshTestCase, Pki, Proxy, echo, in_thread, reactor, receive_all
+from tests.integration.mesh import (
+    PATIENCE,
+    MeshTestCase,
+    Pki,
+    Proxy,
+    echo,
+    in_thread,
+    reactor,
+    receive_all,
+    unused_port,
+)
+from tests.integration.servers import temporary_directory
 from tests.unit.bundles import document
 
 PARTNER = "partner.test"
@@ -45,7 +61,7 @@ class FederationTests(MeshTestCase):
             trust_domain=PARTNER,
         )
 
-    def client_of(self, port: int, federation: str) -> Proxy:
+    def client_of(self, port: int, federation: str, top: str = "") -> Proxy:
         """The outbound proxy of mesh.test."""
         return self.start(
             self.identity("web")
@@ -53,6 +69,7 @@ class FederationTests(MeshTestCase):
             + f'services: {{orders: {{expect: ["{self.partner.id("orders")}"], '
             + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{port}"]}}}}}}\n'
             + 'outbound: [{name: to-orders, listen: "127.0.0.1:0", service: orders, workload: web}]\n'
+            + top
         )
 
     async def until(self, proxy: Proxy, condition: Callable[[MeshState], bool]) -> None:
@@ -86,13 +103,18 @@ class FederationTests(MeshTestCase):
         ours = self.endpoint(web.svid("/server", dns=["localhost"]), document(self.pki.root.certificate))
         trust = web.write_bundle(self.directory.absolute() / "web.pem")
 
+        first = self.directory.absolute() / "first.pem"
+        old = TestAuthority(PARTNER).root.certificate
+        first.write_bytes(pem_of([self.partner.root.certificate, old]))
+
         inner = self.server_of(f'{{url: "https://localhost:{ours.number}/", profile: https_web, trust: "{trust}"}}')
         outer = self.client_of(
             inner.port("orders-in"),
             f'{{url: "https://127.0.0.1:{theirs.number}/", profile: https_spiffe, '
-            f'endpoint_id: "{own.id}", bundle: "{self.partner.bundle.absolute()}"}}',
+            f'endpoint_id: "{own.id}", bundle: "{first}"}}',
         )
         await self.until(inner, lambda state: self.pki.trust_domain in state.bundles)
+        await self.until(outer, lambda state: old not in state.bundles[self.partner.trust_domain].authorities)
         self.assertEqual(await in_thread(self.ask, outer.port("to-orders")), b"hello")
         there, here = await inner.closed(), await outer.closed()
         self.assertEqual((there.code, here.code), (CLEAN, CLEAN))
@@ -100,6 +122,41 @@ class FederationTests(MeshTestCase):
             (there.src_identity, here.dst_identity), ("spiffe://mesh.test/web", "spiffe://partner.test/orders")
         )
         self.assertEqual((len(theirs.requests), len(ours.requests)), (1, 1))
+
+    def status(self, path: Path) -> list[dict[str, Any]]:
+        """What a proxy's admin socket says of its federation."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            answer = receive_all(client)
+        federation: list[dict[str, Any]] = json.loads(answer.partition(b"\r\n\r\n")[2])["federation"]
+        return federation
+
+    async def test_says_where_it_stands(self) -> None:
+        """One that serves, and one whose endpoint is not there: that is no reason not to start."""
+        told: Deferred[None] = Deferred()
+
+        def observe(event: LogEvent) -> None:
+            if event.get("code") == BUNDLE_STALE.id and not told.called:
+                reactor.callLater(0, told.callback, None)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        place = temporary_directory(self) / "admin.sock"
+        url = f"https://127.0.0.1:{unused_port()}/"
+        trust = f'profile: https_spiffe, endpoint_id: "{self.pki.id("server")}"'
+        file = self.directory.absolute() / "partner.json"
+        file.write_bytes(document(self.partner.root.certificate, spiffe_sequence=7))
+        self.client_of(
+            1, f'{{bundle: "{file}"}}, c.test: {{url: "{url}", {trust}}}', f'admin: {{listen: "unix:{place}"}}\n'
+        )
+        told.addTimeout(PATIENCE, reactor)
+        await told
+        partner, other = await in_thread(self.status, place)
+        self.assertEqual((partner["authorities"], partner["sequence"], partner["failure"]), (1, 7, ""))
+        self.assertGreaterEqual(partner["age_s"], 0)
+        self.assertEqual((other["trust_domain"], other["authorities"], other["age_s"]), ("c.test", None, None))
+        self.assertIn(f"{url} cannot be reached", other["failure"])
 
     async def test_a_document_without_keys_ends_the_relation(self) -> None:
         """While the proxies run: what lives goes on, what comes is refused."""
