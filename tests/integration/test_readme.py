@@ -210,7 +210,7 @@ class CommandTests(SynchronousTestCase):
             for words in documents.commands(document.read_text(), "tcpmesh"):
                 path = self.path(words)
                 help_text = self.answer(path)
-                for option in (word for word in words if word.startswith("--")):
+                for option in (word.partition("=")[0] for word in words if word.startswith("--")):
                     self.assertIn(option, help_text, f"{document.name}: tcpmesh {' '.join(words)}")
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
