@@ -113,7 +113,10 @@ class ShowTests(ConnectionsCase):
 
     def test_fits_a_terminal(self) -> None:
         """No line is longer than the terminal is wide."""
-        self.patch(os, "environ", {**os.environ, "COLUMNS": "80", "TERM": "dumb"})
+        before = dict(os.environ)
+        self.addCleanup(os.environ.update, before)
+        self.addCleanup(os.environ.clear)
+        os.environ.update(COLUMNS="80", TERM="dumb")  # rich keeps the mapping that it saw first
         self.live.add(a_record(src_identity="spiffe://a.test/" + "x" * 200))
         self.serve()
         status, out, _ = self.ask(*self.admin(), out=Terminal())
