@@ -58,6 +58,8 @@ OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
     "see why the source did not renew it: its log lines, the clock, tcpmesh_svid_expiry_seconds")
 SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities still serve",
     "see the identity source's log lines, before the certificate expires")
+OWN_REVOKED = _code("TM-I104", "the identity source has withdrawn the workload's identity",
+    "see who deleted or changed the workload's entry at its source; the source's log lines say when it withdrew it")
 KEY_MISMATCH = _code("TM-I201", "the private key does not belong to the certificate",
     "put key and certificate of the same issue into place")
 OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verify under its own bundle",

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, Code
+from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Code
 from tcpmesh.dataplane.negotiation import negotiate
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.dataplane.preface import ALPN
@@ -31,14 +31,14 @@ from tcpmesh.values import IdentityState, Svid
 Trust = Literal["mesh", "system"] | TrustDomain | Path
 
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
-_NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED}
+_NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED, IdentityState.REVOKED: OWN_REVOKED}
 
 
 def own_svid(state: MeshState, workload: str) -> Svid:
     """
     The workload's own identity.
 
-    :raises Refusal: NO_IDENTITY or OWN_EXPIRED, so that nothing is ever sent without one.
+    :raises Refusal: NO_IDENTITY, OWN_EXPIRED or OWN_REVOKED, so that nothing is ever sent without one.
     """
     svid = state.svids.get(workload)
     if svid is None:

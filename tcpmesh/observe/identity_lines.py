@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from tcpmesh.codes import OWN_EXPIRED, SOURCE_STALE, Code
+from tcpmesh.codes import OWN_EXPIRED, OWN_REVOKED, SOURCE_STALE, Code
 from tcpmesh.identity.certificates import moment, not_after, span
 from tcpmesh.identity.life import MEANING, SourceLife, Transition
 from tcpmesh.values import IdentityState, Svid
@@ -18,6 +18,8 @@ __all__ = ["tell_half_gone", "tell_source", "tell_workload"]
 _log = Logger(namespace="tcpmesh.control")
 
 _REFUSED = (IdentityState.EXPIRED, IdentityState.REVOKED)
+_SOURCE_CODES = {IdentityState.STALE: SOURCE_STALE, IdentityState.REVOKED: OWN_REVOKED}
+_WORKLOAD_CODES = {IdentityState.EXPIRED: OWN_EXPIRED, IdentityState.REVOKED: OWN_REVOKED}
 
 
 def tell_source(name: str, transition: Transition | None) -> None:
@@ -26,7 +28,7 @@ def tell_source(name: str, transition: Transition | None) -> None:
         return
     level = _log.info if transition.after is IdentityState.READY else _log.warn
     moved = transition.after is not transition.before
-    code, fields = _coded(SOURCE_STALE if transition.after is IdentityState.STALE else None)
+    code, fields = _coded(_SOURCE_CODES.get(transition.after))
     level(
         code
         + "identity source {name!r}"
@@ -41,7 +43,7 @@ def tell_source(name: str, transition: Transition | None) -> None:
 
 def tell_workload(name: str, before: IdentityState, state: IdentityState, generation: int) -> None:
     """A workload's identity is in another state, from this generation of the mesh state on."""
-    code, fields = _coded(OWN_EXPIRED if state is IdentityState.EXPIRED else None)
+    code, fields = _coded(_WORKLOAD_CODES.get(state))
     if state is IdentityState.EXPIRED:
         level = _log.error
     elif state is IdentityState.REVOKED:

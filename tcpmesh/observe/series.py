@@ -25,6 +25,7 @@ MAX_LABEL = 256  # characters of a label's value; identities may be longer, dash
 _ERRORS: dict[Code, str] = {
     codes.NO_IDENTITY: "unexpected",
     codes.OWN_EXPIRED: "unexpected",
+    codes.OWN_REVOKED: "unexpected",
     codes.INTERNAL: "unexpected",
     codes.NO_ENDPOINT: "failfast",
     codes.BALANCER_FAILED: "failfast",

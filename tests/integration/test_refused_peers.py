@@ -172,6 +172,13 @@ class PolicyTests(RefusalTestCase):
         self.assertEqual(seen, Seen(secured=True, ending=RESET))
 
 
+WITHOUT_IDENTITY = (
+    (IdentityState.INIT, codes.NO_IDENTITY),
+    (IdentityState.EXPIRED, codes.OWN_EXPIRED),
+    (IdentityState.REVOKED, codes.OWN_REVOKED),
+)
+
+
 class OwnIdentityTests(RefusalTestCase):
     """A proxy that has nothing to show sends nothing."""
 
@@ -180,8 +187,8 @@ class OwnIdentityTests(RefusalTestCase):
         cell.swap(svids={}, identity_states={workload: state})
 
     async def test_an_outbound_listener_without_identity(self) -> None:
-        """Nobody is dialled; the code says whether there was never one, or it ran out."""
-        for state, code in ((IdentityState.INIT, codes.NO_IDENTITY), (IdentityState.EXPIRED, codes.OWN_EXPIRED)):
+        """Nobody is dialled; the code says whether there was never one, it ran out, or was withdrawn."""
+        for state, code in WITHOUT_IDENTITY:
             outer = self.start_outbound(self.target.port)
             self.withdraw(outer, "web", state)
             await self.assert_reset(outer)
@@ -193,7 +200,7 @@ class OwnIdentityTests(RefusalTestCase):
 
     async def test_an_inbound_listener_without_identity(self) -> None:
         """Whoever connects is reset before a byte is exchanged; a proxy of ours may try another endpoint."""
-        for state, code in ((IdentityState.INIT, codes.NO_IDENTITY), (IdentityState.EXPIRED, codes.OWN_EXPIRED)):
+        for state, code in WITHOUT_IDENTITY:
             inner = self.start_inbound(self.target.port)
             self.withdraw(inner, "orders", state)
             silent = self.connect(inner.port("orders-in"))

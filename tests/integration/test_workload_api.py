@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tcpmesh.codes import NO_IDENTITY
+from tcpmesh.codes import NO_IDENTITY, OWN_REVOKED
 from tcpmesh.identity.certificates import serial_text
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.sources.grpc_wire import Status
@@ -157,7 +157,7 @@ class WorkloadAPITests(MeshTestCase):
         client = self.connect(proxy.port("to-orders"))
         with self.assertRaises(ConnectionResetError):
             await in_thread(client.recv, 1)
-        self.assertEqual((await proxy.closed()).code, NO_IDENTITY)
+        self.assertEqual((await proxy.closed()).code, OWN_REVOKED)
         again = self.deliver()
         await self.until_used(proxy, again)
         self.assertEqual(await self.ask(self.connect(proxy.port("to-orders"))), b"hello")

@@ -99,7 +99,7 @@ class OwnIdentityTests(SynchronousTestCase):
         """No context is made, in either role; code and reason say which state the source is in."""
         for status, code in (
             (IdentityState.INIT, codes.NO_IDENTITY),
-            (IdentityState.REVOKED, codes.NO_IDENTITY),
+            (IdentityState.REVOKED, codes.OWN_REVOKED),
             (IdentityState.EXPIRED, codes.OWN_EXPIRED),
         ):
             state = self.without(status)
@@ -122,7 +122,7 @@ class OwnIdentityTests(SynchronousTestCase):
         self.contexts.server(self.world.state(), "orders", TLS13)
         gone = attrs.evolve(self.without(IdentityState.REVOKED), generation=2)
         refusal = self.assertRaises(Refusal, self.contexts.server, gone, "orders", TLS13)
-        self.assertEqual(refusal.code, codes.NO_IDENTITY)
+        self.assertEqual(refusal.code, codes.OWN_REVOKED)
 
     def test_refuses_an_identity_that_openssl_does_not_take(self) -> None:
         """A key below OpenSSL's security level would end in an exception for every connection."""

@@ -36,7 +36,7 @@ class IdentityDocumentTests(SynchronousTestCase):
     def test_says_the_codes_of_refused_states(self) -> None:
         """As the data path has them."""
         rows = {row.split("`")[1]: row for row in LIFE.splitlines() if re.match(r"\| `[A-Z]+`", row)}
-        for state, code in (("INIT", "TM-I101"), ("EXPIRED", "TM-I102"), ("REVOKED", "TM-I101")):
+        for state, code in (("INIT", "TM-I101"), ("EXPIRED", "TM-I102"), ("REVOKED", "TM-I104")):
             self.assertIn(f"| refused, {code} |", rows[state])
 
     def test_lists_every_metric_of_identities(self) -> None:
