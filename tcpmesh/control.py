@@ -123,6 +123,8 @@ class MeshControl:
         self._expiry: Any = None
         #: How often each workload's identity went from one state to another.
         self.transitions: Counter[tuple[str, IdentityState, IdentityState]] = Counter()
+        #: By workload: the generation and the time (:meth:`seconds`) in which it came into its state.
+        self.entered: dict[str, tuple[int, float]] = {}
 
     @property
     def sources(self) -> Sequence[SourceLife]:
@@ -261,8 +263,10 @@ class MeshControl:
             bundles=self.federation.merged(pooled_bundles(self._sources)),
         )
         for name, state in self._cell.current.identity_states.items():
-            earlier = before.get(name, state)
+            earlier = before.get(name)
             if state is not earlier:
+                self.entered[name] = self._cell.current.generation, self.seconds()
+            if earlier is not None and earlier is not state:
                 self.transitions[name, earlier, state] += 1
                 tell_workload(name, earlier, state, self._cell.current.generation)
 

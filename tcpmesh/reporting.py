@@ -17,6 +17,7 @@ from tcpmesh import config
 from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.identity.federated import FederatedBundle
+from tcpmesh.identity_report import identity_report
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
@@ -164,6 +165,10 @@ class Reporting:
             }
             for source in self._control.sources
         ]
+
+    def identities(self) -> dict[str, Any]:
+        """Every workload's identity and every trust domain's bundle, and where they stand."""
+        return identity_report(self._settings, self._state.current, self._control, self._wall_clock())
 
     def reload_identities(self) -> dict[str, Any]:
         """Let the identity sources look for something new now, and say where they stand after that."""

@@ -44,6 +44,7 @@ RINGS = {
     "tcpmesh.cli": 4,
     "tcpmesh.composition": 4,
     "tcpmesh.control": 4,
+    "tcpmesh.identity_report": 4,
     "tcpmesh.lifecycle": 4,
     "tcpmesh.plugin_origins": 4,
     "tcpmesh.plugins": 4,

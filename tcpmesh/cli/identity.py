@@ -12,10 +12,11 @@ import click
 from tcpmesh.cli.identity_map import identity_map
 from tcpmesh.cli.identity_reload import reload
 from tcpmesh.cli.identity_resolve import resolve
+from tcpmesh.cli.identity_show import show
 
 __all__ = ["identity"]
 
-_LATER = frozenset({"check", "show"})
+_LATER = frozenset({"check"})
 
 
 class _Commands(click.Group):
@@ -35,3 +36,4 @@ def identity() -> None:
 identity.add_command(resolve)
 identity.add_command(identity_map)
 identity.add_command(reload)
+identity.add_command(show)

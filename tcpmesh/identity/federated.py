@@ -49,6 +49,7 @@ class FederatedBundle:
     :ivar received: when, in wall-clock seconds; None before the first.
     :ivar failure: why it cannot be refreshed now; empty when it can.
     :ivar failures: how often that failed so far.
+    :ivar failing_since: in wall-clock seconds; None while it can be refreshed.
     """
 
     trust_domain: TrustDomain
@@ -58,6 +59,7 @@ class FederatedBundle:
     received: float | None = None
     failure: str = ""
     failures: int = 0
+    failing_since: float | None = None
 
     def accept(self, document: BundleDocument, own: TrustBundle | None, now: float) -> Change:
         """
@@ -75,16 +77,19 @@ class FederatedBundle:
         if not unchanged:
             self.bundle = bundle
         self.sequence, self.refresh_hint, self.received = document.sequence, document.refresh_hint, now
-        self.failure = ""
+        self.failure, self.failing_since = "", None
         return change
 
-    def failed(self, reason: str) -> bool:
+    def failed(self, reason: str, now: float) -> bool:
         """
         Remember that it could not be refreshed.
 
+        :param now: wall-clock seconds.
         :return: whether that is news: told once, not at every attempt.
         """
         self.failures += 1
+        if self.failing_since is None:
+            self.failing_since = now
         news = _SPAN.sub("", reason) != _SPAN.sub("", self.failure)
         self.failure = reason
         return news

@@ -46,6 +46,7 @@ class SourceLife(Delivered):
     reason: str = ""  # of the last transition
     failures: int = 0  # reported so far
     failing_since: float | None = None  # None while it does not fail
+    received: float | None = None  # when it delivered last; None before the first
     _taken: dict[str, tuple[Svid, float]] = attrs.field(factory=dict, init=False)  # by workload: since when in use
     _alarms: dict[str, float] = attrs.field(factory=dict, init=False)  # by workload: the wall's time to raise it
 
@@ -58,7 +59,7 @@ class SourceLife(Delivered):
                 self._taken.pop(name, None)
             elif taken is None or taken[0].chain != svid.chain:
                 self._taken[name] = svid, at
-        self.snapshot = snapshot
+        self.snapshot, self.received = snapshot, at
         self.failing_since = None
         self._alarms.clear()
         return self._enter(IdentityState.READY, "identities received")

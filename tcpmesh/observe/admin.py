@@ -1,9 +1,10 @@
 """
 The admin interface: plain HTTP.
 
-Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections`` and
-``/status`` as well, and ``/identity/reload``, which does something and therefore takes only POST. One request per
-connection, a deadline for each and a limit on their number, so that whoever can reach it can do no more than ask.
+Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections``,
+``/identity`` and ``/status`` as well, and ``/identity/reload``, which does something and therefore takes only POST. One
+request per connection, a deadline for each and a limit on their number, so that whoever can reach it can do no more
+than ask.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class IProxyStatus(Protocol):
     def status(self) -> dict[str, Any]:
         """Version, configuration file and hash, listeners, workloads, generation, limits, uptime: plain JSON values."""
 
+    def identities(self) -> dict[str, Any]:
+        """Every workload's identity and every trust domain's bundle, and where they stand: plain JSON values."""
+
     def reload_identities(self) -> dict[str, Any]:
         """Let identity sources look for something new now, and say where they stand: plain JSON values."""
 
@@ -69,6 +73,7 @@ def unix_site(
     """
     routes = _public(metrics, status)
     routes[b"/connections"] = lambda _: (200, _JSON, _connections(live, now))
+    routes[b"/identity"] = lambda _: (200, _JSON, _json(status.identities()))
     routes[b"/status"] = lambda _: (200, _JSON, _json(status.status()))
     actions: dict[bytes, Route] = {b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities()))}
     return _guarded(routes, clock, actions)

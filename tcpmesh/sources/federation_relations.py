@@ -147,7 +147,7 @@ class Relation:
         return self._around.known().get(self._around.own) if self._around.own is not None else None
 
     def _fail(self, reason: str) -> None:
-        if self.held.failed(reason):
+        if self.held.failed(reason, self._around.wall_clock()):
             held = self.held.bundle is not None
             _log.warn(
                 "{code} the bundle of {domain} cannot be refreshed, {state}: {reason}",

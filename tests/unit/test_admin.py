@@ -46,6 +46,10 @@ class FakeStatus:
             raise self.failure
         return {"version": "0.1.0", "workloads": [{"name": "web", "state": "ready"}]}
 
+    def identities(self) -> dict[str, Any]:
+        """(IProxyStatus)."""
+        return {"generation": 3, "workloads": [], "trust_domains": []}
+
     def reload_identities(self) -> dict[str, Any]:
         """(IProxyStatus)."""
         self.reloads += 1
@@ -156,7 +160,18 @@ class TCPSiteTests(SiteCase):
 
     def test_serves_nothing_else(self) -> None:
         """Not the unix socket's pages, no tree, no listing, no matter how the path is written."""
-        for target in ("/connections", "/status", "/", "x", "/metrics/", "/live/..", "//live", "/%6cive", "/a/b"):
+        for target in (
+            "/connections",
+            "/identity",
+            "/status",
+            "/",
+            "x",
+            "/metrics/",
+            "/live/..",
+            "//live",
+            "/%6cive",
+            "/a/b",
+        ):
             answer = self.ask(self.tcp, target)
             self.assertEqual(answer.status, b"HTTP/1.1 404 Not Found", target)
             self.assertEqual(answer.body, b"not found; here are /live /metrics /ready\n")
@@ -189,6 +204,11 @@ class TCPSiteTests(SiteCase):
             answer = self.ask(site, target, "HEAD")
             self.assertEqual((answer.status, answer.body), (b"HTTP/1.1 200 OK", b""))
         self.assertEqual(self.ask(self.tcp, "/live", "HEAD").headers["content-length"], "5")
+
+    def test_describes_identities_on_the_unix_socket(self) -> None:
+        """And nowhere else."""
+        self.assertEqual(json.loads(self.ask(self.unix, "/identity").body), self.status.identities())
+        self.assertEqual(self.ask(self.tcp, "/identity").status, b"HTTP/1.1 404 Not Found")
 
     def test_shows_no_traceback(self) -> None:
         """A failure is 500 and in the log."""
@@ -250,7 +270,7 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
             self.ask(self.unix, "/x").body,
-            b"not found; here are /connections /identity/reload /live /metrics /ready /status\n",
+            b"not found; here are /connections /identity /identity/reload /live /metrics /ready /status\n",
         )
 
     def test_shows_the_status(self) -> None:

@@ -29,8 +29,8 @@ class BundleMetricsTests(SynchronousTestCase):
         """One that serves, and one of which there is nothing yet."""
         good, absent = FederatedBundle(TrustDomain("b.test")), FederatedBundle(TrustDomain("c.test"))
         good.accept(BundleDocument((ONE,), 7), None, 60.0)
-        absent.failed("down")
-        absent.failed("down")
+        absent.failed("down", 60.0)
+        absent.failed("down", 60.0)
         self.assertEqual(
             self.samples(good, absent),
             {

@@ -95,12 +95,14 @@ class AcceptingTests(SynchronousTestCase):
 
     def test_failures_are_news_once(self) -> None:
         """Until the reason is another one, or it worked in between."""
-        self.assertEqual([self.held.failed(reason) for reason in "aabba"], [True, False, True, False, True])
-        grown = [self.held.failed(f"it expired {span} ago, status {code}") for span, code in AGES]
+        self.assertEqual([self.held.failed(reason, 60.0) for reason in "aabba"], [True, False, True, False, True])
+        grown = [self.held.failed(f"it expired {span} ago, status {code}", 90.0) for span, code in AGES]
         self.assertEqual(grown, [True, False, False, True])
+        self.assertEqual(self.held.failing_since, 60.0)
         self.accept(ONE)
-        self.assertEqual((self.held.failure, self.held.failures), ("", 9))
-        self.assertTrue(self.held.failed("a"))
+        self.assertEqual((self.held.failure, self.held.failures, self.held.failing_since), ("", 9, None))
+        self.assertTrue(self.held.failed("a", 120.0))
+        self.assertEqual(self.held.failing_since, 120.0)
 
 
 class MergingTests(SynchronousTestCase):
