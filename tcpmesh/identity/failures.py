@@ -41,12 +41,13 @@ from tcpmesh.identity.chain import (
     trust_domains_that_issued,
     trust_domains_that_list,
 )
-from tcpmesh.identity.profile import readable, svid_id
+from tcpmesh.identity.profile import check_authority, check_leaf, readable, svid_id
 from tcpmesh.identity.spiffe import TrustDomain
 
 __all__ = ["explain_chain_failure"]
 
 _SIGNATURE_FAILURE, _NOT_YET_VALID, _HAS_EXPIRED, _TOO_LONG = 7, 9, 10, 22
+_PURPOSE, _NO_AUTHORITY = 26, 79  # each stands for one of several rules
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
 
 # What else can be wrong: the code, and the defect in words that fit behind the certificate's name.
@@ -120,10 +121,28 @@ class _Failure:
             return self._not_yet_valid(depth)
         if error == _TOO_LONG:
             return Refusal(CERTIFICATE_TOO_LARGE, f"the chain of {self._peer()} is too long")
+        broken = self._broken_rule(depth) if error in (_PURPOSE, _NO_AUTHORITY) else ""
+        if broken:
+            return Refusal(PROFILE, f"{broken} (OpenSSL error {error}: {shown(error_text)})")
         code, defect = _DEFECTS.get(error, (CHAIN_INVALID, "does not verify"))
         if error in _STRICT_PROFILE:
             code, defect = PROFILE, "breaks the profile of RFC 5280"
         return Refusal(code, f"{self._what(depth)} {defect} (OpenSSL error {error}: {shown(error_text)})")
+
+    def _broken_rule(self, depth: int) -> str:
+        """Which rule of the profile a certificate breaks, in our words; empty when it is none of ours."""
+        certificate = self._seen.get(depth)
+        if certificate is None:
+            return ""
+        try:
+            if depth == 0:
+                check_leaf(certificate)
+            else:
+                check_authority(certificate, anchor=bool(trust_domains_that_list(certificate, self._bundles)))
+        except Refusal as refusal:
+            above = f", in the chain of {self._peer()}" if depth else ""
+            return refusal.reason + above if refusal.code is PROFILE else ""
+        return ""
 
     def _peer(self) -> str:
         leaf = self._seen.get(0)

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
@@ -21,7 +21,7 @@ NOW = 1_800_000_000.0
 DAY = 86400.0
 
 _EC_SIGNATURES = {"sha256": "1.2.840.10045.4.3.2", "sha1": "1.2.840.10045.4.1"}
-_RSA_SIGNATURES = {"sha256": "1.2.840.113549.1.1.11", "sha1": "1.2.840.113549.1.1.5"}
+_RSA_SIGNATURES = {"sha256": "1.2.840.113549.1.1.11", "sha1": "1.2.840.113549.1.1.5", "md5": "1.2.840.113549.1.1.4"}
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
@@ -282,4 +282,4 @@ def svid(made: Leaf, identity: str = "spiffe://a.test/web", key: Any = None) -> 
     return Svid(SpiffeId.parse(identity), made.chain[:-1], key or made.key)
 
 
-SHA1_HASH = SHA1()
+MD5_HASH, SHA1_HASH = MD5(), SHA1()

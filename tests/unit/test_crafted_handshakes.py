@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from OpenSSL import SSL, crypto
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.codes import Code
-from tcpmesh.dataplane.verification import PeerVerification, verify_callback
-from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
-from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
-from tcpmesh.values import TrustBundle
+from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.wall_clock import wall_clock
 from tests.unit.crafted import (
     SHA1_HASH,
@@ -31,61 +26,10 @@ from tests.unit.crafted import (
     rsa_key,
     uri,
 )
+from tests.unit.crafted_handshakes import handshake
 
 SAN_OID = "2.5.29.17"
 HOUR = 3600.0
-
-
-def _server(held: dict[TrustDomain, TrustBundle], certificate: Leaf) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.use_certificate(certificate.certificate)
-    context.use_privatekey(certificate.key)
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify_callback)
-    context.set_verify_depth(MAX_CHAIN_LENGTH)
-    store = context.get_cert_store()
-    assert store is not None
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    for bundle in held.values():
-        for anchor in bundle.authorities:
-            store.add_cert(crypto.X509.from_cryptography(anchor))
-    return context
-
-
-def _client(presented: Sequence[x509.Certificate], key: Any) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")  # the attacker's library does not mind
-    context.use_certificate(presented[0])
-    for certificate in presented[1:]:
-        context.add_extra_chain_cert(certificate)
-    context.use_privatekey(key)
-    return context
-
-
-def handshake(
-    presented: Sequence[x509.Certificate], key: Any, held: dict[TrustDomain, TrustBundle], server: Leaf
-) -> PeerVerification:
-    """Let a client present the chain to a server that trusts the bundles; what the server made of it."""
-    verification = PeerVerification(held, None, wall_clock)
-    taking = SSL.Connection(_server(held, server), None)
-    taking.set_app_data(verification)
-    taking.set_accept_state()
-    giving = SSL.Connection(_client(presented, key), None)
-    giving.set_connect_state()
-    ends = [giving, taking]
-    for _ in range(20):
-        for end, other in (ends, ends[::-1]):
-            try:
-                end.do_handshake()
-            except SSL.WantReadError:
-                pass
-            except SSL.Error:
-                return verification
-            while True:
-                try:
-                    other.bio_write(end.bio_read(65536))
-                except SSL.WantReadError:
-                    break
-    return verification
 
 
 class CraftedHandshakeTests(SynchronousTestCase):

@@ -294,7 +294,6 @@ class OutcomeTests(MetricsCase):
             *("TM-C101", "TM-C102", "TM-C103", "TM-C104", "TM-C105", "TM-C106"),
             *("TM-D100", "TM-D103", "TM-D104", "TM-D105", "TM-I103", "TM-I201", "TM-I202", "TM-I203"),
             *("TM-I301", "TM-I302", "TM-L104"),
-            *("TM-I301", "TM-I302"),
             *("TM-O101", "TM-O102", "TM-P101", "TM-P102", "TM-P103", "TM-P104", "TM-P105"),
             *("TM-T104", "TM-T105", "TM-T106"),
         }
