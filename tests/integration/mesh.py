@@ -131,6 +131,8 @@ class MeshTestCase(TestCase):
 
     def start(self, yaml: str, *, trust_domain: str = TRUST_DOMAIN) -> Proxy:
         """Start the service that this configuration describes, under ``version`` and a quiet access log."""
+        # From another thread only the epoll reactors would notice the listeners.
+        assert threading.current_thread() is threading.main_thread(), "a proxy starts in the reactor's thread"
         text = f"version: 1\ntrust_domain: {trust_domain}\nlog: {{access: none}}\n" + textwrap.dedent(yaml)
         plugins = PluginRegistry()
         settings = config.loads(text.encode(), self.directory.absolute() / "tcpmesh.yaml", plugins)

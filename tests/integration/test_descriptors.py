@@ -31,9 +31,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class DescriptorTests(ForeignTestCase):
     """Real processes of ``tcpmesh run`` whose limit of open files is 64 (RLIMIT_NOFILE, getrlimit(2))."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        # Here, in the reactor's thread: the scenarios run beside it, where nothing of it may be called.
+        self.elsewhere = self.start_inbound(self.application(echo)).port("orders-in")
+
     def run_proxy(self, *before: str) -> Running:
         """An inbound listener with an echo behind it, and an outbound one to an inbound proxy of this process."""
-        elsewhere = self.start_inbound(self.application(echo)).port("orders-in")
         self.inbound, self.outbound, self.admin = free_port(), free_port(), free_port()
         self.log = self.directory / "access.log"
         rules = f'[{{name: web, action: allow, from: [{{ids: ["{self.pki.id("web")}"]}}]}}]'
@@ -42,7 +46,7 @@ class DescriptorTests(ForeignTestCase):
             "version: 1\ntrust_domain: mesh.test\n"
             + self.identity("web", "orders")
             + f'services: {{orders: {{expect: ["{self.pki.id("orders")}"], '
-            + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{elsewhere}"]}}}}}}\n'
+            + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{self.elsewhere}"]}}}}}}\n'
             + f'outbound: [{{name: to-orders, listen: "127.0.0.1:{self.outbound}", service: orders, workload: web}}]\n'
             + f'inbound: [{{name: orders-in, listen: "127.0.0.1:{self.inbound}", workload: orders, '
             + f'target: "127.0.0.1:{self.application(echo)}"}}]\n'
