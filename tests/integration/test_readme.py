@@ -214,7 +214,7 @@ class CommandTests(SynchronousTestCase):
                     self.assertIn(option, help_text, f"{document.name}: tcpmesh {' '.join(words)}")
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
-        expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve"}
+        expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve", "identity show"}
         expected |= {"svid inspect", "bundle diff"}
         self.assertEqual(expected, seen - {""})
 
