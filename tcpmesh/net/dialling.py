@@ -74,7 +74,7 @@ class Dial:
         self._socket: socket.socket | None = None
         try:
             problem = self._connect()
-        except OSError as error:  # no descriptor is left, or an IPv6 scope is gone
+        except OSError as error:  # no descriptor is left
             problem = error.errno or errno.EINVAL
         if problem:
             self._deadline = reactor.callLater(0, self._fail, problem)
@@ -90,9 +90,12 @@ class Dial:
         elif ":" in address.host:
             # The scope of a link-local address is part of its text (RFC 4007 section 11).
             family = socket.AF_INET6
-            target = socket.getaddrinfo(
-                address.host, address.port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-            )[0][4]
+            try:
+                target = socket.getaddrinfo(
+                    address.host, address.port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+                )[0][4]
+            except socket.gaierror:
+                return errno.ENODEV  # the interface is gone; the resolver's numbers are not the system's
         else:
             family, target = socket.AF_INET, (address.host, address.port)
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
