@@ -138,6 +138,8 @@ class Dial:
         sock = self._socket
         assert sock is not None
         problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not problem and _is_connected_to_itself(sock, self._address):
+            problem = errno.ECONNREFUSED  # nobody listens there
         if problem:
             self._fail(problem)
             return
@@ -150,6 +152,23 @@ class Dial:
         """The socket has an error, as some reactors tell it, or the reactor stops. (IFileDescriptor)"""
         if self._socket is not None:
             self._fail(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
+
+
+def _is_connected_to_itself(sock: socket.socket, address: Address) -> bool:
+    """
+    Tell whether the kernel gave our end the very port that we dial.
+
+    It may, when that is one of its ephemeral ports and nobody listens there, and TCP then connects the socket to itself
+    (simultaneous open, RFC 9293 section 3.5): what we send would come back as if the application had said it, and the
+    application could not have its port for as long.
+    """
+    if isinstance(address, UnixAddress):
+        return False
+    own = sock.getsockname()
+    try:
+        return bool(own[1] == address.port and own == sock.getpeername())
+    except OSError:  # reset by now: it had another end
+        return False
 
 
 def explain_dial_failure(address: Address, number: int) -> Refusal:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import select
+import socket
+from typing import Any
+
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.codes import CONNECT_FAILED
+from tcpmesh.codes import CONNECT_FAILED, CONNECT_REFUSED
 from tcpmesh.errors import Refusal
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.reset_watch import ResetWatch
 from tcpmesh.values import TCPAddress
 
 PATIENCE = 20  # seconds
+
+
+class SelfConnecting(socket.socket):
+    """The kernel picks the port that is dialled for the dialling end too: nobody listens there, so it is free."""
+
+    def connect_ex(self, address: Any, /) -> int:
+        self.bind(address)
+        return super().connect_ex(address)
 
 
 class DialCase(SynchronousTestCase):
@@ -31,6 +43,30 @@ class DialCase(SynchronousTestCase):
 
 
 class DialTests(DialCase):
+    def assert_does_not_reach_itself(self, family: socket.AddressFamily, host: str) -> None:
+        """Dial a port of this host at which nobody listens, from that very port."""
+        with socket.socket(family) as free:
+            free.bind((host, 0))
+            port = free.getsockname()[1]
+        self.patch(socket, "socket", SelfConnecting)
+        dial = self.dial(host, port)
+        poll = select.poll()
+        poll.register(dial.fileno(), select.POLLOUT)
+        self.assertTrue(poll.poll(PATIENCE * 1000))
+        dial.doWrite()
+        self.assertIsNone(self.protocol.transport)
+        [refusal] = self.refusals
+        self.assertEqual((refusal.code, refusal.errno), (CONNECT_REFUSED, "ECONNREFUSED"))
+        self.assertEqual((self.reactor.getWriters(), self.reactor.getDelayedCalls(), dial.fileno()), ([], [], -1))
+
+    def test_nobody_is_connected_to_himself(self) -> None:
+        """TCP allows it (RFC 9293 section 3.5): our own bytes would come back as the application's answer."""
+        self.assert_does_not_reach_itself(socket.AF_INET, "127.0.0.1")
+
+    def test_nobody_is_connected_to_himself_by_ipv6(self) -> None:
+        """The same."""
+        self.assert_does_not_reach_itself(socket.AF_INET6, "::1")
+
     def test_an_interface_that_is_not_there_is_named_in_words(self) -> None:
         """The resolver's numbers are not the system's errors."""
         self.dial("fe80::1%nosuch0", 9)
