@@ -26,7 +26,7 @@ from errno import (
     EPERM,
     EPROTO,
 )
-from socket import NI_NUMERICHOST, NI_NUMERICSERV, SO_LINGER, SOL_SOCKET, getnameinfo
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -90,9 +90,6 @@ class MeshListeningPort:
         peer: Address = UnixAddress("")
         own: Address = UnixAddress("")
         try:
-            if isinstance(address, tuple) and len(address) == 4:  # IPv6: the scope belongs to the host (RFC 4007)
-                host = getnameinfo(address, NI_NUMERICHOST | NI_NUMERICSERV)[0]
-                address = (host, *address[1:])
             peer, own = address_from_name(address), address_from_name(connection.getsockname())
             leg = self.factory.take(peer, own)
             if leg is None:

@@ -219,7 +219,12 @@ class MeshStream(tcp.Connection):
 
 def address_from_name(name: Any) -> Address:
     """A socket's name as accept(2) and getsockname(2) give it."""
-    return TCPAddress(*name[:2]) if isinstance(name, tuple) else UnixAddress(os.fsdecode(name))
+    if not isinstance(name, tuple):
+        return UnixAddress(os.fsdecode(name))
+    host, port = name[:2]
+    if len(name) == 4 and name[3]:  # IPv6: the scope belongs to the host (RFC 4007 section 11)
+        host = socket.getnameinfo(name, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+    return TCPAddress(host, port)
 
 
 def _twisted_address(address: Address) -> Any:

@@ -21,6 +21,7 @@ from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.ports import ACCEPTS, REST, MeshListeningPort, MeshPort, MeshUNIXPort
 from tcpmesh.net.reserve import Reserve
 from tcpmesh.net.reset_watch import ResetWatch
+from tcpmesh.net.tcp import address_from_name
 from tcpmesh.values import Address, TCPAddress
 from tests.unit.descriptors import no_descriptor_left
 
@@ -334,3 +335,17 @@ class UNIXPortTests(PortCase):
         self.port.connectionLost(Failure(ConnectionDone()))
         self.assertRaises(OSError, os.fstat, descriptor)
         self.assertEqual((self.is_reading(self.port), self.flushLoggedErrors()), (False, []))
+
+
+class AddressTests(SynchronousTestCase):
+    """What a socket's name becomes, be it the peer's or our own."""
+
+    def test_a_scope_belongs_to_the_host(self) -> None:
+        """Of the same link-local address there may be one on every interface (RFC 4007 section 11)."""
+        number, name = socket.if_nameindex()[0]
+        self.assertEqual(address_from_name(("fe80::1", 9, 0, number)), TCPAddress(f"fe80::1%{name}", 9))
+
+    def test_without_a_scope_there_is_none(self) -> None:
+        """Neither IPv4 nor an IPv6 address that is valid everywhere gets one."""
+        for name in (("192.0.2.1", 9), ("2001:db8::1", 9, 0, 0)):
+            self.assertEqual(address_from_name(name), TCPAddress(*name[:2]))
