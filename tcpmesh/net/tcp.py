@@ -185,7 +185,8 @@ class MeshStream(tcp.Connection):
     def _system_error(self, problem: OSError) -> Exception | None:
         if problem.errno in _AGAIN:
             return None
-        self.system_error = problem.errno or 0
+        # The first one says why; what follows it is EPIPE.
+        self.system_error = self.system_error or problem.errno or 0
         return main.CONNECTION_LOST
 
     def reset_heard(self) -> None:

@@ -150,24 +150,37 @@ class ResetTests(EndingTestCase):
 class SystemErrorTests(SynchronousTestCase):
     """What a transport makes of the kernel's answers."""
 
-    def test_an_error_that_a_write_met_is_no_orderly_end_to_the_read_behind_it(self) -> None:
-        """The kernel tells of a reset once: read(2) after the write(2) that was told gives 0, as at FIN."""
+    def reset_by_the_peer(self) -> MeshStream:
+        """A transport that does not know of it yet, on a reactor that does not run."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             client = socket.create_connection(listener.getsockname())
             accepted, address = listener.accept()
-        clock = MemoryReactorClock()
-        watch = ResetWatch(clock)
+        self.clock = MemoryReactorClock()
+        watch = ResetWatch(self.clock)
         self.addCleanup(watch.close)
-        transport = MeshStream(accepted, Protocol(), TCPAddress(*address), watch, clock)
+        transport = MeshStream(accepted, Protocol(), TCPAddress(*address), watch, self.clock)
         self.addCleanup(transport.connectionLost, Failure(ConnectionDone()))
         transport.protocol.makeConnection(transport)
         reset(client)
         poll = select.poll()
         poll.register(accepted, 0)
         self.assertTrue(poll.poll(PATIENCE * 1000))
+        return transport
+
+    def test_an_error_that_a_write_met_is_no_orderly_end_to_the_read_behind_it(self) -> None:
+        """The kernel tells of a reset once: read(2) after the write(2) that was told gives 0, as at FIN."""
+        transport = self.reset_by_the_peer()
         transport.write(b"x")
         self.assertEqual(transport.errno_name, RESET)
         self.assertIs(transport.doRead(), CONNECTION_LOST)
+
+    def test_the_error_of_the_first_write_is_kept(self) -> None:
+        """The writes behind it, before the reactor's next turn, only meet EPIPE: what is recorded is why."""
+        transport = self.reset_by_the_peer()
+        transport.write(b"x")
+        transport.write(b"y")
+        self.clock.advance(0)
+        self.assertEqual((transport.errno_name, bool(transport.connected)), (RESET, False))
 
 
 class PausedResetTests(EndingTestCase):
