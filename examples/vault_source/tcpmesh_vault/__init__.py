@@ -1,0 +1,1 @@
+"""An identity source for tcpmesh: the PKI secrets engine of HashiCorp Vault or OpenBao."""
