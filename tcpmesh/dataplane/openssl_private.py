@@ -169,7 +169,7 @@ class DirectRecordLayer(RecordLayer):
             self._renew(incoming=True)
         return payload
 
-    def encrypt(self, payload: bytes | memoryview) -> memoryview:
+    def encrypt(self, payload: bytes | memoryview) -> bytes | memoryview:
         """As the base class says."""
         source = _from_buffer(payload)
         written = filled = 0
@@ -181,14 +181,21 @@ class DirectRecordLayer(RecordLayer):
             written += taken
             # One record at a time: the BIO stays small, and the record is still in the processor's cache.
             filled += _lib.BIO_read(self._outgoing, _ciphertext + filled, len(_CIPHERTEXT) - filled)
+        if filled == len(_CIPHERTEXT):
+            # Answers that nobody has taken went before, and there may be more than the buffer holds.
+            return bytes(_CIPHERTEXT) + self.take_output()
         if _SMALL_BYTES < size < READ_BYTES:
             self._renew(incoming=False)
         return _CIPHERTEXT[:filled]
 
     def take_output(self) -> bytes:
         """As the base class says."""
-        filled = _lib.BIO_read(self._outgoing, _ciphertext, len(_CIPHERTEXT))
-        return bytes(_CIPHERTEXT[:filled]) if filled > 0 else b""
+        taken = b""
+        while (filled := _lib.BIO_read(self._outgoing, _ciphertext, len(_CIPHERTEXT))) > 0:
+            taken += bytes(_CIPHERTEXT[:filled])
+            if filled < len(_CIPHERTEXT):
+                break
+        return taken
 
     def handshake_sent(self) -> None:
         """As the base class says."""

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
 
-APPLICATION_DATA, HANDSHAKE = 23, 22
+APPLICATION_DATA, HANDSHAKE, ALERT = 23, 22, 21
+CLOSE_NOTIFY = b"\x01\x00"
 _KEY_UPDATE = b"\x18\x00\x00\x01"
 DEMAND, ANSWER = _KEY_UPDATE + b"\x01", _KEY_UPDATE + b"\x00"
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.dataplane.openssl_private import record_layer
-from tests.unit.record_keys import ANSWER, APPLICATION_DATA, CLIENT, HANDSHAKE, SERVER, RecordKeys, keep_secrets
+from tcpmesh.dataplane.record_layer import READ_BYTES
+from tests.unit.record_keys import (
+    ALERT,
+    ANSWER,
+    APPLICATION_DATA,
+    CLIENT,
+    CLOSE_NOTIFY,
+    HANDSHAKE,
+    SERVER,
+    RecordKeys,
+    keep_secrets,
+)
 from tests.unit.tls_pairs import World, foreign_client, foreign_context, meet
 
 
@@ -62,3 +73,14 @@ class KeyUpdateTests(SynchronousTestCase):
             self.assertTrue(len(answers) <= 64 * 27, len(answers))
             answered += len(self.theirs.open(answers))
         self.assertTrue(answered >= 128, answered)
+
+    def test_answers_that_nobody_took_go_before_payload(self) -> None:
+        """With the end in the same read, demands are answered only when there is payload to be sent: all of it goes."""
+        demands = b"".join(self.ours.key_update() for _ in range(2000))
+        self.assertEqual(self.server.decrypt(demands + self.ours.seal(ALERT, CLOSE_NOTIFY)), b"")
+        self.assertTrue(self.server.peer_ended)
+        payload = bytes(READ_BYTES - 1)
+        opened = self.theirs.open(self.server.encrypt(payload))
+        self.assertEqual(b"".join(content for kind, content in opened if kind == APPLICATION_DATA), payload)
+        self.assertEqual(sum(content == ANSWER for _, content in opened), 2000)
+        self.assertEqual(self.theirs.open(self.server.encrypt(b"reply")), [(APPLICATION_DATA, b"reply")])

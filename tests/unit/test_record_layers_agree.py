@@ -15,9 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh.dataplane.openssl_private import record_layer
 from tcpmesh.dataplane.record_layer import READ_BYTES, RECORD_BYTES, RecordLayer
 from tests.unit.record_keys import (
+    ALERT,
     ANSWER,
     APPLICATION_DATA,
     CLIENT,
+    CLOSE_NOTIFY,
     DEMAND,
     HANDSHAKE,
     SERVER,
@@ -26,8 +28,7 @@ from tests.unit.record_keys import (
 )
 from tests.unit.tls_pairs import World, foreign_client, foreign_context, take
 
-ALERT, PADDED = 21, 0
-CLOSE_NOTIFY = b"\x01\x00"
+PADDED = 0
 # A NewSessionTicket (RFC 8446 section 4.6.1): life time, age_add, nonce, ticket, no extensions.
 _TICKET = bytes(8) + b"\x01\x00" + b"\x00\x40" + bytes(64) + b"\x00\x00"
 TICKET = b"\x04" + len(_TICKET).to_bytes(3, "big") + _TICKET
