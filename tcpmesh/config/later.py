@@ -46,7 +46,7 @@ VALUES: Mapping[str, frozenset[str]] = {
 
 # Plugins by kind.
 PLUGINS: Mapping[str, frozenset[str]] = {
-    "identity": frozenset({"vault"}),
+    "identity": frozenset(),
     "discovery": frozenset({"dns", "file"}),
     "authorization": frozenset({"linkerd", "opa"}),
     "retry": frozenset({"fixed"}),

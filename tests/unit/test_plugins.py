@@ -102,7 +102,6 @@ class FindTests(DropInTestCase):
     def test_what_later_versions_bring_is_not_in_this_version(self) -> None:
         """A name of a later version is refused as such, unless somebody else's plugin has it."""
         for kind, name in (
-            (IDENTITY, "vault"),
             (DISCOVERY, "dns"),
             (BALANCE, "p2c-ewma"),
             (AUTHORIZATION, "opa"),
