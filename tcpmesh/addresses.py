@@ -6,6 +6,7 @@ Ring 0. Imports only SPIFFE IDs. Nothing here resolves a name.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 
@@ -18,11 +19,13 @@ __all__ = [
     "Address",
     "DNSName",
     "ExpectedIdentity",
+    "KeyPin",
     "TCPAddress",
     "UnixAddress",
     "parse_address",
     "parse_dns_name",
     "parse_expected_identity",
+    "parse_key_pin",
     "shown",
 ]
 
@@ -34,6 +37,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")  # an interface's name or number; I
 _MAX_DNS_NAME = 253  # RFC 1035 section 2.3.4, in the text form without the final dot
 _MAX_DNS_LABEL = 63
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_PIN = "spki:sha256:"
 _SHOWN = 100
 
 
@@ -173,7 +177,21 @@ class DNSName:
         return f"dns:{self.name}"
 
 
-ExpectedIdentity = SpiffeId | DNSName
+@attrs.frozen
+class KeyPin:
+    """
+    An expected peer that is known by its key alone (written ``spki:sha256:BASE64``).
+
+    ``sha256`` is the hash of the SubjectPublicKeyInfo in DER, 32 bytes (RFC 7469 section 2.4).
+    """
+
+    sha256: bytes
+
+    def __str__(self) -> str:
+        return f"{_PIN}{base64.b64encode(self.sha256).decode('ascii')}"
+
+
+ExpectedIdentity = SpiffeId | DNSName | KeyPin
 
 
 def parse_dns_name(text: str) -> DNSName:
@@ -221,18 +239,43 @@ def _check_label(label: str, text: str) -> None:
             raise ValueError(f"label {shown(label)} in {shown(text)} is not a valid A-label (xn-- and Punycode)")
 
 
+def parse_key_pin(text: str) -> KeyPin:
+    """
+    Read ``spki:sha256:BASE64``: one spelling for each key, so that equal texts and equal pins are the same.
+
+    :raises ValueError: for anything else, other hashes and other forms of base64 among it.
+    """
+    _, _, rest = text.partition(":")
+    algorithm, colon, encoded = rest.partition(":")
+    if not colon or algorithm != "sha256":
+        raise ValueError(f"{shown(text)} is not a pin; write spki:sha256: and the key's hash in base64")
+    try:
+        pin = KeyPin(base64.b64decode(encoded, validate=True))
+    except ValueError:
+        pin = KeyPin(b"")
+    if len(pin.sha256) != 32 or str(pin) != text:
+        raise ValueError(
+            f"{shown(text)} is not a pin: a SHA-256 in base64 has 43 characters of A-Z, a-z, 0-9, '+' and '/', and "
+            "one '='; tcpmesh svid inspect shows it"
+        )
+    return pin
+
+
 def parse_expected_identity(text: str) -> ExpectedIdentity:
     """
-    Read ``spiffe://example.org/orders`` or ``dns:db.example.com``.
+    Read ``spiffe://example.org/orders``, ``dns:db.example.com`` or ``spki:sha256:BASE64``.
 
     :raises ValueError: for anything else.
     """
     if text.startswith("dns:"):
         return parse_dns_name(text[len("dns:") :])
+    if text.startswith("spki:"):
+        return parse_key_pin(text)
     if text[: len("spiffe:")].lower() == "spiffe:":
         return SpiffeId.parse(text)
     raise ValueError(
-        f"{shown(text)} is neither a SPIFFE ID, as spiffe://example.org/orders, nor a DNS name, as dns:db.example.com"
+        f"{shown(text)} is neither a SPIFFE ID, as spiffe://example.org/orders, nor a DNS name, as dns:db.example.com, "
+        "nor a pinned key, as spki:sha256:…"
     )
 
 

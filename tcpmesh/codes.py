@@ -112,6 +112,8 @@ TRUST_DOMAIN_DIFFERS = _code("TM-I702", "the peer is of another trust domain tha
     "correct the service's expect, or the endpoint's address", retryable=True)
 DNS_DIFFERS = _code("TM-I703", "the server's certificate is not for the expected DNS name",
     "correct expect, or have the certificate issued for that name", retryable=True)
+KEY_DIFFERS = _code("TM-I704", "the server's key is not one of those that are pinned",
+    "ask the server's owner whether the key was changed; then pin the new one: tcpmesh svid inspect", retryable=True)
 
 # --- TM-P policy
 DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity",

@@ -202,7 +202,7 @@ class ServiceSettings:
     balance: BalanceChoice = attrs.field(factory=lambda: PluginChoice("round-robin", None))
     retry: RetryChoice = attrs.field(factory=lambda: PluginChoice("none", None))
     trust: Literal["mesh", "system"] | Path = (
-        "mesh"  # for dns: names: the own bundle, the system's store, or a PEM file
+        "mesh"  # for dns: names only: the own bundle, the system's store, or a PEM file
     )
     sni: str | None = None
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN

@@ -18,11 +18,13 @@ from tcpmesh.addresses import (
     Address,
     DNSName,
     ExpectedIdentity,
+    KeyPin,
     TCPAddress,
     UnixAddress,
     parse_address,
     parse_dns_name,
     parse_expected_identity,
+    parse_key_pin,
     shown,
 )
 from tcpmesh.codes import Code
@@ -46,6 +48,7 @@ __all__ = [
     "IdentitySnapshot",
     "IdentityState",
     "InboundName",
+    "KeyPin",
     "OutboundName",
     "PeerIdentity",
     "RetryContext",
@@ -63,6 +66,7 @@ __all__ = [
     "parse_dns_name",
     "parse_duration",
     "parse_expected_identity",
+    "parse_key_pin",
     "parse_size",
 ]
 
@@ -188,7 +192,8 @@ class PeerIdentity:
     """
     What a verified certificate says of its holder.
 
-    ``spiffe_id`` is None only for a server that was verified by DNS name, whose name then is ``dns_name``.
+    ``spiffe_id`` is None only for a server that was verified by DNS name, which then is ``dns_name``, or by the pin of
+    its key, which then is ``key_pin``.
     """
 
     spiffe_id: SpiffeId | None
@@ -196,9 +201,10 @@ class PeerIdentity:
     not_before: float  # seconds since the epoch
     not_after: float
     dns_name: str = ""
+    key_pin: KeyPin | None = None
 
     def __str__(self) -> str:
-        return str(self.spiffe_id) if self.spiffe_id else f"dns:{self.dns_name}"
+        return str(self.spiffe_id or self.key_pin or f"dns:{self.dns_name}")
 
 
 @attrs.frozen

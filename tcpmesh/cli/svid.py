@@ -154,6 +154,7 @@ def _facts(certificate: CertificateFacts) -> dict[str, Any]:
         "not_before": moment(certificate.not_before),
         "not_after": moment(certificate.not_after),
         "key": certificate.key,
+        "pin": certificate.pin,
         "key_id": certificate.key_id,
         "issuer_key_id": certificate.issuer_key_id,
         "sha256": certificate.sha256,
@@ -188,6 +189,7 @@ def _certificate_lines(depth: int, certificate: CertificateFacts, now: float) ->
         f"            issuer  {certificate.issuer}",
         f"            valid   {_validity(certificate, now)}",
         f"            key     {certificate.key}{key_id}",
+        f"            pin     {certificate.pin}",
         f"            serial  {certificate.serial}",
         f"            sha256  {certificate.sha256}",
     ]

@@ -26,7 +26,7 @@ from tcpmesh.settings import (
     Settings,
     WorkloadSettings,
 )
-from tcpmesh.values import DNSName, TCPAddress, parse_dns_name
+from tcpmesh.values import DNSName, KeyPin, TCPAddress, parse_dns_name
 
 __all__ = ["check", "warnings"]
 
@@ -129,8 +129,8 @@ def _check_services(read: SettingsReader) -> Iterator[Problem]:
             yield _at(
                 read,
                 expect,
-                "SPIFFE IDs and dns: names are mixed; they are verified against different authorities, so make it two "
-                "services",
+                "SPIFFE IDs, dns: names and spki: pins are mixed; each kind is verified in another way, so make it "
+                "services of one kind each",
             )
         for index, identity in enumerate(service.expect):
             if isinstance(identity, SpiffeId) and not identity.path:
@@ -141,7 +141,9 @@ def _check_services(read: SettingsReader) -> Iterator[Problem]:
             yield _at(
                 read,
                 place.key("trust"),
-                "SPIFFE IDs are always verified against the mesh's own bundle; trust is for dns: names",
+                "a pinned key needs no authority; trust is for dns: names"
+                if KeyPin in kinds
+                else "SPIFFE IDs are always verified against the mesh's own bundle; trust is for dns: names",
             )
         if service.sni is not None:
             try:

@@ -264,7 +264,8 @@ SCALARS: dict[Any, ScalarType] = {
     TrustDomain: _text("a trust domain such as example.org", _parse_trust_domain),
     DNSName: _text("a DNS name such as db.example.com", parse_dns_name),
     ExpectedIdentity: _text(
-        'an identity such as "spiffe://example.org/orders" or "dns:db.example.com"', parse_expected_identity
+        'an identity such as "spiffe://example.org/orders", "dns:db.example.com" or "spki:sha256:…"',
+        parse_expected_identity,
     ),
     Path: ScalarType(_PATH, _read_path),
     TLSGroup: _text("a key exchange group such as X25519MLKEM768, X25519 or P-256", parse_group),

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import INTERNAL, NO_BUNDLE
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.key_pin import verify_key_pin
 from tcpmesh.identity.known_chains import KnownChain, KnownChains
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
@@ -28,7 +29,7 @@ from tcpmesh.identity.verify import (
     presented_name,
     verify_dns_name,
 )
-from tcpmesh.values import DNSName, ExpectedIdentity, PeerIdentity, TrustBundle
+from tcpmesh.values import DNSName, ExpectedIdentity, KeyPin, PeerIdentity, TrustBundle
 
 _log = Logger()
 _LISTED = 5  # names in a line
@@ -113,6 +114,11 @@ class PeerVerification:
     def _step(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> bool:
         # OpenSSL builds and shows no more than the context's verify depth allows.
         self._seen[depth] = certificate
+        if self._expected is not None and expects_keys(self._expected):
+            # Whatever OpenSSL finds in the chain of a pinned key: nobody relies on it. The handshake proves the key.
+            if depth == 0 and self.peer is None:
+                self.peer = self._judge()
+            return True
         if not ok and self._failure is None:
             self._failure = (error, depth)
         # Name constraints are checked last, after the leaf was judged: no call for the leaf follows any more.
@@ -152,6 +158,8 @@ class PeerVerification:
         return self.peer
 
     def _judge(self) -> PeerIdentity:
+        if self._expected is not None and expects_keys(self._expected):
+            return self._judge_key(self._expected)
         names: tuple[DNSName, ...] = ()
         if self._expected is not None and expects_dns(self._expected):
             names = tuple([name for name in self._expected if isinstance(name, DNSName)])
@@ -171,6 +179,14 @@ class PeerVerification:
             match_expected(self._chain.peer, self._expected)
         return self._chain.peer
 
+    def _judge_key(self, expected: Sequence[ExpectedIdentity]) -> PeerIdentity:
+        """No bundle has a say in it."""
+        if self._leaf is None:
+            leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, self._seen[0])
+            (self._leaf,) = self._known.read((leaf,))  # to be named, whatever is refused
+        pins = [pin for pin in expected if isinstance(pin, KeyPin)]
+        return verify_key_pin(self._leaf, pins, self._now())
+
     def _examine(self, seen: tuple[bytes, ...], names: tuple[DNSName, ...]) -> KnownChain:
         """A chain that nobody has shown lately."""
         (self._leaf,) = self._known.read(seen[:1])  # to be named, whatever is refused
@@ -189,6 +205,11 @@ class PeerVerification:
 def expects_dns(expected: Sequence[ExpectedIdentity]) -> bool:
     """Whether a server is known by DNS names only: then no SPIFFE profile is asked of it, and another store trusted."""
     return bool(expected) and all(isinstance(name, DNSName) for name in expected)
+
+
+def expects_keys(expected: Sequence[ExpectedIdentity]) -> bool:
+    """Whether a server is known by its key only: then neither a profile nor an authority is asked of it."""
+    return bool(expected) and all(isinstance(pin, KeyPin) for pin in expected)
 
 
 def _listed(names: Sequence[str]) -> str:

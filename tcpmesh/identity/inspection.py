@@ -32,6 +32,7 @@ from tcpmesh.identity.certificates import (
     uri_names,
 )
 from tcpmesh.identity.chain import check_sizes, issued_by
+from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.profile import check_authority, check_key, check_leaf, check_signature, readable, svid_id
 from tcpmesh.identity.spiffe import SpiffeId
 
@@ -61,6 +62,7 @@ class CertificateFacts:
     not_before: float
     not_after: float
     key: str
+    pin: str
     key_id: str
     issuer_key_id: str
     sha256: str
@@ -146,6 +148,7 @@ def describe(certificate: x509.Certificate) -> CertificateFacts:
         not_before=not_before(certificate),
         not_after=not_after(certificate),
         key=_read(lambda: _key(certificate)),
+        pin=_read(lambda: str(key_pin(certificate))),
         key_id=_read(lambda: subject_key_identifier(certificate)),
         issuer_key_id=_read(lambda: authority_key_identifier(certificate)),
         sha256=fingerprint(certificate),

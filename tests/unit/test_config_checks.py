@@ -307,14 +307,32 @@ class IdentityTests(ConfigTestCase):
         )
         self.check_problems(
             variant(EXPECT, 'expect: ‸["dns:a.example", "spiffe://example.org/a"]'),
-            f"{where}: SPIFFE IDs and dns: names are mixed; they are verified against different authorities, so make "
-            "it two services",
+            f"{where}: SPIFFE IDs, dns: names and spki: pins are mixed; each kind is verified in another way, so make "
+            "it services of one kind each",
         )
         self.check_problems(
             variant(EXPECT, 'expect: ["spiffe://example.org/a", ‸"spiffe://example.org"]'),
             f"{where}[1]: spiffe://example.org names a whole trust domain, which no peer's certificate does",
         )
         self.load(variant(EXPECT, 'expect: ["dns:a.example", "dns:b.example"]'))
+
+    def test_pinned_keys(self) -> None:
+        """Several of them, for a key that is to be changed; beside no names, and without an authority."""
+        pins = [f"spki:sha256:{letter * 42}A=" for letter in "AB"]
+        self.load(variant(EXPECT, f'expect: ["{pins[0]}", "{pins[1]}"]'))
+        self.check_problems(
+            variant(EXPECT, f'expect: ‸["{pins[0]}", "dns:a.example"]'),
+            "services.orders.expect: SPIFFE IDs, dns: names and spki: pins are mixed; each kind is verified in another "
+            "way, so make it services of one kind each",
+        )
+        self.check_problems(
+            with_service("trust: ‸system").replace("spiffe://example.org/orders", pins[0]),
+            "services.orders.trust: a pinned key needs no authority; trust is for dns: names",
+        )
+        self.check_problems(
+            variant(EXPECT, 'expect: [‸"spki:sha1:AAAA"]'),
+            "services.orders.expect[0]: 'spki:sha1:AAAA' is not a pin; write spki:sha256: and the key's hash in base64",
+        )
 
     def test_trust_is_for_dns_names(self) -> None:
         """A SPIFFE ID is worth what its own trust domain says."""

@@ -268,7 +268,7 @@ class RefusalTests(PluginTestCase):
                 "'spiffe://example.org/a'; write 'example.org'",
                 "name: ‸'*.a'": ": '*.a' has a wildcard; a wildcard names nobody, write each name",
                 "peer: ‸db.example.org": ": 'db.example.org' is neither a SPIFFE ID, as spiffe://example.org/orders, "
-                "nor a DNS name, as dns:db.example.com",
+                "nor a DNS name, as dns:db.example.com, nor a pinned key, as spki:sha256:…",
                 "size: ‸64k": ": '64k' is not a size; write a whole number and a unit: 512B, 64KiB, 1MiB or 2GiB",
                 "path: ‸~/a": ": '~' is not expanded in '~/a'; write the path in full",
                 "path: ‸$HOME/a": ": environment variables are not expanded in '$HOME/a'; write the path in full",

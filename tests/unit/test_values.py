@@ -278,7 +278,10 @@ class ExpectedIdentityTests(_ParserTestCase):
 
     def test_says_what_is_wrong(self) -> None:
         """A text of neither kind is told both; one of a kind is told that kind's rule."""
-        neither = "is neither a SPIFFE ID, as spiffe://example.org/orders, nor a DNS name, as dns:db.example.com"
+        neither = (
+            "is neither a SPIFFE ID, as spiffe://example.org/orders, nor a DNS name, as dns:db.example.com, nor a "
+            "pinned key, as spki:sha256:…"
+        )
         self.check_refusals(
             parse_expected_identity,
             {
