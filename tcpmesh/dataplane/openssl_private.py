@@ -205,7 +205,9 @@ class DirectRecordLayer(RecordLayer):
         _lib.BIO_write(self._incoming, _from_buffer(ciphertext) + start, stop - start)
 
     def _open(self, filled: int) -> int:
-        opened: int = _lib.SSL_read(self._ssl, _payload + filled, RECORD_BYTES)
+        # Never beyond the buffer, whatever was fed: where no room is left OpenSSL fails, which ends the connection.
+        room = RECORD_BYTES if filled <= READ_BYTES else MAX_PAYLOAD_BYTES - filled
+        opened: int = _lib.SSL_read(self._ssl, _payload + filled, room)
         if opened > 0:
             return opened
         if _lib.SSL_get_error(self._ssl, opened) == _WANT_READ:

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh import codes
 from tcpmesh.dataplane.openssl_private import record_layer
 from tcpmesh.dataplane.preface import ALPN
-from tcpmesh.dataplane.record_layer import RECORD_BYTES
+from tcpmesh.dataplane.record_layer import MAX_PAYLOAD_BYTES, READ_BYTES, RECORD_BYTES
 from tcpmesh.errors import Refusal
 from tests.unit.crafted import Extension, uri
 from tests.unit.tls_pairs import (
@@ -158,6 +158,19 @@ class DataTests(CoreCase):
         self.assertEqual(pair.server.decrypt(ciphertext[:-1]), b"")
         self.assertEqual((pair.server.peer_ended, pair.server.broken), (False, None))
         self.assertEqual(pair.server.decrypt(ciphertext[-1:]), b"hello")
+
+    def test_a_batch_has_bounds(self) -> None:
+        """More than a batch holds breaks the connection, and nothing else: it is never written beyond the buffer."""
+        client, server = self.world.client(), self.world.server()
+        client.handshake(b"")
+        server.handshake(client.take_output())
+        self.assertTrue(client.handshake(server.take_output()))
+        # What came with the handshake was to be asked for before there is more.
+        self.assertTrue(server.handshake(client.take_output() + client.encrypt(bytes(READ_BYTES))))
+        payload = server.decrypt(client.encrypt(bytes(READ_BYTES - RECORD_BYTES)))
+        self.assertEqual(payload, bytes(MAX_PAYLOAD_BYTES))
+        assert server.broken is not None
+        self.assertEqual(server.broken.code, codes.TLS_BROKEN)
 
     def test_answers_nothing_of_its_own(self) -> None:
         """Ordinary data leaves nothing to be sent back, however much of it comes."""
