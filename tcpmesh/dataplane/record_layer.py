@@ -73,7 +73,7 @@ class RecordLayer:
         self.control = self.ended or self.failure is not None  # which stays so
         filled = start = opened = 0
         end = len(ciphertext)
-        while start < end and not self.failure:
+        while start < end and not (self.ended or self.failure):
             stop = self._next(ciphertext, start, end)
             self._feed(ciphertext, start, stop)
             if not self._left and self._aligned:

@@ -223,6 +223,16 @@ class EndTests(CoreCase):
         assert pair.client.broken is not None
         self.assertEqual(pair.client.broken.code, codes.TLS_BROKEN)
 
+    def test_does_not_look_at_what_comes_after_the_end(self) -> None:
+        """It is to be ignored (RFC 8446 section 6.1): a read full of headers is no work."""
+        pair = joined(self.world)
+        pair.server.decrypt(b"")
+        self.assertEqual(pair.server.decrypt(pair.client.close_notify() + b"\x17\x03\x03\0\0" * 50_000), b"")
+        self.assertTrue(pair.server.peer_ended)
+        self.assertEqual(pair.server.opened, 1)
+        self.assertEqual(pair.server.decrypt(b"\x17\x03\x03\0\0" * 50_000), b"")
+        self.assertEqual((pair.server.opened, pair.server.peer_ended, pair.server.broken), (0, True, None))
+
     def test_sends_nothing_after_its_end(self) -> None:
         """Payload after close_notify is refused instead of being dropped."""
         pair = joined(self.world)
