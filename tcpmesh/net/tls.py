@@ -33,7 +33,7 @@ from tcpmesh.settings import Timeouts
 
 _log = Logger()
 
-CAUTIOUS_BYTES = 16 * 1024  # of a read, when what comes is mostly headers
+CAUTIOUS_BYTES = 16 * 1024  # of a read, when what comes is, or may be, mostly headers
 _TINY_BYTES = 256
 _WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
 
@@ -80,6 +80,8 @@ class TLSLeg(LingeringLeg):
         """Set the wire's options; a client sends its ClientHello. (IProtocol)"""
         if tune_wire(self.transport, self._timeouts):
             self._plane.liveness.add(self.transport, self._timeouts.user_timeout)
+        # Whoever this is, its headers are looked at before it has its turn.
+        self.transport.read_bytes = CAUTIOUS_BYTES
         self.transport.resumeProducing()
         if self._client:
             self._on_handshake(b"")
@@ -118,6 +120,7 @@ class TLSLeg(LingeringLeg):
         self._flush()
         if complete:
             self.core.handshake_sent()
+            self.transport.read_bytes = READ_BYTES
             # Nothing is read until somebody asks for the preface or for payload.
             self._receive = self._on_held
             self.transport.pauseProducing()

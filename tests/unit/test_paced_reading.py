@@ -83,6 +83,39 @@ class Transport:
     resumeProducing = pauseProducing
 
 
+class Wire(Transport):
+    """What a handshake needs besides."""
+
+    peer = UnixAddress("")  # a wire without options
+    unsent = 0
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """(ITransport)."""
+        self.sent += bytes(data)
+
+
+class StrangerTests(SynchronousTestCase):
+    def test_a_peer_is_read_in_small_pieces_until_it_is_known(self) -> None:
+        """A quarter of a MiB of empty headers would be 15 ms for somebody without a certificate."""
+        world = World()
+        client, server = world.client(), world.server()
+        owner, wire = Owner(), Wire()
+        plane = cast(DataPlane, Plane(MemoryReactorClock()))
+        leg = TLSLeg(owner, owner, server, Timeouts(), plane, client=False)
+        leg.makeConnection(wire)
+        self.assertEqual(wire.read_bytes, CAUTIOUS_BYTES)
+        client.handshake()
+        leg.dataReceived(client.take_output())
+        self.assertEqual(wire.read_bytes, CAUTIOUS_BYTES)
+        self.assertTrue(client.handshake(wire.sent))
+        leg.dataReceived(client.take_output())
+        self.assertIsNotNone(server.verification.peer)
+        self.assertEqual(wire.read_bytes, READ_BYTES)
+
+
 class PaceTests(SynchronousTestCase):
     def setUp(self) -> None:
         world = World()
