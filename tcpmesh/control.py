@@ -127,7 +127,7 @@ class MeshControl:
         self.entered: dict[str, tuple[int, float]] = {}
 
     @property
-    def sources(self) -> Sequence[SourceLife]:
+    def sources(self) -> Sequence[_Source]:
         """Every identity source, and where it stands."""
         return tuple(self._sources)
 

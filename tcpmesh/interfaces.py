@@ -118,6 +118,23 @@ class IReloadable(Interface):
         """
 
 
+class IAuthority(Interface):
+    """A source that signs with an authority of its own: optional, for ``tcpmesh ca`` beside a running proxy."""
+
+    authority_state: Path = Attribute("The directory of the authority.")
+
+    def change_authority(step: str, slot: int | None, force: str) -> Mapping[str, Any]:
+        """
+        Do one step of the authority's rotation, and deliver what follows from it at once.
+
+        :param step: ``prepare``, ``activate``, ``taint`` or ``revoke``.
+        :param slot: which authority the step is about, for the last two.
+        :param force: why it shall be done although something speaks against it; empty when it shall not.
+        :returns: what was done, as plain JSON values.
+        :raises tcpmesh.errors.TcpmeshError: when it was not done, and why.
+        """
+
+
 class IIdentitySourceFactory(IPluginFactory):
     """Makes identity sources. ``create`` gets the workloads that name this source in its context."""
 

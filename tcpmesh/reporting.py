@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from tcpmesh import config
+from tcpmesh.authority_steps import change_authority
 from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.identity.federated import FederatedBundle
@@ -175,6 +176,10 @@ class Reporting:
         _log.info("identity sources were told to look for something new")
         self._control.reload()
         return {"sources": self.sources()}
+
+    def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
+        """Do one step of the rotation of an identity source's authority, and say what came of it."""
+        return change_authority([entry.source for entry in self._control.sources if entry.started], arguments)
 
     # --- start-up block
 

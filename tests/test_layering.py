@@ -41,6 +41,7 @@ RINGS = {
     "tcpmesh.observe": 3,
     "tcpmesh.sources": 3,
     "tcpmesh.__main__": 4,
+    "tcpmesh.authority_steps": 4,
     "tcpmesh.cli": 4,
     "tcpmesh.composition": 4,
     "tcpmesh.control": 4,

@@ -1,28 +1,27 @@
 """
 ``tcpmesh ca``: make the embedded authority, issue certificates with it, and show it.
 
-Ring 4. Works beside a proxy that owns the state: issuing and showing only read. Statuses: 0 good, 1 the authority or
-the request is invalid, 2 could not tell or could not write, 64 wrong usage.
+Ring 4. Works beside a proxy that owns the state: issuing changes only the audit log there, and showing nothing.
+Statuses: 0 good, 1 the authority or the request is invalid, 2 could not tell or could not write, 64 wrong usage.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 
+from tcpmesh.cli.ca_place import INVALID, Place, find_place, state_option, statuses
+from tcpmesh.cli.ca_rotation import activate, audit, prepare, revoke, taint
 from tcpmesh.cli.complaints import Failed, complain
-from tcpmesh.cli.issued_files import TargetExists, write_issued
+from tcpmesh.cli.issued_files import write_issued
 from tcpmesh.cli.options import config_option, json_option
 from tcpmesh.cli.parsed import parsed
-from tcpmesh.codes import STATE_IN_USE
-from tcpmesh.errors import Refusal, StartError
-from tcpmesh.identity.authority import ISSUING_LIFETIME, MIN_TTL, AuthorityError, issue
+from tcpmesh.errors import StartError
+from tcpmesh.identity.authority import ISSUING_LIFETIME, MIN_TTL
 from tcpmesh.identity.certificates import (
     fingerprint,
     moment,
@@ -35,13 +34,10 @@ from tcpmesh.identity.certificates import (
 )
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.sources.authority_state import BUNDLE_FILE, AuthorityState
-from tcpmesh.sources.embedded import EmbeddedSettings
 from tcpmesh.values import DNSName, format_duration, parse_dns_name, parse_duration
 from tcpmesh.wall_clock import wall_clock
 
 __all__ = ["ca"]
-
-_INVALID, _CANNOT_TELL = 1, 2
 
 
 def _ttl(text: str) -> float:
@@ -51,34 +47,17 @@ def _ttl(text: str) -> float:
     return ttl
 
 
-_state_option = click.option(
-    "--state",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The authority's directory; by default that of the configuration's embedded source.",
-)
-
-
-@contextmanager
-def _statuses() -> Iterator[None]:
-    """End the command with one line and the status that the failure deserves."""
-    try:
-        yield
-    except StartError as error:
-        raise Failed(str(error), _CANNOT_TELL if error.code is STATE_IN_USE else _INVALID) from error
-    except (AuthorityError, Refusal, TargetExists) as error:
-        raise Failed(str(error), _INVALID) from error
-    except OSError as error:
-        raise Failed(f"{error.filename or 'writing'}: {error.strerror}", _CANNOT_TELL) from error
-
-
 @click.group()
 def ca() -> None:
-    """Make an authority, issue certificates with it, and show it."""
+    """Make an authority, issue certificates with it, replace its root, and show it."""
+
+
+for _command in (prepare, activate, taint, revoke, audit):
+    ca.add_command(_command)
 
 
 @ca.command()
-@_state_option
+@state_option
 @click.option(
     "--trust-domain",
     "trust_domain",
@@ -89,10 +68,10 @@ def ca() -> None:
 @config_option
 def init(state: Path | None, trust_domain: TrustDomain | None, config: Path) -> None:
     """Make a root and an issuing authority. One that is there already is left as it is."""
-    place = _place(state, trust_domain, config)
+    place = find_place(state, trust_domain, config)
     if place.trust_domain is None:
         raise click.UsageError("--trust-domain is missing")
-    with _statuses():
+    with statuses():
         authority = AuthorityState.own(place.state, place.trust_domain, wall_clock())
         try:
             click.echo(
@@ -136,7 +115,7 @@ def init(state: Path | None, trust_domain: TrustDomain | None, config: Path) -> 
     help="Where certificate.pem, key.pem and bundle.pem go; made if missing.",
 )
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-@_state_option
+@state_option
 @config_option
 def issue_command(
     identity: SpiffeId,
@@ -148,16 +127,16 @@ def issue_command(
     config: Path,
 ) -> None:
     """Issue a certificate with a new key, for a program that is not under the proxy's care."""
-    place = _place(state, None, config)
+    place = find_place(state, None, config)
     now = wall_clock()
-    with _statuses():
+    with statuses():
         authority = _able_to_issue(place, ttl, now)
         try:
-            root = authority.root.certificate
-            svid = issue(authority.issuing, root, identity, ttl=ttl, now=now, dns=dns)
+            svid = authority.issue(identity, ttl=ttl, now=now, dns=dns, to=f"files, for user {os.getuid()}")
+            roots = authority.authorities
         finally:
             authority.close()
-        write_issued(out, svid, root, replace=force)
+        write_issued(out, svid, roots, replace=force)
     end = not_after(svid.leaf)
     click.echo(f"{identity} valid until {moment(end)}, serial {serial_text(svid.leaf)}, in {out}")
     if end < int(now) + int(ttl):
@@ -166,12 +145,12 @@ def issue_command(
 
 @ca.command()
 @json_option
-@_state_option
+@state_option
 @config_option
 def show(as_json: bool, state: Path | None, config: Path) -> None:
     """Show the root and the issuing authority, and which process owns them."""
-    place = _place(state, None, config)
-    with _statuses():
+    place = find_place(state, None, config)
+    with statuses():
         authority = AuthorityState.read(place.state, place.trust_domain)
         try:
             owner = authority.owner()
@@ -180,45 +159,10 @@ def show(as_json: bool, state: Path | None, config: Path) -> None:
             authority.close()
     click.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
     if not all(facts[which]["valid"] for which in ("root", "issuing")):
-        raise Failed("not every certificate shown is valid now", _INVALID)
+        raise Failed("not every certificate shown is valid now", INVALID)
 
 
-@attrs.frozen
-class _Place:
-    """Where the authority is, and whose it must be; None when nobody said."""
-
-    state: Path
-    trust_domain: TrustDomain | None
-
-
-def _place(state: Path | None, trust_domain: TrustDomain | None, config: Path) -> _Place:
-    """
-    Find the authority that the options mean: the one of ``--state``, else the configuration's.
-
-    :raises click.UsageError: when the configuration names none or several.
-    """
-    if state is not None:
-        return _Place(state.absolute(), trust_domain)
-    from tcpmesh.config import load
-    from tcpmesh.plugins import PluginRegistry
-
-    settings = load(config.absolute(), PluginRegistry())
-    states = {
-        choice.settings.state
-        for choice in settings.identity.sources.values()
-        if isinstance(choice.settings, EmbeddedSettings)
-    }
-    if len(states) != 1:
-        found = f"{len(states)} embedded sources" if states else "no embedded source"
-        raise click.UsageError(f"{config} has {found}; say which directory with --state")
-    if trust_domain is not None and trust_domain != settings.trust_domain:
-        raise click.UsageError(
-            f"{config} is of trust domain {settings.trust_domain}; for {trust_domain} say a directory with --state"
-        )
-    return _Place(states.pop(), settings.trust_domain)
-
-
-def _able_to_issue(place: _Place, ttl: float, now: float) -> AuthorityState:
+def _able_to_issue(place: Place, ttl: float, now: float) -> AuthorityState:
     """
     Open the authority for reading; become its owner only if its issuing authority has to be renewed.
 
@@ -245,6 +189,15 @@ def _facts(authority: AuthorityState, owner: int | None) -> dict[str, Any]:
         "trust_domain": str(authority.trust_domain),
         "owner": owner,
         "bundle": str(authority.path / BUNDLE_FILE),
+        "slots": [
+            {
+                "slot": slot.number,
+                "state": slot.state.value,
+                "tainted": slot.tainted,
+                "since": moment(slot.since) if slot.since else None,
+            }
+            for slot in authority.slots.entries
+        ],
     }
     for which, certificate in (("root", authority.root.certificate), ("issuing", authority.issuing.certificate)):
         shown[which] = {
@@ -264,6 +217,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     owner = facts["owner"]
     owned = "nobody" if owner is None else f"process {owner}" if owner else "another process"
     lines = [f"{facts['trust_domain']} in {facts['state']}, owned by {owned}", f"bundle   {facts['bundle']}"]
+    for slot in facts["slots"]:
+        since = slot["since"] or "it was made"
+        lines.append(f"slot {slot['slot']:<3} {slot['state']}{', tainted' * slot['tainted']} since {since}")
     for which in ("root", "issuing"):
         fact = facts[which]
         note = "" if fact["valid"] else " NOT VALID NOW"

@@ -7,6 +7,7 @@ Ring 4. The key's file is never readable by others, not even for a moment, and n
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class TargetExists(TcpmeshError):
     """A file is there already, and nobody said to replace it."""
 
 
-def write_issued(directory: Path, svid: Svid, root: x509.Certificate, *, replace: bool) -> None:
+def write_issued(directory: Path, svid: Svid, roots: Sequence[x509.Certificate], *, replace: bool) -> None:
     """
     Write ``certificate.pem`` (leaf and intermediates), ``key.pem`` (0600) and ``bundle.pem``.
 
@@ -34,7 +35,7 @@ def write_issued(directory: Path, svid: Svid, root: x509.Certificate, *, replace
     files = {
         "key.pem": (pem_of_key(svid.private_key), 0o600),
         "certificate.pem": (pem_of(svid.chain), 0o644),
-        "bundle.pem": (pem_of([root]), 0o644),
+        "bundle.pem": (pem_of(list(roots)), 0o644),
     }
     directory.mkdir(exist_ok=True)
     if not replace:

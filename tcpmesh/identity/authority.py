@@ -60,32 +60,52 @@ class AuthorityError(TcpmeshError):
 
 @attrs.frozen(eq=False)
 class Authority:
-    """A certificate that signs others, and its key."""
+    """A certificate that signs others, and its key; None for a root whose key is kept elsewhere."""
 
     certificate: x509.Certificate
-    private_key: ec.EllipticCurvePrivateKey = attrs.field(repr=False)
+    private_key: ec.EllipticCurvePrivateKey | None = attrs.field(repr=False)
 
     @property
     def trust_domain(self) -> TrustDomain:
         """The trust domain that it signs for."""
         return trust_domain_of(self.certificate)
 
+    @property
+    def signing_key(self) -> ec.EllipticCurvePrivateKey:
+        """
+        The private key.
+
+        :raises AuthorityError: when it is kept elsewhere.
+        """
+        if self.private_key is None:
+            raise AuthorityError(
+                f"the private key of {name_text(self.certificate.subject)} is not here (taken offline)"
+            )
+        return self.private_key
+
+    def without_key(self) -> Authority:
+        """The certificate alone."""
+        return Authority(self.certificate, None)
+
     def to_pem(self) -> bytes:
         """Key and certificate as one piece, so that no crash can part them."""
-        return pem_of_key(self.private_key) + pem_of([self.certificate])
+        return pem_of_key(self.signing_key) + pem_of([self.certificate])
 
 
-def load_authority(pem: bytes) -> Authority:
+def load_authority(pem: bytes, *, keyless: bool = False) -> Authority:
     """
     Read what :meth:`Authority.to_pem` wrote.
 
+    :param keyless: take a certificate without a key, too: a root's key may be kept elsewhere.
     :raises MaterialError: when it is anything else; the message continues a file's name.
     """
-    key = load_private_key(pem)
+    key = None if keyless and b"PRIVATE KEY" not in pem and b"-----BEGIN" in pem else load_private_key(pem)
     certificates = load_certificates(pem)
     if len(certificates) != 1:
         raise MaterialError(f"holds {len(certificates)} certificates instead of one")
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or certificates[0].public_key() != key.public_key():
+    if key is not None and (
+        not isinstance(key, ec.EllipticCurvePrivateKey) or certificates[0].public_key() != key.public_key()
+    ):
         raise MaterialError("holds a private key that does not belong to its certificate")
     authority = Authority(certificates[0], key)
     try:
@@ -135,7 +155,7 @@ def new_issuing(root: Authority, now: float) -> Authority:
     name = _name(f"issuing authority of {trust_domain}")
     builder = _authority(name, root.certificate.subject, key.public_key(), trust_domain, now, end, path_length=0)
     builder = builder.add_extension(_authority_key_of(root), critical=False)
-    return Authority(builder.sign(root.private_key, SHA256()), key)
+    return Authority(builder.sign(root.signing_key, SHA256()), key)
 
 
 def check_root(root: Authority, now: float) -> None:
@@ -210,7 +230,7 @@ def issue(
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(_authority_key_of(issuing), critical=False)
     )
-    svid = Svid(identity, (builder.sign(issuing.private_key, SHA256()), issuing.certificate), key)
+    svid = Svid(identity, (builder.sign(issuing.signing_key, SHA256()), issuing.certificate), key)
     verify_own(svid, {trust_domain: TrustBundle(trust_domain, (root,))}, now)
     return svid
 

@@ -2,16 +2,16 @@
 The admin interface: plain HTTP.
 
 Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections``,
-``/identity`` and ``/status`` as well, and ``/identity/reload``, which does something and therefore takes only POST. One
-request per connection, a deadline for each and a limit on their number, so that whoever can reach it can do no more
-than ask.
+``/identity`` and ``/status`` as well, and ``/authority`` and ``/identity/reload``, which do something and therefore
+take only POST. One request per connection, a deadline for each and a limit on their number, so that whoever can reach
+it can do no more than ask.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort, IProtocol, IPushProducer, IReactorTime
@@ -26,6 +26,7 @@ from tcpmesh.errors import StartError
 from tcpmesh.net.sockets import claim_unix_path, only_for_the_owner
 from tcpmesh.observe.live import LiveConnections, as_connection
 from tcpmesh.observe.metrics import Metrics
+from tcpmesh.observe.proxy_status import IProxyStatus
 from tcpmesh.observe.records import SCHEMA_VERSION, as_json_line, rfc3339
 from tcpmesh.observe.text import printable
 from tcpmesh.values import Address, UnixAddress
@@ -37,22 +38,6 @@ DEADLINE = 30.0  # seconds from accept to the end of the answer
 _SLICE = 100  # connections described in one reactor turn
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
-
-
-class IProxyStatus(Protocol):
-    """What the proxy says of itself; provided by the service."""
-
-    def ready(self) -> tuple[bool, str]:
-        """Whether it takes connections and has its identities; if not, why."""
-
-    def status(self) -> dict[str, Any]:
-        """Version, configuration file and hash, listeners, workloads, generation, limits, uptime: plain JSON values."""
-
-    def identities(self) -> dict[str, Any]:
-        """Every workload's identity and every trust domain's bundle, and where they stand: plain JSON values."""
-
-    def reload_identities(self) -> dict[str, Any]:
-        """Let identity sources look for something new now, and say where they stand: plain JSON values."""
 
 
 Route = Callable[[Request], tuple[int, str, bytes | Iterator[bytes]]]
@@ -75,7 +60,10 @@ def unix_site(
     routes[b"/connections"] = lambda _: (200, _JSON, _connections(live, now))
     routes[b"/identity"] = lambda _: (200, _JSON, _json(status.identities()))
     routes[b"/status"] = lambda _: (200, _JSON, _json(status.status()))
-    actions: dict[bytes, Route] = {b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities()))}
+    actions: dict[bytes, Route] = {
+        b"/authority": lambda request: (200, _JSON, _json(status.change_authority(_arguments(request)))),
+        b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities())),
+    }
     return _guarded(routes, clock, actions)
 
 
@@ -112,6 +100,14 @@ def _public(metrics: Metrics, status: IProxyStatus) -> dict[bytes, Route]:
         return 200, content_type, text
 
     return {b"/live": live, b"/ready": ready, b"/metrics": scrape}
+
+
+def _arguments(request: Request) -> dict[str, str]:
+    """What stands behind the question mark; of several of one name the last."""
+    arguments = request.args or {}
+    return {
+        name.decode("utf-8", "replace"): values[-1].decode("utf-8", "replace") for name, values in arguments.items()
+    }
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

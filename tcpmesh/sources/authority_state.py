@@ -1,73 +1,105 @@
 """
 The embedded authority on disk: what is kept in its state directory, and who may change it.
 
-Ring 3. ``root.pem`` and ``issuing.pem`` each hold a key and its certificate in one file, so that a crash leaves both or
-neither; ``bundle.pem`` is the root's certificate, for others; ``lock`` is held by the one process that may write. What
-cannot be read is reported and never made anew: with the root go all certificates that hang on it.
+Ring 3. Each slot's root and issuing authority are files that hold a key and its certificate in one, so that a crash
+leaves both or neither; ``state.json`` says which slot is active; ``bundle.pem`` has the roots of all, for others;
+``audit.jsonl`` what was signed; ``lock`` is held by the one process that may write. What cannot be read is reported and
+never made anew: with a root go all certificates that hang on it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import attrs
+from cryptography import x509
+
 from tcpmesh.codes import STATE_UNUSABLE
-from tcpmesh.errors import StartError
+from tcpmesh.errors import Refusal, StartError
 from tcpmesh.identity.authority import (
     ISSUING_LIFETIME,
     Authority,
     AuthorityError,
-    check_issuing,
-    check_root,
-    load_authority,
+    issue,
     new_issuing,
     new_root,
 )
-from tcpmesh.identity.certificates import not_after, not_before, pem_of
-from tcpmesh.identity.material import MaterialError
-from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.identity.certificates import fingerprint, moment, not_after, not_before, pem_of, serial_text
+from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.sources.audit_log import AuditLog
+from tcpmesh.sources.authority_files import (
+    BUNDLE_FILE,
+    ISSUING_FILE,
+    ROOT_FILE,
+    check_usable,
+    has_no_authority,
+    read_issuing,
+    read_root,
+    read_slots,
+    unusable,
+)
+from tcpmesh.sources.authority_slots import STATE_FILE, Slot, Slots, first_format
 from tcpmesh.sources.private_directory import PrivateDirectory
+from tcpmesh.values import DNSName, Svid
 
 __all__ = ["BUNDLE_FILE", "ISSUING_FILE", "ROOT_FILE", "AuthorityState"]
 
-ROOT_FILE = "root.pem"
-ISSUING_FILE = "issuing.pem"
-BUNDLE_FILE = "bundle.pem"
 _WORTH_RENEWING = 3600.0  # seconds that a new issuing authority must last longer than the present one
 
 
 class AuthorityState:
     """
-    A root and its issuing authority, backed by a directory. Make it with :meth:`own` or :meth:`read`.
+    The roots and the issuing authority, backed by a directory. Make it with :meth:`own` or :meth:`read`.
 
-    :ivar root: stays the same for the life of the object.
-    :ivar issuing: replaced by :meth:`renew_issuing`.
+    :ivar slots: which roots there are, and which one signs.
+    :ivar roots: their certificates, by number of the slot; no key of a root is kept in memory.
+    :ivar issuing: the active slot's; replaced by :meth:`renew_issuing`.
+    :ivar audit: what was signed and changed.
     """
 
-    def __init__(self, directory: PrivateDirectory, root: Authority, issuing: Authority) -> None:
-        self._directory = directory
-        self.root = root
+    def __init__(
+        self, directory: PrivateDirectory, slots: Slots, roots: Mapping[int, x509.Certificate], issuing: Authority
+    ) -> None:
+        self.directory = directory
+        self.slots = slots
+        self.roots = dict(roots)
         self.issuing = issuing
+        self.audit = AuditLog(directory)
 
     @classmethod
     def own(cls, path: Path, trust_domain: TrustDomain | None, now: float) -> AuthorityState:
         """
-        Open the state as its only writer, and make what is not there yet.
+        Open the state as its only writer, make what is not there yet, and finish what a crash interrupted.
 
-        :param trust_domain: the one that the root must be of; None takes whatever is there and creates no root.
+        :param trust_domain: the one that the roots must be of; None takes whatever is there and creates no root.
         :raises StartError: STATE_IN_USE, or STATE_UNUSABLE naming the file and what to do.
         """
         directory = PrivateDirectory.open(path, create=trust_domain is not None)
         try:
             directory.lock()
-            root = _read_root(directory, trust_domain)
-            if root is None:
-                root = _make_root(directory, trust_domain, now)
-            _usable(directory, ROOT_FILE, root, now)
-            issuing = _read_issuing(directory, root)
-            state = cls(directory, root, issuing) if issuing is not None else _with_new_issuing(directory, root, now)
-            state._publish()
+            slots = read_slots(directory)
+            first = slots or first_format(now)
+            roots = _read_roots(directory, first, trust_domain)
+            if roots is None:
+                if trust_domain is None:
+                    raise has_no_authority(path)
+                root = new_root(trust_domain, now)
+                directory.write(ROOT_FILE, root.to_pem())
+                roots = {1: root.certificate}
+            active = first.active
+            check_usable(directory, active, roots[active.number], now)
+            _write_bundle(directory, first, roots)  # before anything is signed
+            issuing = read_issuing(directory, active, roots[active.number])
+            if issuing is None:
+                issuing = _make_issuing(directory, active, now)
+            state = cls(directory, first, roots, issuing)
+            state.publish(now)
+            if slots is None:
+                directory.write(STATE_FILE, first.to_bytes())
+            state._remove_revoked()
             if state.issuing_renewal_due(now):
-                state.renew_issuing(now)
+                state._renew_if_possible(now)
         except BaseException:
             directory.close()
             raise
@@ -76,7 +108,7 @@ class AuthorityState:
     @classmethod
     def read(cls, path: Path, trust_domain: TrustDomain | None = None) -> AuthorityState:
         """
-        Open the state without becoming its owner: nothing is written, and whoever owns it goes on.
+        Open the state without becoming its owner: nothing is changed, and whoever owns it goes on.
 
         :raises StartError: STATE_UNUSABLE, also when there is no authority in it.
         """
@@ -88,33 +120,65 @@ class AuthorityState:
                 raise StartError(STATE_UNUSABLE, reason) from error
             raise
         try:
-            root = _read_root(directory, trust_domain)
-            issuing = _read_issuing(directory, root) if root is not None else None
-            if root is None or issuing is None:
-                raise StartError(STATE_UNUSABLE, f"{path} holds no authority; make one: tcpmesh ca init")
+            slots = read_slots(directory) or first_format(0.0)
+            roots = _read_roots(directory, slots, trust_domain)
+            issuing = read_issuing(directory, slots.active, roots[slots.active.number]) if roots is not None else None
+            if roots is None or issuing is None:
+                raise has_no_authority(path)
         except BaseException:
             directory.close()
             raise
-        return cls(directory, root, issuing)
+        return cls(directory, slots, roots, issuing)
 
     @property
     def path(self) -> Path:
         """The state directory."""
-        return self._directory.path
+        return self.directory.path
+
+    @property
+    def root(self) -> Authority:
+        """The active slot's root, without its key."""
+        return Authority(self.roots[self.slots.active.number], None)
+
+    @property
+    def authorities(self) -> tuple[x509.Certificate, ...]:
+        """The roots of all slots, which are the bundle."""
+        return tuple(self.roots[slot.number] for slot in self.slots.entries)
 
     @property
     def trust_domain(self) -> TrustDomain:
-        """The trust domain of the root."""
+        """The trust domain of the roots."""
         return self.root.trust_domain
 
     @property
     def owned(self) -> bool:
         """Whether this object may write."""
-        return self._directory.locked
+        return self.directory.locked
 
     def owner(self) -> int | None:
         """The process that owns the state: its id, 0 when not known, None when nobody does."""
-        return self._directory.owner()
+        return self.directory.owner()
+
+    def issue(
+        self, identity: SpiffeId, *, ttl: float, now: float, dns: Sequence[DNSName] = (), to: str = "proxy"
+    ) -> Svid:
+        """
+        Make a certificate as :func:`tcpmesh.identity.authority.issue` does, and give it away once the log has it.
+
+        :param to: who gets it, for the audit log.
+        :raises AuthorityError: when it cannot be made.
+        :raises Refusal: when what was made does not verify.
+        :raises StartError: STATE_UNUSABLE when the audit log does not take it.
+        """
+        slot = self.slots.active
+        facts = {"spiffe_id": str(identity), "to": to, "slot": slot.number}
+        try:
+            svid = issue(self.issuing, self.roots[slot.number], identity, ttl=ttl, now=now, dns=dns)
+        except (AuthorityError, Refusal) as error:
+            self.audit.append("issue", now, {**facts, "outcome": "refused", "reason": str(error)[:500]})
+            raise
+        self.audit.append("issue", now, {**facts, "outcome": "issued", **_certificate_facts(svid.leaf)})
+        return svid
 
     def issuing_renewal_due(self, now: float) -> bool:
         """Whether half of the issuing authority's life is over, and a new one would last longer."""
@@ -131,89 +195,103 @@ class AuthorityState:
 
         :raises StartError: STATE_UNUSABLE; the present one stays in use.
         """
+        self.check_owned()
+        issuing = _make_issuing(self.directory, self.slots.active, now)
+        self.audit.append(
+            "renew-issuing", now, {"slot": self.slots.active.number, **_certificate_facts(issuing.certificate)}
+        )
+        self.issuing = issuing
+
+    def check_owned(self) -> None:
+        """Insist on being the one that may write; :raises StartError: STATE_UNUSABLE."""
         if not self.owned:
             raise StartError(STATE_UNUSABLE, f"{self.path} is open for reading only")
-        self.issuing = _make_issuing(self._directory, self.root, now)
+
+    def commit(self, slots: Slots) -> None:
+        """
+        Make these the slots: the moment at which a step happens. Their roots must be known.
+
+        :raises StartError: STATE_UNUSABLE; nothing has happened then.
+        """
+        self.directory.write(STATE_FILE, slots.to_bytes())
+        self.slots = slots
+
+    def publish(self, now: float) -> None:
+        """
+        Write the bundle if it is not what the slots say, and note what is published by that.
+
+        :raises StartError: STATE_UNUSABLE.
+        """
+        _write_bundle(self.directory, self.slots, self.roots)
+        prepared = self.slots.prepared
+        if prepared is not None and prepared.published is None:
+            self.commit(self.slots.having(attrs.evolve(prepared, published=now)))
 
     def close(self) -> None:
         """Give up the lock and the directory."""
-        self._directory.close()
+        self.directory.close()
 
-    def _publish(self) -> None:
-        """Write the bundle if it is not what the root says: a crash may have come in between."""
-        bundle = pem_of([self.root.certificate])
-        if self._directory.read(BUNDLE_FILE, secret=False) != bundle:
-            self._directory.write(BUNDLE_FILE, bundle)
+    def _renew_if_possible(self, now: float) -> None:
+        """At the start: an issuing authority that is valid is enough, and whoever runs tries again and tells."""
+        try:
+            self.renew_issuing(now)
+        except StartError:
+            certificate = self.issuing.certificate
+            if not not_before(certificate) <= now < not_after(certificate):
+                raise
+
+    def _remove_revoked(self) -> None:
+        """Remove the keys of slots that are gone: a crash may have come in between."""
+        known = {name for slot in self.slots.entries for name in (slot.root_file, slot.issuing_file)}
+        present = set(self.directory.names())
+        for number in range(1, self.slots.following):
+            gone = Slot(number, self.slots.active.state, 0.0)
+            for name in {gone.root_file, gone.issuing_file} & present - known:
+                self.directory.remove(name)
 
 
-def _read_root(directory: PrivateDirectory, trust_domain: TrustDomain | None) -> Authority | None:
-    pem = directory.read(ROOT_FILE)
-    if pem is None:
-        for name in (ISSUING_FILE, BUNDLE_FILE):
-            if directory.read(name, secret=False) is not None:
-                raise _unusable(directory, ROOT_FILE, f"is missing, although {name} is there", root=True)
-        return None
-    try:
-        root = load_authority(pem)
-        found = root.trust_domain
-    except MaterialError as error:
-        raise _unusable(directory, ROOT_FILE, str(error), root=True) from None
-    if trust_domain is not None and found != trust_domain:
+def _read_roots(
+    directory: PrivateDirectory, slots: Slots, trust_domain: TrustDomain | None
+) -> dict[int, x509.Certificate] | None:
+    """The root of each slot; None when there is no authority yet."""
+    roots = {}
+    for slot in slots.entries:
+        root = read_root(directory, slot, trust_domain)
+        if root is None:
+            return None
+        roots[slot.number] = root.certificate
+    return roots
+
+
+def _write_bundle(directory: PrivateDirectory, slots: Slots, roots: Mapping[int, x509.Certificate]) -> None:
+    bundle = pem_of([roots[slot.number] for slot in slots.entries])
+    if directory.read(BUNDLE_FILE, secret=False) != bundle:
+        directory.write(BUNDLE_FILE, bundle)
+
+
+def _make_issuing(directory: PrivateDirectory, slot: Slot, now: float) -> Authority:
+    """Sign an issuing authority with the slot's root; the key of that is in memory for this moment only."""
+    root = read_root(directory, slot, None)
+    if root is None:
+        raise unusable(directory, slot.root_file, "is missing", root=True)
+    if root.private_key is None:
         raise StartError(
             STATE_UNUSABLE,
-            f"{directory.path / ROOT_FILE} is the authority of {found}, and the trust domain here is {trust_domain}: "
-            "correct trust_domain, or give this trust domain a state of its own",
+            f"{directory.path / slot.root_file} holds no private key, which is needed to sign an issuing authority: "
+            "put the file with the key back there until that is done",
         )
-    return root
-
-
-def _read_issuing(directory: PrivateDirectory, root: Authority) -> Authority | None:
-    pem = directory.read(ISSUING_FILE)
-    if pem is None:
-        return None
-    try:
-        issuing = load_authority(pem)
-        # Whether it is still valid is asked when it is used: an expired one is renewed.
-        check_issuing(issuing, root, not_before(issuing.certificate))
-    except (MaterialError, AuthorityError) as error:
-        raise _unusable(directory, ISSUING_FILE, str(error), root=False) from None
-    return issuing
-
-
-def _usable(directory: PrivateDirectory, name: str, root: Authority, now: float) -> None:
-    try:
-        check_root(root, now)
-    except AuthorityError as error:
-        raise _unusable(directory, name, f"cannot be used: {error}", root=True) from None
-
-
-def _make_root(directory: PrivateDirectory, trust_domain: TrustDomain | None, now: float) -> Authority:
-    if trust_domain is None:
-        raise StartError(STATE_UNUSABLE, f"{directory.path} holds no authority; make one: tcpmesh ca init")
-    root = new_root(trust_domain, now)
-    directory.write(ROOT_FILE, root.to_pem())
-    return root
-
-
-def _make_issuing(directory: PrivateDirectory, root: Authority, now: float) -> Authority:
     try:
         issuing = new_issuing(root, now)
     except AuthorityError as error:
-        raise _unusable(directory, ROOT_FILE, f"cannot be used: {error}", root=True) from None
-    directory.write(ISSUING_FILE, issuing.to_pem())
+        raise unusable(directory, slot.root_file, f"cannot be used: {error}", root=True) from None
+    directory.write(slot.issuing_file, issuing.to_pem())
     return issuing
 
 
-def _with_new_issuing(directory: PrivateDirectory, root: Authority, now: float) -> AuthorityState:
-    return AuthorityState(directory, root, _make_issuing(directory, root, now))
-
-
-def _unusable(directory: PrivateDirectory, name: str, what: str, *, root: bool) -> StartError:
-    if root:
-        advice = (
-            "restore it from a backup, or move the directory away to start with a new authority; every certificate "
-            "must then be issued anew and every peer needs the new bundle"
-        )
-    else:
-        advice = "restore it from a backup, or move it away: the root will sign a new one at the next start"
-    return StartError(STATE_UNUSABLE, f"{directory.path / name} {what}; {advice}")
+def _certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
+    return {
+        "serial": serial_text(certificate),
+        "sha256": fingerprint(certificate),
+        "not_before": moment(not_before(certificate)),
+        "not_after": moment(not_after(certificate)),
+    }

@@ -18,9 +18,13 @@ from zope.interface import implementer
 
 from tcpmesh.codes import INTERNAL, NO_IDENTITY
 from tcpmesh.errors import Refusal, StartError, TcpmeshError
-from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError, issue
+from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError
 from tcpmesh.identity.certificates import moment, not_after
-from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.identity.chain import issued_by
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.interfaces import IAuthority, IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.sources.authority_rotation import change
+from tcpmesh.sources.authority_slots import Slot
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.values import DNSName, Duration, IdentitySnapshot, Svid, TrustBundle, Workload, format_duration
 from tcpmesh.wall_clock import WallClock, wall_clock
@@ -59,7 +63,7 @@ class EmbeddedWorkload:
     dns: list[DNSName] = attrs.field(factory=list)
 
 
-@implementer(IIdentitySource)
+@implementer(IIdentitySource, IAuthority)
 class EmbeddedSource:
     """
     Issues the workloads' certificates from a state directory that it owns, and renews them at half of their life.
@@ -89,6 +93,12 @@ class EmbeddedSource:
         self._valid_from = 0.0  # wall-clock seconds; earlier only if the clock is set back
         self._retry = _FIRST_RETRY
         self._root_days: int | None = None
+        self._svids: tuple[Svid, ...] = ()  # what was delivered last
+
+    @property
+    def authority_state(self) -> Path:
+        """(IAuthority)."""
+        return self._settings.state
 
     def start(self, observer: IIdentityObserver) -> None:
         """
@@ -119,12 +129,48 @@ class EmbeddedSource:
     def stop(self) -> None:
         """Forget the keys and give up the state. Safe in every order."""
         self._observer = None
+        self._svids = ()
         if self._call is not None:
             self._call.cancel()
             self._call = None
         if self._state is not None:
             self._state.close()
             self._state = None
+
+    def change_authority(self, step: str, slot: int | None, force: str) -> dict[str, Any]:
+        """(IAuthority)."""
+        state, observer = self._state, self._observer
+        if state is None or observer is None:
+            raise AuthorityError("the source is not running")
+        now = self._wall_clock()
+        changed = change(
+            state, step, slot, now, ttl=self._settings.ttl, force=force, cuts=lambda entry: self._cuts(state, entry)
+        )
+        self._context.log.info(
+            "authority of {trust_domain} in {state}: {step} of slot {slot} done",
+            trust_domain=str(self._context.trust_domain),
+            state=str(self._settings.state),
+            step=step,
+            slot=changed["slot"],
+        )
+        good = [state.roots[entry.number] for entry in state.slots.entries if not entry.tainted]
+        if any(not any(issued_by(svid.chain[-1], root) for root in good) for svid in self._svids):
+            self._renew_at = now  # the next tick's work, which is done at once and tried again if it fails
+        else:
+            observer.identity_changed(IdentitySnapshot(self._svids, self._bundles(state)))
+        if self._call is not None:
+            self._call.cancel()
+        self._tick()
+        return changed
+
+    def _cuts(self, state: AuthorityState, slot: Slot) -> str:
+        """Which identities in use hang on the slot."""
+        root = state.roots[slot.number]
+        return ", ".join(str(svid.id) for svid in self._svids if issued_by(svid.chain[-1], root))
+
+    def _bundles(self, state: AuthorityState) -> dict[TrustDomain, TrustBundle]:
+        trust_domain = self._context.trust_domain
+        return {trust_domain: TrustBundle(trust_domain, state.authorities)}
 
     def _schedule(self, delay: float) -> None:
         self._call = self._context.clock.callLater(max(0.05, min(delay, _TICK)), self._tick)
@@ -169,30 +215,30 @@ class EmbeddedSource:
 
     def _issue(self, state: AuthorityState, now: float) -> IdentitySnapshot:
         """Make all certificates anew, each with a fresh key."""
-        trust_domain = self._context.trust_domain
         svids = tuple(
             self._issue_one(state, workload, now) for _name, workload in sorted(self._context.workloads.items())
         )
-        return IdentitySnapshot(svids, {trust_domain: TrustBundle(trust_domain, (state.root.certificate,))})
+        return IdentitySnapshot(svids, self._bundles(state))
 
     def _deliver(self, observer: IIdentityObserver, snapshot: IdentitySnapshot, now: float) -> None:
+        self._svids = tuple(snapshot.svids)
         observer.identity_changed(snapshot)
         self._valid_from = now - LEAF_BACKDATE
         self._renew_at = now + self._settings.ttl / 2 * (1 + _SPREAD * (2 * self._random() - 1))
 
     def _issue_one(self, state: AuthorityState, workload: Workload, now: float) -> Svid:
         dns = workload.settings.dns if isinstance(workload.settings, EmbeddedWorkload) else ()
-        return issue(state.issuing, state.root.certificate, workload.id, ttl=self._settings.ttl, now=now, dns=dns)
+        return state.issue(workload.id, ttl=self._settings.ttl, now=now, dns=dns, to=f"workload {workload.name}")
 
     def _warn_of_root(self, state: AuthorityState, now: float) -> None:
-        """Once a day in the root's last month: nothing renews it in this version."""
+        """Once a day in the root's last month: its successor has to be published before that."""
         left = int((not_after(state.root.certificate) - now) // 86400)
         if left >= _ROOT_WARNING or left == self._root_days:
             return
         self._root_days = left
         self._context.log.warn(
-            "the root of {trust_domain} in {state} ends at {end}; nothing renews it in this version: make a new state "
-            "and give its bundle to every peer before that",
+            "the root of {trust_domain} in {state} ends at {end}; replace it before that: tcpmesh ca prepare, give the "
+            "bundle to every peer, then tcpmesh ca activate",
             trust_domain=str(self._context.trust_domain),
             state=str(self._settings.state),
             end=moment(not_after(state.root.certificate)),

@@ -181,6 +181,48 @@ class PrivateDirectory:
                 os.unlink(temporary, dir_fd=self._descriptor)
             raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be written: {error.strerror}") from error
 
+    def names(self) -> list[str]:
+        """What is in the directory; :raises StartError: STATE_UNUSABLE."""
+        try:
+            return sorted(os.listdir(self._descriptor))  # noqa: PTH208  pathlib knows no descriptors
+        except OSError as error:
+            raise StartError(STATE_UNUSABLE, f"{self.path} cannot be read: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Remove the file, if there, for good before this returns; :raises StartError: STATE_UNUSABLE."""
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be removed: {error.strerror}") from error
+
+    def open_file(self, name: str, *, create: bool) -> int | None:
+        """
+        Open the file, to read and, with ``create``, to write it; the caller closes the descriptor.
+
+        :returns: None when there is none and none is to be made.
+        :raises StartError: STATE_UNUSABLE when it cannot be opened, is no regular file, or others can get at it.
+        """
+        how = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        try:
+            descriptor = self._open(name, how | os.O_NONBLOCK)
+        except StartError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise StartError(STATE_UNUSABLE, f"{self.path / name} is not a regular file")
+            _check(str(self.path / name), status, "600")
+            if create and not status.st_size:
+                os.fsync(self._descriptor)  # the entry of a new file
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def _open(self, name: str, flags: int) -> int:
         try:
             return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._descriptor)

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class FakeStatus:
     def __init__(self) -> None:
         self.is_ready = (True, "")
         self.reloads = 0
+        self.changes: list[dict[str, str]] = []
         self.failure: Exception | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -49,6 +51,11 @@ class FakeStatus:
     def identities(self) -> dict[str, Any]:
         """(IProxyStatus)."""
         return {"generation": 3, "workloads": [], "trust_domains": []}
+
+    def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
+        """(IProxyStatus)."""
+        self.changes.append(dict(arguments))
+        return {"done": True}
 
     def reload_identities(self) -> dict[str, Any]:
         """(IProxyStatus)."""
@@ -270,7 +277,7 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
             self.ask(self.unix, "/x").body,
-            b"not found; here are /connections /identity /identity/reload /live /metrics /ready /status\n",
+            b"not found; here are /authority /connections /identity /identity/reload /live /metrics /ready /status\n",
         )
 
     def test_shows_the_status(self) -> None:
@@ -314,6 +321,15 @@ class UnixSiteTests(SiteCase):
             self.clock.turn()
         self.assertEqual(transport.value().count(b'"id":'), 250)
         self.assertEqual(transport.closed, "lost")
+
+    def test_lets_authorities_be_changed(self) -> None:
+        """By POST with what stands behind the question mark, and only on the unix socket."""
+        answer = self.ask(self.unix, "/authority?step=revoke&slot=2&force=key%20%C3%BC&slot=3", "POST")
+        self.assertEqual(json.loads(answer.body), {"done": True})
+        self.assertEqual(self.status.changes, [{"step": "revoke", "slot": "3", "force": "key ü"}])
+        self.assertEqual(self.ask(self.unix, "/authority?step=revoke").status[9:12], b"405")
+        self.assertEqual(self.ask(self.tcp, "/authority?step=revoke", "POST").status[9:12], b"404")
+        self.assertEqual(len(self.status.changes), 1)
 
     def test_lets_identities_be_reloaded(self) -> None:
         """By POST on the unix socket, and there alone."""

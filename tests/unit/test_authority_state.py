@@ -26,6 +26,7 @@ from tests.unit.crafted import DAY, NOW, authority
 
 DOMAIN = TrustDomain("a.test")
 ROOT = Path(__file__).parents[2]
+FILES = ["bundle.pem", "issuing.pem", "lock", "root.pem", "state.json"]
 
 
 class StateCase(SynchronousTestCase):
@@ -62,7 +63,7 @@ class CreationTests(StateCase):
         """Directory 0700, files 0600, the bundle equal to the root, the same root the next time."""
         root = self.create()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o700)
-        self.assertEqual(sorted(os.listdir(self.path)), ["bundle.pem", "issuing.pem", "lock", "root.pem"])
+        self.assertEqual(sorted(os.listdir(self.path)), FILES)
         for name in os.listdir(self.path):
             self.assertEqual(stat.S_IMODE((self.path / name).stat().st_mode), 0o600, name)
         self.assertEqual(load_certificates((self.path / "bundle.pem").read_bytes()), (root,))
@@ -421,7 +422,7 @@ class CrashTests(StateCase):
             if before:
                 self.assertEqual((state.root.certificate,), before)
             self.assertEqual(load_certificates((self.path / "bundle.pem").read_bytes()), (state.root.certificate,))
-            self.assertEqual(sorted(os.listdir(self.path)), ["bundle.pem", "issuing.pem", "lock", "root.pem"])
+            self.assertEqual(sorted(os.listdir(self.path)), FILES)
             for name in os.listdir(self.path):
                 (self.path / name).unlink()
             self.path.rmdir()

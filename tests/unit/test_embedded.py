@@ -120,7 +120,8 @@ class DeliveryTests(EmbeddedCase):
     def test_writes_no_workloads_key(self) -> None:
         """They live in memory."""
         self.start()
-        self.assertEqual(sorted(os.listdir(self.path)), ["bundle.pem", "issuing.pem", "lock", "root.pem"])
+        expected = ["audit.head", "audit.jsonl", "bundle.pem", "issuing.pem", "lock", "root.pem", "state.json"]
+        self.assertEqual(sorted(os.listdir(self.path)), expected)
 
     def test_keeps_its_root_over_restarts(self) -> None:
         """Peers hold the bundle."""
@@ -274,7 +275,7 @@ class RenewalTests(EmbeddedCase):
         warnings = self.logged("warn")
         self.assertTrue(26 <= len(warnings) <= 29, len(warnings))
         self.assertIn("the root of a.test", warnings[0])
-        self.assertIn("nothing renews it in this version", warnings[0])
+        self.assertIn("replace it before that: tcpmesh ca prepare", warnings[0])
 
 
 class FailureTests(EmbeddedCase):

@@ -1,0 +1,31 @@
+"""
+What the admin interface asks of the proxy.
+
+Ring 3. Words only; the service provides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+__all__ = ["IProxyStatus"]
+
+
+class IProxyStatus(Protocol):
+    """What the proxy says of itself; provided by the service."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether it takes connections and has its identities; if not, why."""
+
+    def status(self) -> dict[str, Any]:
+        """Version, configuration file and hash, listeners, workloads, generation, limits, uptime: plain JSON values."""
+
+    def identities(self) -> dict[str, Any]:
+        """Every workload's identity and every trust domain's bundle, and where they stand: plain JSON values."""
+
+    def reload_identities(self) -> dict[str, Any]:
+        """Let identity sources look for something new now, and say where they stand: plain JSON values."""
+
+    def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
+        """Do one step of an authority's rotation, and say what came of it: plain JSON values."""

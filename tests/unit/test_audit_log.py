@@ -1,0 +1,177 @@
+"""The audit log: what it notices, and what a crash or a full disk leaves of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tcpmesh import codes
+from tcpmesh.errors import StartError
+from tcpmesh.sources.audit_log import GENESIS, AuditBroken, AuditLog, Head
+from tcpmesh.sources.private_directory import PrivateDirectory
+from tests.unit.crafted import NOW
+
+
+class AuditCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.directory = PrivateDirectory.open(self.path, create=True)
+        self.addCleanup(self.directory.close)
+        self.log = AuditLog(self.directory)
+        self.file = self.path / "audit.jsonl"
+
+    def write(self, count: int) -> None:
+        for number in range(count):
+            self.log.append("issue", NOW + number, {"spiffe_id": f"spiffe://a.test/{number}"})
+
+    def change(self, change: Callable[[list[bytes]], list[bytes]]) -> None:
+        self.file.write_bytes(b"".join(change(self.file.read_bytes().splitlines(keepends=True))))
+
+    def broken(self, *words: str) -> None:
+        reason = self.assertRaises(AuditBroken, self.log.verify).reason
+        for word in words:
+            self.assertIn(word, reason)
+
+
+class ChainTests(AuditCase):
+    def test_binds_each_line_to_the_one_before(self) -> None:
+        """Numbers from 1, the first bound to nothing; the head is the last."""
+        self.assertEqual(self.log.verify(), Head())
+        self.write(3)
+        lines = [json.loads(line) for line in self.file.read_bytes().splitlines()]
+        self.assertEqual([line["seq"] for line in lines], [1, 2, 3])
+        self.assertEqual(lines[0]["prev"], GENESIS)
+        self.assertEqual(lines[0]["time"], "2027-01-15T08:00:00Z")
+        self.assertEqual(len({line["prev"] for line in lines}), 3)
+        head = self.log.verify()
+        self.assertEqual(head.seq, 3)
+        self.assertEqual(json.loads((self.path / "audit.head").read_bytes()), {"seq": 3, "sha256": head.sha256})
+        self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
+
+    def test_goes_on_after_a_restart(self) -> None:
+        """Another object, the same chain."""
+        self.write(2)
+        AuditLog(self.directory).append("issue", NOW, {})
+        self.assertEqual(self.log.verify().seq, 3)
+
+    def test_notices_a_changed_line_wherever_it_is(self) -> None:
+        """And says where; the last one is known from the head."""
+        for index, words in (
+            (0, ("line 2", "line 1 or 2 was changed")),
+            (2, ("line 4",)),
+            (4, ("line 5 was changed",)),
+        ):
+            self.setUp()
+            self.write(5)
+            self.change(lambda lines, i=index: [*lines[:i], lines[i].replace(b"a.test", b"b.test"), *lines[i + 1 :]])
+            self.broken(*words)
+
+    def test_notices_a_removed_line_wherever_it_is(self) -> None:
+        """Also the last ones, and all of them."""
+        for index, word in (
+            (0, "line 1 has the number '2'"),
+            (2, "line 3 has the number '4'"),
+            (4, "line 5 and those"),
+        ):
+            self.setUp()
+            self.write(5)
+            self.change(lambda lines, i=index: [*lines[:i], *lines[i + 1 :]])
+            self.broken(word)
+        self.file.write_bytes(b"")
+        self.broken("line 1 and those after it, up to 5, were removed")
+        self.file.unlink()
+        self.broken("audit.jsonl is missing")
+
+    def test_notices_reordered_and_added_lines(self) -> None:
+        """Two exchanged, one doubled, some invented."""
+        self.write(5)
+        whole = self.file.read_bytes()
+        self.change(lambda lines: [lines[0], lines[2], lines[1], *lines[3:]])
+        self.broken("line 2 has the number '3'")
+        self.file.write_bytes(whole)
+        self.change(lambda lines: [*lines, lines[-1]])
+        self.broken("line 6 has the number '5'")
+        for junk in (b"junk\n", b"[]\n", b"\n", b"\xff\n"):
+            self.file.write_bytes(junk + whole)
+            self.broken("line 1 is not one that tcpmesh wrote")
+
+    def test_adds_nothing_to_a_broken_end(self) -> None:
+        """Nothing is signed without a log; both files moved away begin a new one."""
+        self.write(3)
+        self.change(lambda lines: lines[:-1])
+        before = self.file.read_bytes()
+        error = self.assertRaises(AuditBroken, self.log.append, "issue", NOW, {})
+        self.assertEqual(error.code, codes.STATE_UNUSABLE)
+        self.assertIn("does not end with its line 3", error.reason)
+        self.assertEqual(self.file.read_bytes(), before)
+        self.file.unlink()
+        self.assertRaises(AuditBroken, self.log.append, "issue", NOW, {})
+        self.file.unlink()
+        (self.path / "audit.head").unlink()
+        self.write(1)
+        self.assertEqual(self.log.verify().seq, 1)
+
+    def test_needs_its_head(self) -> None:
+        """Without it or with another, the end is not known."""
+        self.write(2)
+        (self.path / "audit.head").write_bytes(b"junk")
+        self.broken("audit.head is damaged")
+        (self.path / "audit.head").unlink()
+        self.broken("audit.head is missing")
+        self.assertRaises(AuditBroken, self.log.append, "issue", NOW, {})
+
+
+class CrashTests(AuditCase):
+    def test_drops_half_a_line(self) -> None:
+        """What it told of has not happened; the next line says how much was removed."""
+        self.write(2)
+        with self.file.open("ab") as file:
+            file.write(b'{"seq": 3, "ti')
+        self.assertEqual(self.log.verify().seq, 2)
+        self.log.append("issue", NOW, {})
+        self.assertEqual(self.log.verify().seq, 3)
+        self.assertEqual(json.loads(self.file.read_bytes().splitlines()[2])["torn_bytes_removed"], 14)
+
+    def test_takes_a_line_whose_head_was_not_written(self) -> None:
+        """Killed between the two."""
+        self.write(2)
+        head = (self.path / "audit.head").read_bytes()
+        self.write(1)
+        (self.path / "audit.head").write_bytes(head)
+        self.assertEqual(self.log.verify().seq, 3)
+        self.write(1)
+        self.assertEqual(self.log.verify().seq, 4)
+
+    def test_a_first_line_may_be_lost(self) -> None:
+        """Killed before anything was written."""
+        for half in (b"", b'{"se'):
+            self.setUp()
+            for name in ("audit.head", "audit.jsonl"):
+                (self.path / name).touch(0o600)
+            self.file.write_bytes(half)
+            self.write(1)
+            self.assertEqual(self.log.verify().seq, 1)
+
+    def test_a_full_disk_leaves_the_log_as_it_was(self) -> None:
+        """In a process of its own, whose files may grow by ten bytes more."""
+        self.write(2)
+        before = self.file.read_bytes()
+        child = os.fork()
+        if child == 0:
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, len(before) + 10))
+                self.log.append("issue", NOW, {})
+            except StartError as error:
+                os._exit(0 if "audit.jsonl cannot be written" in error.reason else 2)
+            except BaseException:
+                os._exit(3)
+            os._exit(1)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.assertEqual(self.file.read_bytes(), before)
+        self.write(1)
+        self.assertEqual(self.log.verify().seq, 3)
