@@ -60,7 +60,7 @@ _DEFECTS: Mapping[int, tuple[Code, str]] = {
     23: (CHAIN_INVALID, "has been revoked"),
     24: (PROFILE, "has an issuer without a usable public key"),
     25: (PROFILE, "exceeds the path length that its authority allows"),
-    26: (PROFILE, "is not meant for this purpose (extended key usage; both serverAuth and clientAuth are needed)"),
+    26: (PROFILE, "is not meant for this purpose, by its key usage or its extended key usage"),
     28: (CHAIN_INVALID, "is marked as rejected"),
     32: (PROFILE, "signs certificates without keyCertSign in its key usage"),
     34: (PROFILE, "has a critical extension that OpenSSL does not know"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attrs
@@ -12,6 +13,7 @@ from tcpmesh import codes
 from tcpmesh.dataplane.contexts import TLSContexts, own_svid
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.certificates import pem_of
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.settings import TLSSettings
 from tcpmesh.values import DNSName, IdentityState
@@ -160,6 +162,20 @@ class TrustTests(SynchronousTestCase):
     def test_a_file_is_trusted_where_it_is_configured(self) -> None:
         """Its authorities count for that service and no other."""
         self.assertEqual(self.outcome(Path("/ca.pem")), "dns:db.example.org")
+
+    def test_the_system_vouches_for_whom_it_knows(self) -> None:
+        """Its store is that of OpenSSL, which the environment can place."""
+        store = Path(self.mktemp())
+        store.write_bytes(pem_of([self.stranger.certificate]))
+        before = os.environ.get("SSL_CERT_FILE")
+        os.environ["SSL_CERT_FILE"] = str(store.absolute())
+        try:
+            self.assertEqual(self.outcome("system"), "dns:db.example.org")
+        finally:
+            if before is None:
+                del os.environ["SSL_CERT_FILE"]
+            else:
+                os.environ["SSL_CERT_FILE"] = before
 
     def test_neither_the_mesh_nor_the_system_vouches_for_a_stranger(self) -> None:
         """An unknown authority is one in each store."""
