@@ -38,7 +38,12 @@ def explained(error: VaultError, doing: str, path: str, credential: str) -> Vaul
             f'path "{path}" {{ capabilities = ["update"] }}'
         )
     elif status == 403:
-        next_step = "give every caller access to it: its quotas, its listener's rules or a proxy forbid it"
+        # Vault says this of every path that it does not know, to callers without a token.
+        words = f"Vault knows no {path}, or gives it to nobody: HTTP 403"
+        next_step = "correct 'mount' or 'namespace'; look with: vault secrets list; or a quota or proxy forbids it"
+    elif status == 500 and "unable to find PKI issuer" in error.details:
+        words = f"Vault knows no issuer of the name in {path}: HTTP 500"
+        next_step = "correct 'issuers'; look with: vault list MOUNT/issuers"
     elif status == 404:
         words = f"Vault knows no {path}: HTTP 404"
         next_step = "correct 'mount', 'role', 'issuers' or 'namespace'; look with: vault secrets list"

@@ -90,13 +90,14 @@ class FakeVault:
         if request.method == "GET" and request.path.startswith("/v1/pki/issuer/"):
             chain = self.chains.get(request.path.split("/")[4])
             if chain is None or not request.path.endswith("/json"):
-                return 404, {"errors": ["unable to find PKI issuer for reference"]}
+                return 500, {"errors": [f"unable to find PKI issuer for reference: {request.path.split('/')[4]}"]}
             pem = [pem_of([each]).decode() for each in chain]
             return 200, {"data": {"certificate": pem[0], "ca_chain": pem, "issuer_name": ""}}
-        if request.method != "POST" or request.path != "/v1/pki/sign/mesh":
-            return 404, {"errors": [f"no handler for route {request.path!r}. route entry not found."]}
+        # Without a good token Vault does not even say that it knows no such path.
         if request.headers.get("x-vault-token") not in self.tokens:
             return 403, {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+        if request.method != "POST" or request.path != "/v1/pki/sign/mesh":
+            return 404, {"errors": [f"no handler for route {request.path!r}. route entry not found."]}
         return self._sign(request.body)
 
     def _log_in(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

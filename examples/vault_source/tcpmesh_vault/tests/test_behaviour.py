@@ -178,6 +178,15 @@ class RefusalTests(VaultCase):
         self.assertIn('path "pki/sign/mesh" { capabilities = ["update"] }', told)
         self.assertIn("permission denied", told)
 
+    def test_says_that_a_mount_or_an_issuer_is_wrong(self) -> None:
+        """Vault answers 403 and 500."""
+        told = self.failure(self.settings(mount="elsewhere"))
+        self.assertIn("Vault knows no elsewhere/issuer/default/json, or gives it to nobody: HTTP 403", told)
+        self.assertIn("correct 'mount' or 'namespace'", told)
+        told = self.failure(self.settings(issuers=["other"]))
+        self.assertIn("Vault knows no issuer of the name in pki/issuer/other/json: HTTP 500", told)
+        self.assertIn("vault list MOUNT/issuers", told)
+
     def test_says_that_a_role_does_not_allow_an_id(self) -> None:
         """With what the role needs."""
         told = self.failure(names=("forbidden",))
