@@ -51,6 +51,17 @@ class SpellingTests(SynchronousTestCase):
         """Which is read again as the same."""
         self.assertEqual(parse_key_pin(str(KeyPin(digest))), KeyPin(digest))
 
+    @given(st.text(max_size=60))
+    def test_reads_or_refuses_anything(self, rest: str) -> None:
+        """Whatever follows the prefix, it is a pin that is written the same way, or a ValueError."""
+        for text in (f"spki:{rest}", f"spki:sha256:{rest}"):
+            try:
+                pin = parse_key_pin(text)
+            except ValueError as error:
+                self.assertTrue(str(error).isprintable())
+            else:
+                self.assertEqual(str(pin), text)
+
     def test_refuses_everything_else(self) -> None:
         """Other hashes, other lengths, other forms of base64, and bits that would be dropped."""
         digest = PIN.removeprefix("spki:sha256:")
