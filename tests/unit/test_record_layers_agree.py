@@ -284,3 +284,26 @@ class TLS12Tests(AgreementCase):
     def test_agree(self, plan: Plan, cuts: Cuts) -> None:
         """The same for what a foreign peer sends there."""
         self.compare(plan, cuts, client=True)
+
+
+class LikenessTests(AgreementCase):
+    def test_the_inside_of_a_record_can_look_like_a_record(self) -> None:
+        """A read that begins in the middle of one, at what might be the header of a record of just that length."""
+        cut, size = 100, 1000
+        for layer in (RecordLayer, record_layer):
+            connection, flight, keys = self.before_the_end(client=False)
+            reader = layer(connection)
+            reader.handshake(flight)
+            connection.do_handshake()
+            self.assertEqual(reader.decrypt(b""), b"")
+            # The cipher is a stream: what it makes of zeros tells what to send.
+            blank = RecordKeys(self.client_secrets[CLIENT]).seal(APPLICATION_DATA, bytes(size))
+            header = b"\x17\x03\x03" + (len(blank) - cut - 5).to_bytes(2, "big")
+            content = bytearray(size)
+            content[cut - 5 : cut] = (here ^ there for here, there in zip(header, blank[cut:], strict=False))
+            record = keys.seal(APPLICATION_DATA, bytes(content))
+            self.assertEqual(record[cut : cut + 5], header)
+            self.assertEqual(reader.decrypt(record[:cut]), b"")
+            self.assertEqual(reader.decrypt(record[cut:]), bytes(content))
+            self.assertEqual(reader.decrypt(keys.seal(APPLICATION_DATA, b"behind it")), b"behind it")
+            self.assertEqual((reader.inside, reader.failure), (False, None))
