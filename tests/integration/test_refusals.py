@@ -98,7 +98,7 @@ class TrustTests(RefusalTestCase):
             lambda name: self.leaf(uri(name), issuer=signer),
             codes.PROFILE,
             "the intermediate CN=leaf",
-            "without being an authority",
+            "is not an authority's certificate",
         )
 
 
