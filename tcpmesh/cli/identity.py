@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from tcpmesh.cli.identity_check import check
 from tcpmesh.cli.identity_map import identity_map
 from tcpmesh.cli.identity_reload import reload
 from tcpmesh.cli.identity_resolve import resolve
@@ -16,19 +17,8 @@ from tcpmesh.cli.identity_show import show
 
 __all__ = ["identity"]
 
-_LATER = frozenset({"check"})
 
-
-class _Commands(click.Group):
-    """Tells commands of a later version from misspelt ones."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _LATER and cmd_name not in self.commands:
-            raise click.UsageError(f"the command 'identity {cmd_name}' is not in this version", ctx)
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_Commands)
+@click.group()
 def identity() -> None:
     """Say who is who, whom services expect, and where a running proxy's identities stand."""
 
@@ -37,3 +27,4 @@ identity.add_command(resolve)
 identity.add_command(identity_map)
 identity.add_command(reload)
 identity.add_command(show)
+identity.add_command(check)

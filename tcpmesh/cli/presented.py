@@ -33,7 +33,7 @@ from tcpmesh.identity.certificates import shown
 from tcpmesh.settings import TLSSettings
 from tcpmesh.values import Svid
 
-__all__ = ["Presented", "Target", "look_at", "parse_target"]
+__all__ = ["Presented", "Target", "connect", "look_at", "parse_target", "receive"]
 
 AFTERWARDS = 0.5  # seconds for a server to refuse after the handshake, as TLS 1.3 has it
 _READ = 65536
@@ -109,7 +109,7 @@ def look_at(target: Target, svid: Svid | None, sni: str | None, seconds: float) 
         raise Refusal(TLS_FAILED, f"the handshake cannot be begun: {_reasons(error)}") from None
     except UnicodeError:
         raise Refusal(CONNECT_FAILED, f"{shown(name)} is not the name of a server") from None
-    with _connect(target, seconds) as stream:
+    with connect(target, seconds) as stream:
         _shake_hands(connection, stream, deadline)
         found = Presented(
             _chain(connection),
@@ -138,7 +138,12 @@ def _context(svid: Svid | None) -> SSL.Context:
     return context
 
 
-def _connect(target: Target, seconds: float) -> socket.socket:
+def connect(target: Target, seconds: float) -> socket.socket:
+    """
+    Open a connection to carry a handshake.
+
+    :raises Refusal: CONNECT_TIMEOUT, CONNECT_REFUSED or CONNECT_FAILED.
+    """
     try:
         return _dial(target, seconds)
     except TimeoutError:
@@ -176,7 +181,7 @@ def _shake_hands(connection: SSL.Connection, stream: socket.socket, deadline: fl
             _send(connection, stream)
             return
         _send(connection, stream)
-        data = _receive(stream, deadline)
+        data = receive(stream, deadline)
         if data is None:
             raise Refusal(HANDSHAKE_TIMEOUT, "the server did not finish the TLS handshake in time")
         if not data:
@@ -188,8 +193,8 @@ def _shake_hands(connection: SSL.Connection, stream: socket.socket, deadline: fl
         connection.bio_write(data)
 
 
-def _receive(stream: socket.socket, deadline: float) -> bytes | None:
-    """What came; nothing at the end, None when the time is over."""
+def receive(stream: socket.socket, deadline: float) -> bytes | None:
+    """What came; nothing at the end, None when the time is over. ``deadline`` is one of ``time.monotonic``."""
     left = deadline - time.monotonic()
     if left <= 0:
         return None
@@ -253,7 +258,7 @@ def _refusal_afterwards(connection: SSL.Connection, stream: socket.socket, deadl
     if connection.get_protocol_version() != SSL.TLS1_3_VERSION:
         return ""
     while True:
-        data = _receive(stream, deadline)
+        data = receive(stream, deadline)
         if data is None:
             return ""
         if not data:

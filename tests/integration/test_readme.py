@@ -215,7 +215,7 @@ class CommandTests(SynchronousTestCase):
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
         expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve", "identity show"}
-        expected |= {"svid inspect", "bundle diff"}
+        expected |= {"svid inspect", "bundle diff", "identity check"}
         self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:

@@ -361,13 +361,11 @@ class MapTests(IdentityCase):
         self.check_lines(self.run_map(), 0, f"{self.config} has no services")
 
 
-class LaterTests(IdentityCase):
+class OtherWordTests(IdentityCase):
     """Other words after ``identity``."""
 
-    def test_says_what_is_not_in_this_version(self) -> None:
-        """And what is no command at all."""
-        ended = self.run_command("check", "--all")
-        self.check_failed(ended, 64, "the command 'identity check' is not in this version")
+    def test_says_what_is_no_command(self) -> None:
+        """With the status of wrong usage."""
         ended = self.run_command("nonsense")
         self.assertEqual(ended.status, 64)
         self.assertIn("No such command 'nonsense'", ended.err)

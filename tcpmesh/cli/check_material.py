@@ -1,0 +1,120 @@
+"""
+What a proxy would have to check its destinations with, read from a configuration and its files; nothing is started.
+
+Ring 4. Only the source ``files`` can be looked into from outside: what the others would give to another process is not
+what they give to the proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from tcpmesh.composition import Composition, compose
+from tcpmesh.config import load_with_marks
+from tcpmesh.errors import Mark, StartError
+from tcpmesh.identity.bundle_document import BundleError
+from tcpmesh.identity.federated import FederatedBundle, merged_bundles
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.plugins import PluginRegistry
+from tcpmesh.settings import PluginChoice, Settings
+from tcpmesh.sources.bundle_file import BundleFile
+from tcpmesh.sources.file_identities import FileSet, FilesWorkload
+from tcpmesh.sources.files import FilesSettings
+from tcpmesh.values import IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.wall_clock import wall_clock
+
+__all__ = ["Material", "read_material"]
+
+
+@attrs.frozen(eq=False)
+class Material:
+    """
+    A configuration, and what its files hold.
+
+    :ivar defects: by workload: why its files give no identity.
+    :ivar unread: by workload: why nobody but the proxy can say whether it has an identity.
+    :ivar unread_bundles: by trust domain: why its bundle is not known here, or a defect of its file.
+    """
+
+    settings: Settings
+    marks: Mapping[str, Mark]
+    composition: Composition
+    state: MeshState
+    defects: Mapping[str, StartError]
+    unread: Mapping[str, str]
+    unread_bundles: Mapping[TrustDomain, str]
+
+
+def read_material(config: Path) -> Material:
+    """
+    Read everything.
+
+    :raises ConfigurationError: when the configuration cannot be used.
+    """
+    from twisted.internet import reactor  # noqa: TID251  # lent to plugins as their clock; never run
+
+    plugins = PluginRegistry()
+    settings, marks = load_with_marks(config.absolute(), plugins)
+    composition = compose(settings, plugins, reactor, wall_clock)
+    now = wall_clock()
+    svids: dict[str, Svid] = {}
+    defects: dict[str, StartError] = {}
+    unread: dict[str, str] = {}
+    pooled: dict[TrustDomain, TrustBundle] = {}
+    for source in composition.control.sources:
+        choice = settings.identity.sources[source.name]
+        for name, workload in source.workloads.items():
+            files = _files(choice, workload)
+            if files is None:
+                unread[name] = f"only the running proxy knows what its identity source {source.name!r} gives it"
+                continue
+            try:
+                found = files.read(now)
+            except StartError as error:
+                defects[name] = error
+            else:
+                svids.update(found.svids)
+                pooled.update(found.bundles)
+    held, unread_bundles = _federated(settings, pooled.get(settings.trust_domain), now)
+    bundles, refused = merged_bundles(pooled, held, settings.trust_domain)
+    state = MeshState(
+        generation=1,
+        svids=svids,
+        identity_states={
+            name: IdentityState.READY if name in svids else IdentityState.INIT for name in settings.identity.workloads
+        },
+        bundles=bundles,
+    )
+    lacking = {**unread_bundles, **{domain: f"the bundle of {domain} {why}" for domain, why in refused.items()}}
+    return Material(settings, marks, composition, state, defects, unread, lacking)
+
+
+def _files(choice: PluginChoice, workload: Workload) -> FileSet | None:
+    """The workload's own files: what is wrong with another one's says nothing about it."""
+    if not isinstance(choice.settings, FilesSettings) or not isinstance(workload.settings, FilesWorkload):
+        return None
+    bundles = {TrustDomain(name): path for name, path in choice.settings.bundles.items()}
+    return FileSet(bundles, {workload.name: workload})
+
+
+def _federated(
+    settings: Settings, own: TrustBundle | None, now: float
+) -> tuple[list[FederatedBundle], dict[TrustDomain, str]]:
+    held, lacking = [], {}
+    for domain, relation in settings.identity.federation.items():
+        entry = FederatedBundle(domain)
+        held.append(entry)
+        if relation.bundle is None:
+            lacking[domain] = f"the bundle of {domain} comes from an endpoint, which only the running proxy asks"
+            continue
+        try:
+            entry.accept(BundleFile(relation.bundle, domain).load(), own, now)
+        except StartError as error:
+            lacking[domain] = error.reason
+        except BundleError as error:
+            lacking[domain] = f"{relation.bundle} {error}"
+    return held, lacking
