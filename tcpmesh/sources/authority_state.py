@@ -92,7 +92,8 @@ class AuthorityState:
             _write_bundle(directory, first, roots)  # before anything is signed
             issuing = read_issuing(directory, active, roots[active.number])
             if issuing is None:
-                issuing = _make_issuing(directory, active, now)
+                issuing = _new_issuing(directory, active, now)
+                directory.write(active.issuing_file, issuing.to_pem())
             state = cls(directory, first, roots, issuing)
             state.publish(now)
             if slots is None:
@@ -196,10 +197,10 @@ class AuthorityState:
         :raises StartError: STATE_UNUSABLE; the present one stays in use.
         """
         self.check_owned()
-        issuing = _make_issuing(self.directory, self.slots.active, now)
-        self.audit.append(
-            "renew-issuing", now, {"slot": self.slots.active.number, **_certificate_facts(issuing.certificate)}
-        )
+        slot = self.slots.active
+        issuing = _new_issuing(self.directory, slot, now)
+        self.audit.append("renew-issuing", now, {"slot": slot.number, **_certificate_facts(issuing.certificate)})
+        self.directory.write(slot.issuing_file, issuing.to_pem())
         self.issuing = issuing
 
     def check_owned(self) -> None:
@@ -269,7 +270,7 @@ def _write_bundle(directory: PrivateDirectory, slots: Slots, roots: Mapping[int,
         directory.write(BUNDLE_FILE, bundle)
 
 
-def _make_issuing(directory: PrivateDirectory, slot: Slot, now: float) -> Authority:
+def _new_issuing(directory: PrivateDirectory, slot: Slot, now: float) -> Authority:
     """Sign an issuing authority with the slot's root; the key of that is in memory for this moment only."""
     root = read_root(directory, slot, None)
     if root is None:
@@ -281,11 +282,9 @@ def _make_issuing(directory: PrivateDirectory, slot: Slot, now: float) -> Author
             "put the file with the key back there until that is done",
         )
     try:
-        issuing = new_issuing(root, now)
+        return new_issuing(root, now)
     except AuthorityError as error:
         raise unusable(directory, slot.root_file, f"cannot be used: {error}", root=True) from None
-    directory.write(slot.issuing_file, issuing.to_pem())
-    return issuing
 
 
 def _certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
