@@ -35,7 +35,7 @@ class PeerDocumentTests(ConfigTestCase):
         self.assertIn(f"at most {MAX_ID_BYTES} bytes", SECTION)
 
     def test_shows_services_that_can_be_configured(self) -> None:
-        """Each block beside a whole configuration: a name as Linkerd gives it, which its certificates have, and a pin."""
+        """Each block beside a whole configuration: a name as Linkerd gives it, and a pin."""
         shown = {word: block.text for block in blocks(SECTION) for word in block.words}
         self.assertEqual(sorted(shown), ["service-by-key", "service-by-name"])
         expected = {}
