@@ -81,5 +81,6 @@ class VaultCase(SynchronousTestCase):
         said = self.observer.failures.pop() + "\n" + warning["log_format"].format(**warning)
         for secret in (TOKEN, SECRET_ID, "hvs."):
             self.assertNotIn(secret, said)
+            self.assertNotIn(secret, repr(self.events))  # the traceback, for debug
         self.events.clear()
         return said

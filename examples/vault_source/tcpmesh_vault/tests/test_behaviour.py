@@ -281,8 +281,6 @@ class ServerTests(VaultCase):
         """With the address."""
         address = self.vault.address
         self.vault.stop()
-        self.vault = FakeVault(self.directory)
-        self.addCleanup(self.vault.stop)
         told = self.failure(self.settings(address=address))
         self.assertIn(f"{address.removeprefix('https://')} cannot be reached: Connection refused", told)
 
