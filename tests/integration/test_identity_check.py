@@ -27,6 +27,7 @@ from tcpmesh.values import Svid
 from tests.documents import ROOT, blocks, section
 from tests.integration.foreign import ForeignTLS
 from tests.unit import crafted
+from tests.unit.record_samples import HOSTILE
 from tests.unit.tls_pairs import foreign_context, now_authority, now_leaf
 
 CONFIGURATION = """\
@@ -228,6 +229,11 @@ def other_dns_name(setup: Setup) -> None:
     setup.answer(setup.a.svid("/orders", now=setup.now, dns=["order.a.test"]), None)
 
 
+def bad_partner_bundle(setup: Setup) -> None:
+    federated(setup)
+    (setup.base / "b.test.pem").write_text("nothing\n")
+
+
 def other_pinned_key(setup: Setup) -> None:
     pin = key_pin(setup.a.svid("/orders", now=setup.now).leaf)
     setup.change('"spiffe://a.test/orders"]', f'"{pin}"]')
@@ -263,6 +269,11 @@ def foreign_server(setup: Setup) -> None:
 
 def no_listener(setup: Setup) -> None:
     setup.text = setup.text.partition("\noutbound:")[0] + INBOUND
+
+
+def expired_authority(setup: Setup) -> None:
+    old = crafted.authority("old", not_before=setup.now - 7200, not_after=setup.now - 3600).certificate
+    (setup.base / "a.test.pem").write_bytes(pem_of([*setup.a.bundle.authorities, old]))
 
 
 def pinned_key(setup: Setup) -> None:
@@ -312,6 +323,7 @@ FURTHER = (
     Case(alert, 1, 8, "TM-I403", PEER),
     Case(refused_while_dns, 1, 6, "TM-I604", "identity.sources at "),
     Case(other_dns_name, 1, 7, "TM-I703", SERVICE),
+    Case(bad_partner_bundle, 1, 6, "TM-I601", "identity.federation['b.test'] at "),
     Case(other_pinned_key, 1, 7, "TM-I704", SERVICE),
 )
 ODD = (Case(nearly_over), Case(rotation), Case(federated), Case(foreign_server), Case(no_listener), Case(well))
@@ -406,7 +418,12 @@ class OddTests(CheckCase):
 
     def test_marks_what_deserves_a_look(self) -> None:
         """A renewal that is overdue, a service that nobody uses, a peer that cannot say that it accepts."""
-        for make, layer, outcome in ((nearly_over, 1, "odd"), (no_listener, 3, "odd"), (foreign_server, 8, "unknown")):
+        for make, layer, outcome in (
+            (nearly_over, 1, "odd"),
+            (no_listener, 3, "odd"),
+            (expired_authority, 6, "odd"),
+            (foreign_server, 8, "unknown"),
+        ):
             pair = self.answer(self.check(self.setup(make), "--json"))
             self.assertEqual([one["layer"] for one in pair["layers"] if one["outcome"] != "good"], [layer])
             self.assertEqual(pair["layers"][layer - 1]["outcome"], outcome)
@@ -423,6 +440,24 @@ class ChoiceTests(CheckCase):
         self.assertEqual(ended.status, 2)
         outcomes = [one["outcome"] for one in self.answer(ended)["layers"]]
         self.assertEqual(outcomes, ["good", "good", "unknown", "good", "good", "good", "unknown", "unknown"])
+
+    def test_a_stranger_at_an_address_that_no_service_lists(self) -> None:
+        """Is found out all the same."""
+        setup = self.setup(withdrawn_authority)
+        setup.change('endpoints: ["ADDRESS"]', 'endpoints: ["127.0.0.1:1"]')
+        ended = self.check(setup, "--peer", "ADDRESS", "--json")
+        last = self.answer(ended)["layers"][-1]
+        self.assertEqual((ended.status, last["layer"], last["code"]), (1, 6, "TM-I604"))
+
+    def test_shows_hostile_text_as_it_is_written(self) -> None:
+        """What a server says reaches no terminal."""
+        for text in HOSTILE:
+            setup = self.setup(well)
+            refusal = Preface(False, "TM-P102", text).encode()
+            setup.answer(setup.a.svid("/orders", now=setup.now), refusal)
+            ended = self.check(setup)
+            self.assertEqual((ended.status, len(ended.out.splitlines())), (1, 12), ended.out)
+            self.assertTrue(ended.out.isascii() and ended.out.replace("\n", "").isprintable(), ended.out)
 
     def test_an_address_of_a_service(self) -> None:
         """As that service."""

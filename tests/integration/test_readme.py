@@ -215,6 +215,7 @@ class CommandTests(SynchronousTestCase):
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
         expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve", "identity show"}
+        expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
         expected |= {"svid inspect", "bundle diff", "identity check"}
         self.assertEqual(expected, seen - {""})
 
