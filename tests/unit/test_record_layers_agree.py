@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import accumulate, cycle
 from typing import NamedTuple
 
 from hypothesis import given, settings
@@ -66,6 +66,7 @@ class Step(NamedTuple):
     ended: bool
     failed: bool
     inside: bool
+    between: bool  # where it really ended
     output: int  # bytes: the peer's keys differ from reader to reader, the lengths do not
 
 
@@ -122,9 +123,9 @@ class Asked:
 Reader = Naive | Asked
 
 
-def step(reader: Reader, piece: bytes) -> Step:
+def step(reader: Reader, piece: bytes, *, between: bool) -> Step:
     payload = bytes(reader.decrypt(piece))
-    return Step(payload, reader.ended, reader.failed, reader.inside, len(reader.output()))
+    return Step(payload, reader.ended, reader.failed, reader.inside, between, len(reader.output()))
 
 
 def records(plan: Plan, keys: RecordKeys) -> Iterator[bytes]:
@@ -140,7 +141,8 @@ def records(plan: Plan, keys: RecordKeys) -> Iterator[bytes]:
             case "ticket":
                 yield keys.seal(HANDSHAKE, TICKET * size)
             case "in two":
-                yield keys.seal(HANDSHAKE, DEMAND[: size + 1]) + keys.key_update(DEMAND[size + 1 :])
+                yield keys.seal(HANDSHAKE, DEMAND[: size + 1])
+                yield keys.key_update(DEMAND[size + 1 :])
             case "close_notify":
                 yield keys.seal(ALERT, CLOSE_NOTIFY)
             case "fatal":
@@ -236,22 +238,24 @@ class AgreementCase(SynchronousTestCase):
         """Let a reader read the stream of the plan, whose first bytes come together with the end of the handshake."""
         if self.tls12:
             connection, flight, sender = self.before_the_end_of_tls12()
-            stream = b"".join(records_of_tls12(plan, sender))
+            made = list(records_of_tls12(plan, sender))
         else:
             connection, flight, keys = self.before_the_end(client=client)
-            stream = b"".join(records(plan, keys))
+            made = list(records(plan, keys))
+        stream = b"".join(made)
+        ends = {0, *accumulate(map(len, made))}
         reader = kind(connection)
-        early, sizes = cuts
+        early, sizes = min(cuts[0], len(stream)), cuts[1]
         reader.handshake(flight + stream[:early])
         connection.do_handshake()
         take(connection)
         reader.handshake_sent()
-        steps = [step(reader, b"")]
+        steps = [step(reader, b"", between=early in ends)]
         for size in cycle(sizes):
             if early >= len(stream):
                 return steps
-            steps.append(step(reader, stream[early : early + size]))
-            early += size
+            start, early = early, min(early + size, len(stream))
+            steps.append(step(reader, stream[start:early], between=early in ends))
         raise AssertionError("no sizes")
 
     def compare(self, plan: Plan, cuts: Cuts, *, client: bool) -> None:
@@ -263,6 +267,8 @@ class AgreementCase(SynchronousTestCase):
             self.assertEqual([each.ended for each in found], [each.ended for each in wanted])
             for ours, theirs in zip(found, wanted, strict=True):
                 self.assertTrue(theirs.failed or not ours.failed, plan)
+                if not (theirs.failed or theirs.ended):
+                    self.assertIsNot(ours.inside, ours.between, plan)
             self.assertTrue(found[-1].failed or found[-1].inside or not wanted[-1].failed, plan)
             if not wanted[-1].failed:
                 self.assertEqual([each.output for each in found], [each.output for each in wanted])
