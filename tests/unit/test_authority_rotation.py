@@ -18,9 +18,11 @@ from tcpmesh.identity.certificates import not_after, pem_of
 from tcpmesh.identity.material import load_certificates
 from tcpmesh.identity.own import verify_own
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
-from tcpmesh.sources.authority_rotation import GRACE, activate, change, prepare, revoke, taint
+from tcpmesh.sources.authority_rotation import GRACE, STEPS, activate, change, prepare, revoke, taint
+from tcpmesh.sources.authority_slots import SlotState
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.values import Svid, TrustBundle
+from tests.documents import ROOT, section
 from tests.unit.crafted import NOW
 
 DOMAIN = TrustDomain("a.test")
@@ -400,3 +402,16 @@ class CrashTests(RotationCase):
         seen = self.crashed(lambda state: prepare(state, NOW), lambda state: revoke(state, 1, LATER, force="stolen"))
         self.assertEqual(seen, {"1 active; 2 prepared", "2 active"})
         self.assertFalse((self.path / "root.pem").exists())
+
+
+class DocumentTests(SynchronousTestCase):
+    """docs/identity.md, the section on the authority."""
+
+    def test_lists_what_a_root_can_be(self) -> None:
+        """Every state has a row, and every step is named with its command."""
+        text = section((ROOT / "docs" / "identity.md").read_text(encoding="utf-8"), "An authority of one's own")
+        rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+        self.assertEqual(rows - {"slot", "---"}, {"prepared", "active", "old", "old, tainted"})
+        self.assertEqual({state.value for state in SlotState} - rows, set())
+        for step in STEPS:
+            self.assertIn(f"\ntcpmesh ca {step} ", text)

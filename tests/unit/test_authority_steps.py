@@ -91,6 +91,27 @@ class RunningTests(RunningCase):
         self.assertNotEqual(revoked.svids[0].chain[1], before.chain[1])
         self.assertEqual(len(revoked.bundles[DOMAIN].authorities), 1)
 
+    def test_revoking_an_old_root_by_force_reissues_in_the_same_delivery(self) -> None:
+        """Although it was never tainted."""
+        before = self.last.svids[0]
+        self.done("prepare")
+        self.done("activate", force="here")
+        revoked = self.done("revoke", slot="1", force="stolen")
+        self.assertNotEqual(revoked.svids[0].chain[1], before.chain[1])
+        self.assertEqual(len(revoked.bundles[DOMAIN].authorities), 1)
+
+    def test_a_restart_in_the_middle_goes_on(self) -> None:
+        """Prepared before, activated after; what was issued meanwhile is good everywhere."""
+        held = self.done("prepare").bundles
+        self.running.stop()
+        self.running = self.start(workload("web"), workload("db"))
+        self.assertEqual(self.last.bundles[DOMAIN].authorities, held[DOMAIN].authorities)
+        self.done("activate", force="here")
+        self.running.stop()
+        self.running = self.start(workload("web"), workload("db"))
+        for svid in self.last.svids:
+            verify_own(svid, held, self.times.wall)
+
     def test_a_reissue_that_fails_is_reported_and_tried_again(self) -> None:
         """The old root is in the bundle still, so that nothing is cut meanwhile."""
         self.done("prepare")
