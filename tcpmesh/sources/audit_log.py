@@ -12,7 +12,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +31,8 @@ AUDIT_HEAD = "audit.head"
 GENESIS = "0" * 64  # what the first line names as the one before it
 _HEAD_SIZE = 128  # bytes, always as many: a head is overwritten in place
 _MAX_LINE = 16384  # bytes; ours have some five hundred
+_LOCK_ATTEMPTS = 25
+_LOCK_PAUSE = 0.02  # seconds
 
 
 class AuditBroken(StartError):
@@ -52,10 +55,15 @@ class Head:
 
 
 class AuditLog:
-    """The log in an authority's directory."""
+    """
+    The log in an authority's directory.
 
-    def __init__(self, directory: PrivateDirectory) -> None:
+    :param sleep: waits between two attempts at the lock, in seconds.
+    """
+
+    def __init__(self, directory: PrivateDirectory, *, sleep: Callable[[float], object] = time.sleep) -> None:
         self._directory = directory
+        self._sleep = sleep
         self._place = directory.path / AUDIT_FILE
 
     def append(self, event: str, now: float, facts: Mapping[str, Any]) -> None:
@@ -112,7 +120,7 @@ class AuditLog:
                     missing = AUDIT_HEAD if head_file is None else AUDIT_FILE
                     raise AuditBroken(f"{self._directory.path / missing} is missing, although the other half is there")
                 return
-            _flock(head_file, fcntl.LOCK_SH)
+            self._lock(head_file, fcntl.LOCK_SH)
             expected = self._head(head_file)
             size = os.fstat(log_file).st_size
             fcntl.flock(head_file, fcntl.LOCK_UN)
@@ -131,7 +139,7 @@ class AuditLog:
         head_file = self._directory.open_file(AUDIT_HEAD, create=True)
         assert head_file is not None
         try:
-            _flock(head_file, fcntl.LOCK_EX)
+            self._lock(head_file, fcntl.LOCK_EX)
             log_file = self._directory.open_file(AUDIT_FILE, create=True)
             assert log_file is not None
             try:
@@ -140,6 +148,21 @@ class AuditLog:
                 os.close(log_file)
         finally:
             os.close(head_file)
+
+    def _lock(self, head_file: int, how: int) -> None:
+        """Wait for half a second at most: others hold the lock for one line, and a stopped one must not stop us."""
+        place = self._directory.path / AUDIT_HEAD
+        for attempt in range(_LOCK_ATTEMPTS):
+            if attempt:
+                self._sleep(_LOCK_PAUSE)
+            try:
+                fcntl.flock(head_file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise StartError(STATE_UNUSABLE, f"{place} cannot be locked: {error.strerror}") from error
+            return
+        raise StartError(STATE_UNUSABLE, f"{place} is locked by another process, such as a stopped tcpmesh ca issue")
 
     def _head(self, head_file: int) -> Head:
         data = os.pread(head_file, _HEAD_SIZE, 0)
@@ -252,11 +275,3 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
-
-
-def _flock(descriptor: int, how: int) -> None:
-    """Wait for the lock; others hold it for as long as one line takes."""
-    try:
-        fcntl.flock(descriptor, how)
-    except OSError as error:
-        raise StartError(STATE_UNUSABLE, f"{AUDIT_HEAD} cannot be locked: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -124,6 +125,25 @@ class ChainTests(AuditCase):
         (self.path / "audit.head").unlink()
         self.broken("audit.head is missing")
         self.assertRaises(AuditBroken, self.log.append, "issue", NOW, {})
+
+
+class LockTests(AuditCase):
+    def test_waits_a_moment_for_another_writer_and_not_for_ever(self) -> None:
+        """A stopped one must not stop the proxy."""
+        self.write(1)
+        other = os.open(self.path / "audit.head", os.O_RDWR)
+        self.addCleanup(os.close, other)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        pauses: list[float] = []
+        log = AuditLog(self.directory, sleep=pauses.append)
+        for attempt in (lambda: log.append("issue", NOW, {}), log.verify):
+            pauses.clear()
+            error = self.assertRaises(StartError, attempt)
+            self.assertIn("audit.head is locked by another process", error.reason)
+            self.assertAlmostEqual(sum(pauses), 0.48)
+        patient = AuditLog(self.directory, sleep=lambda _: fcntl.flock(other, fcntl.LOCK_UN))
+        patient.append("issue", NOW, {})
+        self.assertEqual(self.log.verify().seq, 2)
 
 
 class CrashTests(AuditCase):
