@@ -53,6 +53,7 @@ class MeshStream(tcp.Connection):
     _stopped = True  # the reactor does not tell us of data
     _eof = False  # recv gave nothing: the only proof of an orderly end
     _read_ended = False
+    _refused = 0  # bytes that a write which met an error had to send
     _orderly = True
 
     def __init__(self, sock: socket.socket, protocol: Any, peer: Address, watch: ResetWatch, reactor: Any) -> None:
@@ -86,7 +87,7 @@ class MeshStream(tcp.Connection):
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken."""
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
+        return len(self.dataBuffer) - self.offset + self._tempDataLen + self._refused
 
     # --- reading
 
@@ -156,6 +157,7 @@ class MeshStream(tcp.Connection):
                 sent = self.socket.send(data)
             except OSError as problem:
                 if self._system_error(problem) is not None:
+                    self._refused += len(data)
                     # Reported from the reactor: a caller in the middle of its work must not find itself closed.
                     self.reactor.callLater(0, self._break)
                     return

@@ -305,6 +305,30 @@ class WatchTests(EndingTestCase):
         self.assertNotEqual(outer.tap.close[0].id, bad.record.id)
 
 
+class LastWordsTests(ForeignTestCase, EndingTestCase, UnixTestCase):
+    """The target is gone when the client's last words come, and their end with them, in one read."""
+
+    async def test_what_the_target_did_not_take_is_not_recorded_as_delivered(self) -> None:
+        """A unix socket says at once that nobody is there: that is no clean end, and no byte was sent."""
+        path = self.unix_path("target")
+        self.unix_application(path, lambda _connection: None)
+        inner = self.start_inbound(f"unix:{path}")
+        client = self.foreign_client(inner.port("orders-in"))
+
+        def greet() -> bytes:
+            client.handshake()
+            return client.recv(1)
+
+        self.assertEqual(await in_thread(greet), b"")  # the target has ended
+        client.tls.send(b"last words")
+        client.tls.shutdown()
+        client.socket.sendall(client.tls.bio_read(65536))
+        await self.assert_ends(inner, RESET_CODE, "dst")
+        record = inner.tap.close[0]
+        self.assertEqual((record.errno, record.bytes_sent), ("EPIPE", 0))
+        await until(lambda: not inner.live, "all sockets are closed")
+
+
 class WithdrawnBundleTests(ForeignTestCase, EndingTestCase):
     """The peer's authority is withdrawn while the handshake with it is under way."""
 
