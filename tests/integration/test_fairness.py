@@ -21,7 +21,7 @@ class FairnessTests(EndingTestCase):
 
     async def test_a_flood_of_handshakes_does_not_stop_who_is_there(self) -> None:
         """In no turn more steps than a turn has, and the established connection is served in the first ones."""
-        outer, inner, port = self.start_two_hops(self.application(echo))
+        _outer, inner, port = self.start_two_hops(self.application(echo))
         client = self.connect(port)
         await inner.opened()
         [established] = [connection for connection in inner.live if connection.record.established]
