@@ -20,6 +20,11 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer, provider
 from zope.interface.verify import verifyObject
 
+from tcpmesh.net.dialling import Dial
+from tcpmesh.net.ports import MeshPort, MeshUNIXPort
+from tcpmesh.net.reset_watch import ResetWatch
+from tcpmesh.net.tcp import MeshStream
+
 try:
     from tcpmesh.net.reactor import BATCH, MeshReactor
 except ImportError as missing:
@@ -149,6 +154,11 @@ class DispatchTests(ReactorTestCase):
         self.turn()
         self.assertEqual((ours.told, other.told), (["read"], ["read"]))
         self.assertEqual((ours.log_system, other.log_system), ("-", "a descriptor"))
+
+    def test_the_data_path_is_marked(self) -> None:
+        """Its connections, dials and ports, and the watch over those that are paused."""
+        for kind in (MeshStream, Dial, MeshPort, MeshUNIXPort, ResetWatch):
+            self.assertIs(getattr(kind, "direct_dispatch", None), True, kind)
 
     def test_reads_before_it_writes(self) -> None:
         """When both are possible, in one turn."""
