@@ -57,7 +57,9 @@ class ResetWatch:
         descriptor = transport.fileno()
         if self._epoll is None or descriptor < 0 or descriptor in self._watched:
             return
-        self._epoll.register(descriptor, 0)
+        # Edge-triggered: HUP (both directions have ended in order) stays, and would come back for ever. It is no reset,
+        # but one may follow as long as our FIN waits behind data that the peer does not read.
+        self._epoll.register(descriptor, select.EPOLLET)
         self._watched[descriptor] = transport
 
     def discard(self, transport: Watchable) -> None:
@@ -76,12 +78,8 @@ class ResetWatch:
         assert self._epoll is not None
         for descriptor, event in self._epoll.poll(0):
             transport = self._watched.get(descriptor)
-            if transport is None:
-                continue
-            # HUP alone means that both directions have ended in order while data may still wait to be read: that is
-            # no reset, and the level-triggered event would come back for ever.
-            self._forget(descriptor)
-            if event & select.EPOLLERR:
+            if transport is not None and event & select.EPOLLERR:
+                self._forget(descriptor)
                 self._tell(transport)
 
     def _tell(self, transport: Watchable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -93,6 +94,23 @@ class ResetWatchTests(SynchronousTestCase):
         poll = select.poll()
         poll.register(self.watch.fileno(), select.POLLIN)
         self.assertEqual(poll.poll(0), [])
+
+    def test_a_reset_behind_both_ends_is_heard(self) -> None:
+        """Both sent FIN, but ours waits behind data that the peer does not read; then it resets."""
+        transport = self.paused()
+        transport.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                transport.socket.send(bytes(65536))
+        transport.socket.shutdown(socket.SHUT_WR)
+        transport.peer.shutdown(socket.SHUT_WR)
+        transport.wait_for(select.POLLHUP)
+        self.watch.doRead()
+        self.assertEqual(transport.heard, 0)
+        transport.is_reset()
+        self.watch.doRead()
+        self.watch.doRead()
+        self.assertEqual(transport.heard, 1)
 
     def test_who_reads_again_is_not_watched(self) -> None:
         """Its own read finds the reset."""
