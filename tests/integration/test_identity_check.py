@@ -338,6 +338,12 @@ class Ended:
     err: str
 
 
+def _wake(listener: socket.socket) -> None:
+    """End an accept(2) that waits in another thread."""
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+
+
 class CheckCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(os, "environ", {**os.environ})
@@ -358,18 +364,24 @@ class CheckCase(SynchronousTestCase):
         serve = setup.serve
 
         def run() -> None:
-            with listener:
+            try:
                 connection, _ = listener.accept()
-                connection.settimeout(SECONDS)
-                with connection:
-                    assert serve is not None
-                    serve(connection)
+            except OSError:
+                return  # there was no need
+            connection.settimeout(SECONDS)
+            with connection:
+                assert serve is not None
+                serve(connection)
 
         if serve is None:
             listener.close()
         else:
-            Thread(target=run, daemon=True).start()
+            thread = Thread(target=run, daemon=True)
+            thread.start()
+            # Last in, first out: wake it, wait for it, and only then give the descriptor's number away.
             self.addCleanup(listener.close)
+            self.addCleanup(thread.join, SECONDS)
+            self.addCleanup(_wake, listener)
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
         self.patch(sys, "stderr", err)
