@@ -49,7 +49,7 @@ class ReferenceTests(PluginTestCase):
         self.check_problems(
             variant('expect: ["spiffe://example.org/orders"]', "expect: [‸orders]"),
             "services.orders.expect[0]: 'orders' is neither a SPIFFE ID, as spiffe://example.org/orders, "
-            "nor a DNS name, as dns:db.example.com",
+            "nor a DNS name, as dns:db.example.com, nor a pinned key, as spki:sha256:…",
         )
 
     def test_a_misspelt_section_is_said_once(self) -> None:
