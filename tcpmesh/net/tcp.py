@@ -178,11 +178,13 @@ class MeshStream(tcp.Connection):
 
     def loseWriteConnection(self) -> None:
         """Send FIN after what is queued: at once, when nothing is. (IHalfCloseableDescriptor)"""
-        if self.connected and not self._writeDisconnected and not self.unsent:
-            self._writeDisconnecting = self._writeDisconnected = True
-            self._closeWriteConnection()
-        else:
+        if not self.connected or self._writeDisconnected:
+            return
+        if self.unsent:
             super().loseWriteConnection()
+            return
+        self._writeDisconnecting = self._writeDisconnected = True
+        self._closeWriteConnection()
 
     def _system_error(self, problem: OSError) -> Exception | None:
         if problem.errno in _AGAIN:
