@@ -43,7 +43,7 @@ class KnownChain:
 
 class KnownChains:
     """
-    The chains that were accepted last; what was refused leaves no trace.
+    The chains that were vouched for last; a chain that nobody vouches for leaves no trace.
 
     :param most: how many are kept; beyond it the one that was not asked for the longest time is forgotten.
     """
