@@ -150,8 +150,23 @@ class Dial:
 
     def connectionLost(self, reason: Any) -> None:
         """The socket has an error, as some reactors tell it, or the reactor stops. (IFileDescriptor)"""
-        if self._socket is not None:
-            self._fail(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
+        sock = self._socket
+        if sock is None:
+            return
+        problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not problem and _has_peer(sock):
+            # A hang-up is told in the same way: who accepted has ended already, and what it said is there to be read.
+            self.doWrite()
+        else:
+            self._fail(problem or errno.ECONNABORTED)
+
+
+def _has_peer(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _is_connected_to_itself(sock: socket.socket, address: Address) -> bool:

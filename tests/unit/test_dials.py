@@ -6,15 +6,17 @@ import select
 import socket
 from typing import Any
 
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.codes import CONNECT_FAILED, CONNECT_REFUSED
 from tcpmesh.errors import Refusal
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.reset_watch import ResetWatch
-from tcpmesh.values import TCPAddress
+from tcpmesh.values import TCPAddress, UnixAddress
 
 PATIENCE = 20  # seconds
 
@@ -58,6 +60,22 @@ class DialTests(DialCase):
         [refusal] = self.refusals
         self.assertEqual((refusal.code, refusal.errno), (CONNECT_REFUSED, "ECONNREFUSED"))
         self.assertEqual((self.reactor.getWriters(), self.reactor.getDelayedCalls(), dial.fileno()), ([], [], -1))
+
+    def test_a_hang_up_behind_the_accept_is_no_failure(self) -> None:
+        """An application that answers and closes before we look was reached: its answer is there, then its end."""
+        path = f"{self.mktemp()}.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            dial = Dial(UnixAddress(path), self.protocol, PATIENCE, self.refusals.append, self.watch, self.reactor)
+            accepted, _ = listener.accept()
+            accepted.sendall(b"bye")
+            accepted.close()
+        dial.connectionLost(Failure(ConnectionLost()))  # as a reactor tells of HUP without a wish to read
+        self.assertEqual((self.refusals, self.reactor.getDelayedCalls()), ([], []))
+        transport: Any = self.protocol.transport
+        self.addCleanup(transport.connectionLost, Failure(ConnectionDone()))
+        self.assertEqual((transport.socket.recv(10), transport.socket.recv(10)), (b"bye", b""))
 
     def test_nobody_is_connected_to_himself(self) -> None:
         """TCP allows it (RFC 9293 section 3.5): our own bytes would come back as the application's answer."""
