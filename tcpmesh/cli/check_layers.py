@@ -20,7 +20,7 @@ from tcpmesh.cli.peer_handshake import Acceptance, PeerHandshake
 from tcpmesh.cli.presented import Target
 from tcpmesh.codes import EXPIRED, NO_IDENTITY, NOT_YET_VALID, Code
 from tcpmesh.config.places import ROOT, Place
-from tcpmesh.dataplane.contexts import Trust
+from tcpmesh.dataplane.contexts import Trust, trust_for
 from tcpmesh.dataplane.verification import expects_dns, expects_keys
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import moment, name_text, not_after, not_before, presented_name, span
@@ -138,9 +138,7 @@ class _Check:
             context = composition.contexts.client(state, self._pair.workload, TLSSettings(), "mesh")
             return PeerHandshake(target, context, state.bundles, None)
         settings = composition.upstreams[service].settings
-        trust: Trust = settings.trust
-        if trust == "mesh" and expected is not None and expects_dns(expected):
-            trust = svid.id.trust_domain  # a DNS name is for our own authorities only, as in the data path
+        trust = trust_for(settings, expected or (), svid.id.trust_domain)
         self._trust = trust
         return PeerHandshake(
             target,

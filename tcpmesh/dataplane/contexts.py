@@ -18,13 +18,13 @@ from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Co
 from tcpmesh.dataplane.negotiation import negotiate
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.dataplane.preface import ALPN
-from tcpmesh.dataplane.verification import verify_callback
+from tcpmesh.dataplane.verification import expects_dns, verify_callback
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
 from tcpmesh.mesh_state import MeshState
-from tcpmesh.settings import TLSSettings
-from tcpmesh.values import IdentityState, Svid
+from tcpmesh.settings import ServiceSettings, TLSSettings
+from tcpmesh.values import ExpectedIdentity, IdentityState, Svid
 
 # Whose authorities a peer's chain may end at: all bundles (a SPIFFE peer, whose own domain is checked afterwards), one
 # trust domain's, the system's, or those of a PEM file.
@@ -46,6 +46,11 @@ def own_svid(state: MeshState, workload: str) -> Svid:
         code = _NO_IDENTITY_CODES.get(status, NO_IDENTITY)
         raise Refusal(code, f"workload {workload!r} has no usable identity (its source is in state {status.name})")
     return svid
+
+
+def trust_for(settings: ServiceSettings, expected: Sequence[ExpectedIdentity], own: TrustDomain) -> Trust:
+    """Whose authorities may vouch for a service's peer: for a DNS name no foreign trust domain that we know."""
+    return own if settings.trust == "mesh" and expects_dns(expected) else settings.trust
 
 
 class TLSContexts:

@@ -6,7 +6,6 @@ Ring 3. It ends in exactly one of two ways, and tells its owner which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tcpmesh.codes import (
@@ -18,10 +17,10 @@ from tcpmesh.codes import (
     Code,
     by_id,
 )
-from tcpmesh.dataplane.contexts import Trust, own_svid
+from tcpmesh.dataplane.contexts import own_svid, trust_for
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification, expects_dns
+from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
@@ -32,8 +31,8 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.observe.records import ConnectionRecord
-from tcpmesh.settings import ServiceSettings, Timeouts
-from tcpmesh.values import Endpoint, ExpectedIdentity
+from tcpmesh.settings import Timeouts
+from tcpmesh.values import Endpoint
 
 # What an inbound proxy refuses with. Any other code would be a peer's claim about things that only we can know.
 _FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6")
@@ -71,13 +70,6 @@ class _DialledLeg(TLSLeg):
         super().connectionMade()
 
 
-def _trust(settings: ServiceSettings, expected: Sequence[ExpectedIdentity], state: MeshState, workload: str) -> Trust:
-    """Whose authorities may vouch for the peer: for a DNS name none of the foreign trust domains that we know."""
-    if settings.trust == "mesh" and expects_dns(expected):
-        return own_svid(state, workload).id.trust_domain
-    return settings.trust
-
-
 class Attempt(TLSLegOwner):
     """
     One attempt; :meth:`start` begins it.
@@ -112,7 +104,7 @@ class Attempt(TLSLegOwner):
     ) -> None:
         settings = upstream.settings
         expected = upstream.expected(endpoint)
-        trust = _trust(settings, expected, state, workload)
+        trust = trust_for(settings, expected, own_svid(state, workload).id.trust_domain)
         context = plane.contexts.client(state, workload, settings.tls, trust)
         voucher = trust if isinstance(trust, TrustDomain) else None
         core = TLSCore(
