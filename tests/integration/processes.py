@@ -6,9 +6,11 @@ Every wait polls a condition and has a bound, after which the test fails with wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import os
+import random
 import select
 import signal
 import socket
@@ -29,13 +31,28 @@ TCPMESH = (sys.executable, "-m", "tcpmesh")
 PATIENCE = 60.0  # seconds that anything may take on a busy machine
 BETWEEN_LOOKS = 0.02  # seconds
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_LISTEN = "0A"  # a state in /proc/net/tcp, proc(5)
+_given: set[int] = set()  # by free_port
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Ask the kernel for a TCP port that nobody uses at the moment."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
+    """
+    Give a TCP port that nobody uses at the moment, each only once.
+
+    None of those that the kernel gives to whoever connects or binds to port 0: between this and the program that is
+    to listen there, one of the test's own connections would now and then have taken it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(min(10_000, lowest // 2), lowest)
+        if port in _given:
+            continue
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        _given.add(port)
         return port
 
 
@@ -64,16 +81,19 @@ def is_ready(port: int, host: str = "127.0.0.1") -> bool:
         connection.close()
 
 
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether somebody listens, without being counted as a connection: by trying to bind."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        except OSError:
-            return True
-        return False
+def accepts(port: int) -> bool:
+    """
+    Tell whether somebody listens on this TCP port, by the kernel's table.
+
+    To connect would be counted as a connection, and to bind would keep the port from who is about to listen there.
+    """
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            for line in Path(table).read_text().splitlines()[1:]:
+                _slot, local, _remote, state, *_rest = line.split()
+                if state == _LISTEN and int(local.rpartition(":")[2], 16) == port:
+                    return True
+    return False
 
 
 class Running:
