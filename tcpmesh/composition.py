@@ -28,6 +28,7 @@ from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.plugins import PluginRegistry
+from tcpmesh.policy_control import PolicyControl
 from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.federation import Federation
 from tcpmesh.values import Address, SourceName, UnixAddress, Workload
@@ -43,7 +44,7 @@ class Composition:
     control: MeshControl
     contexts: TLSContexts
     upstreams: dict[str, Upstream]
-    policies: tuple[NamedPolicy, ...]
+    policies: PolicyControl
 
     def listeners(self, plane: DataPlane) -> list[tuple[Address, ListenerFactory]]:
         """What to listen on, and who takes the connections there."""
@@ -108,7 +109,7 @@ def compose(
     maker = _Maker(settings, plugins, clock)
     cell = MeshStateCell()
     federation = Federation(settings.identity.federation, settings.trust_domain, clock, wall_clock)
-    control = MeshControl(cell, clock, wall_clock, federation)
+    control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from)
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)
@@ -126,7 +127,8 @@ def compose(
     if maker.problems:
         raise ConfigurationError(maker.problems)
     cell.current = MeshState(policies=policies)
-    return Composition(settings, cell, control, TLSContexts(authorities, group_setter), upstreams, policies)
+    contexts = TLSContexts(authorities, group_setter)
+    return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies))
 
 
 def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:

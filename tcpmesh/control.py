@@ -19,10 +19,11 @@ from zope.interface import implementer
 
 from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import Refusal, StartError
-from tcpmesh.identity.bundle_document import BundleError, check_origin
-from tcpmesh.identity.delivered import find_svid, identity_states, pooled_bundles, usable_svids
+from tcpmesh.identity.bundle_document import BundleError
+from tcpmesh.identity.delivered import identity_states, usable_svids
 from tcpmesh.identity.life import SourceLife
-from tcpmesh.identity.own import verify_own
+from tcpmesh.identity.own import check_delivery
+from tcpmesh.identity.pooled import Choice, pooled_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import (
     ICheckable,
@@ -33,7 +34,7 @@ from tcpmesh.interfaces import (
     IServiceDiscovery,
 )
 from tcpmesh.mesh_state import MeshStateCell
-from tcpmesh.observe.identity_lines import tell_half_gone, tell_source, tell_workload
+from tcpmesh.observe.identity_lines import tell_disputes, tell_half_gone, tell_source, tell_workload
 from tcpmesh.sources.federation import Federation
 from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Workload
 from tcpmesh.wall_clock import WallClock
@@ -109,12 +110,20 @@ class MeshControl:
 
     :param cell: where the data path reads it.
     :param federation: the bundles of other trust domains.
+    :param bundles_from: whose bundle counts where several sources deliver one.
     """
 
     def __init__(
-        self, cell: MeshStateCell, clock: Any, wall_clock: WallClock, federation: Federation | None = None
+        self,
+        cell: MeshStateCell,
+        clock: Any,
+        wall_clock: WallClock,
+        federation: Federation | None = None,
+        bundles_from: Choice | None = None,
     ) -> None:
         self._cell = cell
+        self._bundles_from = bundles_from or {}
+        self._disputes: Mapping[TrustDomain, str] = {}
         self._clock = clock
         self._wall_clock = wall_clock
         self.federation = federation if federation is not None else Federation({}, None, clock, wall_clock)
@@ -212,7 +221,7 @@ class MeshControl:
         if not source.started:
             return
         try:
-            self._check(source, snapshot)
+            check_delivery(source, snapshot, self._wall_clock())
         except (Refusal, BundleError) as refusal:
             self.note_failure(source, f"delivered an identity that cannot be used: {refusal}")
             return
@@ -223,21 +232,6 @@ class MeshControl:
         tell_source(source.name, source.delivered(snapshot, self.seconds()))
         self._publish()
         self._look_at_expiry()
-
-    def _check(self, source: _Source, snapshot: IdentitySnapshot) -> None:
-        bundles = dict(snapshot.bundles)
-        for domain, bundle in bundles.items():
-            if not isinstance(domain, TrustDomain) or bundle.trust_domain != domain:
-                raise TypeError(f"a bundle is filed under {domain!r}")
-        # Of our own bundles nothing may be another trust domain's; of another one's that costs only its own peers.
-        for domain in {workload.id.trust_domain for workload in source.workloads.values()} & bundles.keys():
-            for authority in bundles[domain].authorities:
-                check_origin(authority, domain)
-        now = self._wall_clock()
-        for workload in source.workloads.values():
-            svid = find_svid(snapshot, workload)
-            if svid is not None and not source.has_outlived(workload, svid, now):
-                verify_own(svid, bundles, now)
 
     def note_failure(self, source: _Source, reason: str) -> None:
         """The source cannot refresh: what it gave goes on to serve."""
@@ -257,10 +251,13 @@ class MeshControl:
         """Make everything that was delivered the state."""
         now = self._wall_clock()
         before = self._cell.current.identity_states
+        pooled = pooled_bundles(self._sources, self._bundles_from)
+        tell_disputes(self._disputes, pooled.disputes)
+        self._disputes = pooled.disputes
         self._cell.swap(
             svids=usable_svids(self._sources, now),
             identity_states=identity_states(self._sources, now),
-            bundles=self.federation.merged(pooled_bundles(self._sources)),
+            bundles=self.federation.merged(pooled.bundles),
         )
         for name, state in self._cell.current.identity_states.items():
             earlier = before.get(name)

@@ -24,6 +24,7 @@ from tcpmesh.identity.certificates import (
 from tcpmesh.identity.endpoint_url import parse_endpoint_url
 from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity.life import MEANING, SourceLife
+from tcpmesh.identity.pooled import counts
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.settings import FederationSettings, Settings
@@ -123,6 +124,7 @@ def _trust_domain(
             _delivered(source, control.seconds())
             for source in control.sources
             if source.snapshot is not None and domain in source.snapshot.bundles
+            if counts(source.name, domain, settings.identity.bundles_from)
         ]
     return {
         "trust_domain": str(domain),

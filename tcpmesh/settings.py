@@ -128,10 +128,11 @@ class FederationSettings:
 
 @attrs.frozen
 class IdentitySettings:
-    """Where identities come from and whom they are for."""
+    """Where identities come from and whom they are for; ``bundles_from`` says whose bundle of a trust domain counts."""
 
     sources: dict[str, IdentityChoice]
     workloads: dict[str, WorkloadSettings]
+    bundles_from: dict[TrustDomain, list[SourceName]] = attrs.field(factory=dict)
     federation: dict[TrustDomain, FederationSettings] = attrs.field(factory=dict)
     mapping: dict[str, MappingSettings] = attrs.field(factory=dict)
 

@@ -17,6 +17,7 @@ from tcpmesh.config import load_with_marks
 from tcpmesh.errors import Mark, StartError
 from tcpmesh.identity.bundle_document import BundleError
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
+from tcpmesh.identity.pooled import counts
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.plugins import PluginRegistry
@@ -65,6 +66,7 @@ def read_material(config: Path) -> Material:
     defects: dict[str, StartError] = {}
     unread: dict[str, str] = {}
     pooled: dict[TrustDomain, TrustBundle] = {}
+    elsewhere: dict[TrustDomain, str] = {}
     for source in composition.control.sources:
         choice = settings.identity.sources[source.name]
         for name, workload in source.workloads.items():
@@ -78,7 +80,11 @@ def read_material(config: Path) -> Material:
                 defects[name] = error
             else:
                 svids.update(found.svids)
-                pooled.update(found.bundles)
+                for domain, bundle in found.bundles.items():
+                    if counts(source.name, domain, settings.identity.bundles_from):
+                        pooled[domain] = bundle
+                    else:
+                        elsewhere[domain] = f"the bundle of {domain} comes from another source: identity.bundles_from"
     held, unread_bundles = _federated(settings, pooled.get(settings.trust_domain), now)
     bundles, refused = merged_bundles(pooled, held, settings.trust_domain)
     state = MeshState(
@@ -89,7 +95,8 @@ def read_material(config: Path) -> Material:
         },
         bundles=bundles,
     )
-    lacking = {**unread_bundles, **{domain: f"the bundle of {domain} {why}" for domain, why in refused.items()}}
+    lacking = {domain: why for domain, why in elsewhere.items() if domain not in pooled}
+    lacking |= {**unread_bundles, **{domain: f"the bundle of {domain} {why}" for domain, why in refused.items()}}
     return Material(settings, marks, composition, state, defects, unread, lacking)
 
 

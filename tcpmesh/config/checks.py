@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpmesh.config.bounds import check_bounds
-from tcpmesh.config.federation import check_federation
+from tcpmesh.config.federation import check_bundles_from, check_federation
 from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
 from tcpmesh.config.places import Place
@@ -37,6 +37,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_bounds(read)
     yield from check_tls(read)
     yield from _check_identity(read)
+    yield from check_bundles_from(read)
     yield from check_federation(read)
     yield from check_mapping(read)
     yield from _check_services(read)

@@ -1,5 +1,5 @@
 """
-Whether each federated trust domain says where its bundle comes from, and nothing that contradicts it.
+Whether each trust domain that is named says where its bundle comes from, and nothing that contradicts it.
 
 Ring 1.
 """
@@ -16,7 +16,7 @@ from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import FederationSettings, IdentitySettings, Settings
 from tcpmesh.values import format_duration
 
-__all__ = ["check_federation"]
+__all__ = ["check_bundles_from", "check_federation"]
 
 _LEAST, _MOST = 10.0, 86400.0  # seconds
 
@@ -33,6 +33,22 @@ def check_federation(read: SettingsReader) -> Iterator[Problem]:
             for key, message in _complaints(domain, settings, _written(read, at)):
                 where = at.key(key) if key in _written(read, at) else at
                 yield Problem(f"{where}: {message}", read.marks.get(where.path))
+
+
+def check_bundles_from(read: SettingsReader) -> Iterator[Problem]:
+    """Everything that is wrong with ``identity.bundles_from``."""
+    for place, identity in read.of(IdentitySettings):
+        for domain, sources in identity.bundles_from.items():
+            at = place.key("bundles_from").entry(str(domain))
+            if domain in identity.federation:
+                message = "its bundle comes from identity.federation, whatever a source delivers; remove one of the two"
+                yield Problem(f"{at}: {message}", read.marks.get(at.path))
+            if not sources:
+                message = "the list is empty; name the identity source whose bundle counts"
+                yield Problem(f"{at}: {message}", read.marks.get(at.path))
+            for index, source in enumerate(sources):
+                if source in sources[:index]:
+                    yield Problem(f"{at}: {source!r} is named twice", read.marks.get(at.item(index).path))
 
 
 def _written(read: SettingsReader, at: Place) -> set[str]:

@@ -7,20 +7,13 @@ Ring 1, pure: time is a parameter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import attrs
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from tcpmesh.identity.certificates import not_after
-from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, Workload
 
-if TYPE_CHECKING:
-    from cryptography import x509
-
-__all__ = ["Delivered", "find_svid", "identity_states", "pooled_bundles", "usable_svids"]
+__all__ = ["Delivered", "find_svid", "identity_states", "usable_svids"]
 
 
 def find_svid(snapshot: IdentitySnapshot, workload: Workload) -> Svid | None:
@@ -62,17 +55,3 @@ def usable_svids(sources: Iterable[Delivered], now: float) -> dict[str, Svid]:
         for name, workload in source.workloads.items()
         if (svid := source.svid(workload)) is not None and source.state_of(workload, now) is not IdentityState.EXPIRED
     }
-
-
-def pooled_bundles(sources: Iterable[Delivered]) -> Mapping[TrustDomain, TrustBundle]:
-    """
-    By trust domain: its authorities. Two sources may hold the same domain's; different domains' are never mixed.
-
-    Nobody can change it: what was judged by these bundles is judged anew only when there are others.
-    """
-    pools: dict[TrustDomain, dict[bytes, x509.Certificate]] = {}
-    for source in sources:
-        for domain, bundle in (source.snapshot.bundles if source.snapshot is not None else {}).items():
-            pool = pools.setdefault(domain, {})
-            pool.update((authority.public_bytes(Encoding.DER), authority) for authority in bundle.authorities)
-    return MappingProxyType({domain: TrustBundle(domain, tuple(pool.values())) for domain, pool in pools.items()})

@@ -12,6 +12,7 @@ from cryptography import x509
 
 from tcpmesh.codes import KEY_MISMATCH, OWN_CHAIN_BROKEN, OWN_EXPIRED, OWN_PROFILE
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.bundle_document import check_origin
 from tcpmesh.identity.certificates import (
     authority_key_identifier,
     certificate_size,
@@ -22,12 +23,37 @@ from tcpmesh.identity.certificates import (
     span,
 )
 from tcpmesh.identity.chain import Bundles, bundle_gap, check_sizes, issued_by, same_name_other_key
+from tcpmesh.identity.delivered import find_svid
+from tcpmesh.identity.life import SourceLife
 from tcpmesh.identity.profile import check_authority, check_leaf, check_signature, readable
-from tcpmesh.values import Svid
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.values import IdentitySnapshot, Svid
 
-__all__ = ["verify_own"]
+__all__ = ["check_delivery", "verify_own"]
 
 _OWN_CODES = frozenset({KEY_MISMATCH, OWN_CHAIN_BROKEN, OWN_EXPIRED, OWN_PROFILE})
+
+
+def check_delivery(source: SourceLife, snapshot: IdentitySnapshot, now: float) -> None:
+    """
+    Check everything that a source delivered, by its own bundles.
+
+    :param now: wall-clock seconds.
+    :raises Refusal: when an identity is not fit for use.
+    :raises BundleError: when an authority of another trust domain is under ours.
+    """
+    bundles = dict(snapshot.bundles)
+    for domain, bundle in bundles.items():
+        if not isinstance(domain, TrustDomain) or bundle.trust_domain != domain:
+            raise TypeError(f"a bundle is filed under {domain!r}")
+    # Of our own bundles nothing may be another trust domain's; of another one's that costs only its own peers.
+    for domain in {workload.id.trust_domain for workload in source.workloads.values()} & bundles.keys():
+        for authority in bundles[domain].authorities:
+            check_origin(authority, domain)
+    for workload in source.workloads.values():
+        svid = find_svid(snapshot, workload)
+        if svid is not None and not source.has_outlived(workload, svid, now):
+            verify_own(svid, bundles, now)
 
 
 def verify_own(svid: Svid, bundles: Bundles, now: float) -> None:

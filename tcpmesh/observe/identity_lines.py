@@ -6,14 +6,17 @@ Ring 3. Says it once: what a source's own line says is not said again for each o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.logger import Logger
 
 from tcpmesh.codes import OWN_EXPIRED, OWN_REVOKED, SOURCE_STALE, Code
 from tcpmesh.identity.certificates import moment, not_after, span
 from tcpmesh.identity.life import MEANING, SourceLife, Transition
+from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.values import IdentityState, Svid
 
-__all__ = ["tell_half_gone", "tell_source", "tell_workload"]
+__all__ = ["tell_disputes", "tell_half_gone", "tell_source", "tell_workload"]
 
 _log = Logger(namespace="tcpmesh.control")
 
@@ -75,6 +78,15 @@ def tell_half_gone(source: SourceLife, name: str, svid: Svid, now: float, at: fl
         left=span(end - now),
         reason=source.reason,
     )
+
+
+def tell_disputes(before: Mapping[TrustDomain, str], after: Mapping[TrustDomain, str]) -> None:
+    """Sources contradict each other about these trust domains; told when it is new or has changed."""
+    for domain, dispute in after.items():
+        if before.get(domain) != dispute:
+            _log.warn("the bundle of {domain}: {dispute}", domain=str(domain), dispute=dispute)
+    for domain in before.keys() - after.keys():
+        _log.info("the bundle of {domain}: identity sources agree on it again", domain=str(domain))
 
 
 def _coded(code: Code | None) -> tuple[str, dict[str, str]]:

@@ -15,8 +15,8 @@ from tcpmesh.codes import Code
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.delivered import pooled_bundles
 from tcpmesh.identity.known_chains import KnownChain, KnownChains
+from tcpmesh.identity.pooled import pooled_bundles
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.identity.verify import check_profiles
 from tcpmesh.settings import TLSSettings
@@ -173,7 +173,7 @@ class VouchTests(SynchronousTestCase):
 
     def test_published_bundles_cannot_be_changed(self) -> None:
         """Or else what was judged by them would go on to hold."""
-        published: Any = pooled_bundles(())
+        published: Any = pooled_bundles(()).bundles
         with self.assertRaises(TypeError):
             published[A] = TrustBundle(A, ())
 
