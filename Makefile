@@ -4,6 +4,7 @@
 #   make test    every test; afterwards "trial tests" works in the environment .venv
 #   make test-reactors   the network scenarios again, on each of Twisted's reactors
 #   make check   format, lint, types and every test
+#   make spire   a SPIRE server and agent for the tests that want real ones, with go install; "make ghostunnel" likewise
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
 #   make clean   remove everything that these make, but for results of make bench
 #
@@ -20,10 +21,12 @@ REACTOR ?= $(shell $(PYTHON) -c 'import select; print("tcpmesh" if hasattr(selec
 REACTORS ?= epoll poll select asyncio
 TRIAL = $(RUN) -m twisted.trial
 BENCH ?=
+CACHE = $${XDG_CACHE_HOME:-$$HOME/.cache}
+GO_PROGRAM = tests/integration/install_go_program.sh
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test test-reactors check lint bench clean help
+.PHONY: run test test-reactors check lint spire ghostunnel bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +53,14 @@ lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+# Kept outside the checkout, one directory for each version: tests/integration/__init__.py looks there.
+spire:
+	@$(GO_PROGRAM) github.com/spiffe/spire/cmd/spire-server@v1.15.3 "$(CACHE)/tcpmesh/spire-v1.15.3"
+	@$(GO_PROGRAM) github.com/spiffe/spire/cmd/spire-agent@v1.15.3 "$(CACHE)/tcpmesh/spire-v1.15.3"
+
+ghostunnel:
+	@$(GO_PROGRAM) github.com/ghostunnel/ghostunnel@v1.11.1 "$(CACHE)/tcpmesh-bench/ghostunnel-v1.11.1"
 
 # Finds haproxy, nginx and stunnel, or says which package has them; Envoy comes with the extra, ghostunnel by go install.
 bench: $(VENV)/.bench
