@@ -97,7 +97,7 @@ class IIdentitySource(Interface):
 
 
 class ICheckable(Interface):
-    """A source that can tell beforehand whether it will start: optional, and asked by ``tcpmesh check``."""
+    """A source or a policy that can tell beforehand whether it will start: optional, asked by ``tcpmesh check``."""
 
     def check() -> None:
         """
@@ -108,7 +108,11 @@ class ICheckable(Interface):
 
 
 class IReloadable(Interface):
-    """A source that can be told to look for something new now: optional, for SIGHUP and ``tcpmesh identity reload``."""
+    """
+    A source that can be told to look for something new now: optional, for SIGHUP and ``tcpmesh identity reload``.
+
+    Of identities or of a policy.
+    """
 
     def reload() -> None:
         """
@@ -185,6 +189,34 @@ class IAuthorizationPolicy(Interface):
 
     def describe() -> Sequence[str]:
         """Say in one line per rule what the policy holds, for the start-up block."""
+
+
+class IPolicyObserver(Interface):
+    """Where a policy that changes while the proxy runs delivers; provided by the proxy."""
+
+    def policy_changed(policy: IAuthorizationPolicy) -> None:
+        """Decide by this one from now on, instead of whatever came before. It must not change any more itself."""
+
+    def policy_failed(reason: str) -> None:
+        """Something new cannot be used, and why; the policy of before goes on to decide."""
+
+
+class IPolicySource(Interface):
+    """
+    A policy that is kept current while the proxy runs: optional, provided beside IAuthorizationPolicy.
+
+    Runs on the control side. Until it has delivered a policy it is asked itself, and should deny.
+    """
+
+    def start(observer: IPolicyObserver) -> None:
+        """
+        Begin; the first policy may come at once or later. Called once, before the first connection.
+
+        :raises tcpmesh.errors.ConfigurationError: or StartError, when the proxy must not start.
+        """
+
+    def stop() -> Deferred[None] | None:
+        """End, release everything; no observer call may follow. Called once, also when ``start`` raised."""
 
 
 class IAuthorizationPolicyFactory(IPluginFactory):

@@ -204,7 +204,7 @@ class Reporting:
             listeners=self._listeners(),
             workloads=self._workloads(),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
-            rules=[line for named in self._policies for line in named.policy.describe()],
+            rules=[line for named in self._policies.policies for line in named.policy.describe()],
             limits=self._limits(),
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
             warnings=warnings,

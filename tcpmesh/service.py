@@ -104,6 +104,7 @@ class MeshService(MultiService):
         assert self._reporting is not None
         with self._released_on_failure():
             self._reporting.open()
+            self.composition.policies.start()
             self.composition.control.start()
             self._listen(self._unix_listeners)
             self._reporting.bind_unix()
@@ -130,6 +131,7 @@ class MeshService(MultiService):
             for port in self._reporting.ports() if self._reporting is not None else ():
                 port.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
             self.composition.control.stop()
+            self.composition.policies.stop()
             self._release()
             raise
 
@@ -172,6 +174,7 @@ class MeshService(MultiService):
             closing += [maybeDeferred(port.stopListening) for port in self._reporting.ports()]
         yield DeferredList(closing, consumeErrors=True)
         yield self.composition.control.stop()
+        yield self.composition.policies.stop()
         yield maybeDeferred(super().stopService)
         _log.info("stopped; connections cut: {cut}", cut=self.cut)
         self._release()
@@ -195,9 +198,10 @@ class MeshService(MultiService):
             self._reporting.sink.access_log.reopen()
 
     def reload_identities(self) -> None:
-        """Let identity sources look for something new now."""
+        """Let identity sources, and policies, look for something new now."""
         if self._reporting is not None and not self._stopping:
             self._reporting.reload_identities()
+            self.composition.policies.reload()
 
     def _close_ports(self) -> list[Deferred[Any]]:
         return [maybeDeferred(port.stopListening) for port in self._take_ports()]

@@ -120,7 +120,7 @@ class _Proxy(MultiService):
     def _or_one_line(self, start: Any) -> None:
         try:
             start()
-        except StartError as error:
+        except (StartError, ConfigurationError) as error:
             if not self._log_is_terminal:
                 self._log.critical("{error}", error=str(error))
             os.write(self._terminal, f"tcpmesh: {error}\n".encode())

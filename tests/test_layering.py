@@ -49,6 +49,7 @@ RINGS = {
     "tcpmesh.lifecycle": 4,
     "tcpmesh.plugin_origins": 4,
     "tcpmesh.plugins": 4,
+    "tcpmesh.policy_control": 4,
     "tcpmesh.reactor_choice": 4,
     "tcpmesh.reporting": 4,
     "tcpmesh.service": 4,

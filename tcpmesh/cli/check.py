@@ -8,13 +8,14 @@ it at that: nothing is started, bound or created.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tcpmesh.cli.options import chosen_file, config_option, file_argument, json_option
-from tcpmesh.errors import ConfigurationError, Problem
+from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.settings import Settings
 
 __all__ = ["check"]
@@ -59,12 +60,17 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
     plugins = PluginRegistry()
     settings = config.load(path, plugins)
     service = MeshService(settings, plugins, reactor)
-    if problems := service.composition.control.check():
-        raise ConfigurationError([Problem(str(error)) for error in problems])
+    errors = [*service.composition.control.check(), *service.composition.policies.check()]
+    if errors:
+        raise ConfigurationError([problem for error in errors for problem in _problems(error)])
     warnings = [str(warning) for warning in config.warnings(settings)]
     if too_many := fit_connections(settings.limits.connections).warning:
         warnings.append(too_many)
     return settings, warnings
+
+
+def _problems(error: TcpmeshError) -> Sequence[Problem]:
+    return error.problems if isinstance(error, ConfigurationError) else [Problem(str(error))]
 
 
 def _as_mapping(problem: Problem) -> dict[str, Any]:

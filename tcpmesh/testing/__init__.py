@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from tcpmesh.testing.authority import TestAuthority
 from tcpmesh.testing.contract import PluginContract
-from tcpmesh.testing.data_side import AuthorizationPolicyContract, LoadBalancerContract, RetryStrategyContract
+from tcpmesh.testing.data_side import (
+    AuthorizationPolicyContract,
+    LoadBalancerContract,
+    PolicySourceContract,
+    RetryStrategyContract,
+)
 from tcpmesh.testing.discovery import ServiceDiscoveryContract
 from tcpmesh.testing.identity import IdentitySourceContract
 from tcpmesh.testing.making import (
@@ -18,17 +23,19 @@ from tcpmesh.testing.making import (
     peer_identity,
     plugin_context,
 )
-from tcpmesh.testing.observers import FakeDiscoveryObserver, FakeIdentityObserver
+from tcpmesh.testing.observers import FakeDiscoveryObserver, FakeIdentityObserver, FakePolicyObserver
 from tcpmesh.testing.workload_api import FakeWorkloadAPI
 
 __all__ = [
     "AuthorizationPolicyContract",
     "FakeDiscoveryObserver",
     "FakeIdentityObserver",
+    "FakePolicyObserver",
     "FakeWorkloadAPI",
     "IdentitySourceContract",
     "LoadBalancerContract",
     "PluginContract",
+    "PolicySourceContract",
     "RetryStrategyContract",
     "ServiceDiscoveryContract",
     "TestAuthority",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
 
 from tcpmesh.interfaces import (
     AUTHORIZATION,
@@ -20,15 +21,17 @@ from tcpmesh.interfaces import (
     RETRY,
     IAuthorizationPolicy,
     ILoadBalancer,
+    IPolicySource,
     IRetryStrategy,
     PluginKind,
 )
 from tcpmesh.policy.evaluate import DECISION_BUDGET
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
+from tcpmesh.testing.observers import FakePolicyObserver
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext
 
-__all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "RetryStrategyContract"]
+__all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "PolicySourceContract", "RetryStrategyContract"]
 
 _MANY = 1000
 
@@ -51,12 +54,22 @@ class AuthorizationPolicyContract(PluginContract):
         return []
 
     def decision(self, request: AuthorizationRequest) -> Decision:
-        """Ask, and wait as long as the proxy would."""
-        policy: IAuthorizationPolicy = self.create()
+        """Start it if it has to be started, ask, and wait as long as the proxy would."""
+        policy: Any = self.create()
+        if IPolicySource.providedBy(policy):
+            source, observer = policy, FakePolicyObserver()
+            source.start(observer)
+            self.addCleanup(source.stop)
+            policy = observer.policies[-1] if observer.policies else source
+        return self.answer(policy, request)
+
+    def answer(self, policy: IAuthorizationPolicy, request: AuthorizationRequest) -> Decision:
+        """Ask this one, and wait as long as the proxy would."""
         answer = policy.decide(request)
         if isinstance(answer, Deferred):
             self.clock.advance(DECISION_BUDGET)
             answer = self.successResultOf(answer)
+        self.check_decision(answer)
         return answer
 
     def check_decision(self, decision: object) -> None:
@@ -104,6 +117,34 @@ class AuthorizationPolicyContract(PluginContract):
         policy: IAuthorizationPolicy = self.create()
         for line in policy.describe():
             self.assertEqual(line.splitlines(), [line])
+
+
+class PolicySourceContract(AuthorizationPolicyContract):
+    """The points of an authorization policy that is kept current while the proxy runs (IPolicySource)."""
+
+    def test_provides_a_source(self) -> None:
+        """It has the methods of both interfaces."""
+        verifyObject(IPolicySource, self.create())
+
+    def test_allows_nobody_until_it_is_started(self) -> None:
+        """Before, it cannot know whom."""
+        policy: Any = self.create()
+        for request in [authorization_request(), *self.allowed()]:
+            decision = self.answer(policy, request)
+            self.check(decision.effect is not Effect.ALLOW, f"{request} got {decision}")
+
+    def test_can_be_stopped_without_a_start(self) -> None:
+        """`stop` is called also when the start failed, however early."""
+        policy: Any = self.create()
+        policy.stop()
+        self.check(not self.clock.getDelayedCalls(), "stop scheduled something")
+
+    def test_leaves_nothing_behind(self) -> None:
+        """A proxy that stops right after its start leaves no timer."""
+        policy: Any = self.create()
+        policy.start(FakePolicyObserver())
+        policy.stop()
+        self.check(not self.clock.getDelayedCalls(), "something is still scheduled after stop")
 
 
 class RetryStrategyContract(PluginContract):

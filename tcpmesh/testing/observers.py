@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from zope.interface import implementer
 
-from tcpmesh.interfaces import IDiscoveryObserver, IIdentityObserver
+from tcpmesh.interfaces import IAuthorizationPolicy, IDiscoveryObserver, IIdentityObserver, IPolicyObserver
 from tcpmesh.values import Endpoint, IdentitySnapshot
 
-__all__ = ["FakeDiscoveryObserver", "FakeIdentityObserver"]
+__all__ = ["FakeDiscoveryObserver", "FakeIdentityObserver", "FakePolicyObserver"]
 
 
 @implementer(IIdentityObserver)
@@ -57,6 +57,26 @@ class FakeDiscoveryObserver:
         self.deliveries.append(tuple(endpoints))
 
     def endpoints_failed(self, reason: str) -> None:
+        """Remember a failure."""
+        self.events.append(("failed", reason))
+        self.failures.append(reason)
+
+
+@implementer(IPolicyObserver)
+class FakePolicyObserver:
+    """Remembers policies and failures; ``events`` has all of them in their order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, IAuthorizationPolicy | str]] = []
+        self.policies: list[IAuthorizationPolicy] = []
+        self.failures: list[str] = []
+
+    def policy_changed(self, policy: IAuthorizationPolicy) -> None:
+        """Remember a policy."""
+        self.events.append(("changed", policy))
+        self.policies.append(policy)
+
+    def policy_failed(self, reason: str) -> None:
         """Remember a failure."""
         self.events.append(("failed", reason))
         self.failures.append(reason)

@@ -1,0 +1,156 @@
+"""
+The control side of authorization: runs the policies that change while the proxy runs, and swaps in what they deliver.
+
+Ring 4. A policy that has no source stays as it was made. Each change is one swap of the mesh state, so that a
+connection is decided by the old policy or by the new one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+from tcpmesh.codes import PLUGIN_UNUSABLE
+from tcpmesh.errors import StartError, TcpmeshError
+from tcpmesh.interfaces import IAuthorizationPolicy, ICheckable, IPolicyObserver, IPolicySource, IReloadable
+from tcpmesh.mesh_state import MeshStateCell, NamedPolicy
+
+__all__ = ["PolicyControl"]
+
+_log = Logger(namespace="tcpmesh")
+
+Outcome = Literal["changed", "failed"]
+
+
+@implementer(IPolicyObserver)
+@attrs.frozen(eq=False)
+class _Observer:
+    """Where one policy delivers."""
+
+    control: PolicyControl
+    position: int
+
+    def policy_changed(self, policy: IAuthorizationPolicy) -> None:
+        """(IPolicyObserver)."""
+        self.control.take(self.position, policy)
+
+    def policy_failed(self, reason: str) -> None:
+        """(IPolicyObserver)."""
+        self.control.note_failure(self.position, reason)
+
+
+class PolicyControl:
+    """
+    Keeps the policies of the mesh state current.
+
+    :param policies: as the plugins made them, in the order of the configuration; the state holds them already.
+    """
+
+    def __init__(self, cell: MeshStateCell, policies: Sequence[NamedPolicy]) -> None:
+        self._cell = cell
+        self._made = tuple(policies)
+        self._started: dict[int, Any] = {}  # by position
+        #: By position: why the newest change of a policy is not in use, for those of which that is so.
+        self.failing: dict[int, str] = {}
+        #: How often each plugin delivered a policy, and something that could not be used.
+        self.outcomes: Counter[tuple[str, Outcome]] = Counter()
+
+    @property
+    def policies(self) -> tuple[NamedPolicy, ...]:
+        """Those in use."""
+        return self._cell.current.policies
+
+    def check(self) -> list[TcpmeshError]:
+        """What the policies that can tell beforehand would complain of at their start; nothing is started."""
+        problems: list[TcpmeshError] = []
+        for named in self._made:
+            if ICheckable.providedBy(named.policy):
+                try:
+                    named.policy.check()  # type: ignore[attr-defined]
+                except TcpmeshError as error:
+                    problems.append(error)
+                except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+                    _log.failure("checking policy plugin {name!r} failed", name=named.name)
+                    reason = f"policy plugin {named.name!r} cannot be checked: {type(error).__name__}: {error}"
+                    problems.append(StartError(PLUGIN_UNUSABLE, reason))
+        return problems
+
+    def start(self) -> None:
+        """
+        Start every policy that has a source.
+
+        :raises ConfigurationError: or StartError, from the first that cannot start; :meth:`stop` must be called all
+            the same.
+        """
+        for position, named in enumerate(self._made):
+            if IPolicySource.providedBy(named.policy):
+                source: Any = named.policy
+                self._started[position] = source
+                source.start(_Observer(self, position))
+
+    def reload(self) -> None:
+        """Let every policy that can look for something new do so now; what comes of it is told as always."""
+        for position, source in list(self._started.items()):
+            if IReloadable.providedBy(source):
+                try:
+                    source.reload()
+                except Exception as error:  # noqa: BLE001  a plugin's failure must not keep the others from looking
+                    _log.failure("reloading policy plugin {name!r} failed", name=self._made[position].name)
+                    self.note_failure(position, f"reloading failed: {type(error).__name__}")
+
+    def stop(self) -> Deferred[Any]:
+        """Stop whatever was started; never fails."""
+        started, self._started = self._started, {}
+        stopping = []
+        for position, source in started.items():
+            outcome = maybeDeferred(source.stop)
+            outcome.addErrback(self._stop_failed, self._made[position].name)
+            stopping.append(outcome)
+        return DeferredList(stopping)
+
+    def _stop_failed(self, failure: Failure, name: str) -> None:
+        _log.failure("stopping policy plugin {name!r} failed", failure, name=name)
+
+    def take(self, position: int, policy: IAuthorizationPolicy) -> None:
+        """A source delivered: decide by this policy from now on."""
+        if position not in self._started:
+            return
+        named = self._made[position]
+        try:
+            verifyObject(IAuthorizationPolicy, policy)
+        except Invalid as error:
+            _log.error("policy plugin {name!r} delivered nonsense: {error}", name=named.name, error=error)
+            self.note_failure(position, "delivered something that is not a policy")
+            return
+        policies = list(self._cell.current.policies)
+        policies[position] = attrs.evolve(named, policy=policy)
+        state = self._cell.swap(policies=tuple(policies))
+        self.failing.pop(position, None)
+        self.outcomes[named.name, "changed"] += 1
+        _log.info(
+            "policy plugin {name!r}: a policy is in use from generation {generation} on",
+            name=named.name,
+            generation=state.generation,
+        )
+
+    def note_failure(self, position: int, reason: str) -> None:
+        """A change cannot be used: what was in use goes on to decide."""
+        if position not in self._started:
+            return
+        name = self._made[position].name
+        self.failing[position] = reason
+        self.outcomes[name, "failed"] += 1
+        _log.error(
+            "policy plugin {name!r}: a change cannot be used, the policy of before goes on to decide: {reason}",
+            name=name,
+            reason=reason,
+        )

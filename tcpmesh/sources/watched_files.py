@@ -1,0 +1,216 @@
+"""
+Files, and directories of files, that somebody else replaces: read at the start, and again when they have changed.
+
+Ring 3, without a reactor. What they mean is somebody else's business. They are taken all together or not at all: a set
+that cannot be used leaves the last good one where it was, and is told of once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from tcpmesh.errors import ConfigurationError, Problem
+from tcpmesh.sources.pem_files import fingerprint
+from tcpmesh.values import Duration, format_duration
+
+__all__ = ["MAX_FILE_BYTES", "FileContent", "WatchedFiles", "check_interval"]
+
+MAX_FILE_BYTES = 1 << 20
+_MAX_FILES = 1000
+_MIN_INTERVAL, _MAX_INTERVAL = 0.1, 60.0  # seconds
+_SETTLE = 1.0  # seconds until the second look at files that have changed
+_RESTLESS = 10  # looks at files that change each time, until they are taken for what they are
+
+_T = TypeVar("_T")
+
+
+def check_interval(_instance: object, _attribute: object, value: Duration) -> None:
+    """
+    For settings classes: how often to look.
+
+    :raises ValueError: for less than 100 ms or more than a minute.
+    """
+    if not _MIN_INTERVAL <= value <= _MAX_INTERVAL:
+        raise ValueError(
+            f"an interval of {format_duration(value)} is outside "
+            f"{format_duration(_MIN_INTERVAL)} to {format_duration(_MAX_INTERVAL)}"
+        )
+
+
+@attrs.frozen
+class FileContent:
+    """One file as it was read."""
+
+    path: Path
+    data: bytes = attrs.field(repr=False)
+
+
+class WatchedFiles(Generic[_T]):
+    """
+    Reads files, and looks at their status again and again.
+
+    What changed is read at a second look that finds nothing written since: a file that is being written may be good up
+    to the middle, and mean something else. Of a directory the files count whose names end in one of ``suffixes`` and do
+    not begin with a dot, in the order of their names; directories in it do not.
+
+    :param read: makes of all files together what they mean; raises ConfigurationError if they cannot be used.
+    :param interval: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Path],
+        read: Callable[[Sequence[FileContent]], _T],
+        clock: IReactorTime,
+        log: Logger,
+        *,
+        interval: float = 5.0,
+        suffixes: tuple[str, ...] = (".yaml", ".yml"),
+    ) -> None:
+        self._places = tuple(places)
+        self._read = read
+        self._clock = clock
+        self._log = log
+        self._interval = interval
+        self._suffixes = suffixes
+        self._taken: Callable[[_T], object] | None = None
+        self._failed: Callable[[str], object] = lambda reason: None
+        self._call: IDelayedCall | None = None
+        self._used: object = None  # fingerprint of what was read last, good or bad
+        self._seen: object = None  # fingerprint at the last look
+        self._restless = 0  # looks in a row that found something else than the one before
+
+    def load(self) -> _T:
+        """
+        Read everything now.
+
+        :raises ConfigurationError: with everything that is wrong, each at its file, line and column.
+        """
+        problems: list[Problem] = []
+        contents = []
+        for path in self._files(problems):
+            try:
+                contents.append(FileContent(path, _content(path)))
+            except OSError as error:
+                problems.append(Problem(f"{path}: {_words(error)}"))
+        if problems:
+            raise ConfigurationError(problems)
+        return self._read(contents)
+
+    def start(self, taken: Callable[[_T], object], failed: Callable[[str], object]) -> None:
+        """
+        Read everything and call ``taken`` with what it means, now and whenever it has changed.
+
+        :param failed: called once for each changed set of files that cannot be used, with why: one problem a line.
+        :raises ConfigurationError: as :meth:`load`; nothing is watched then.
+        """
+        self._used = self._seen = self._fingerprint()
+        meaning = self.load()
+        self._taken, self._failed = taken, failed
+        taken(meaning)
+        self._wait()
+
+    def reload(self) -> None:
+        """Look now, and take or report what is there without a second look."""
+        if self._taken is not None:
+            self._look(asked=True)
+
+    def stop(self) -> None:
+        """Watch no longer. Safe in every order."""
+        self._taken = None
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    # --- looking
+
+    def _wait(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        changing = self._seen != self._used
+        self._call = self._clock.callLater(min(self._interval, _SETTLE) if changing else self._interval, self._look)
+
+    def _look(self, *, asked: bool = False) -> None:
+        try:
+            self._compare(asked=asked)
+        except Exception as error:  # noqa: BLE001  the next look must come all the same
+            self._log.failure("looking at the files failed")
+            self._failed(f"looking at the files failed: {type(error).__name__}; see the traceback above")
+        if self._taken is not None:
+            self._wait()
+
+    def _compare(self, *, asked: bool) -> None:
+        now = self._fingerprint()
+        still, self._seen = now == self._seen, now
+        self._restless = 0 if still else self._restless + 1
+        steady = still or asked or self._restless >= _RESTLESS
+        if not steady or (now == self._used and not asked) or self._taken is None:
+            return
+        self._restless = 0
+        problem, meaning = None, []
+        try:
+            meaning.append(self.load())
+        except ConfigurationError as error:
+            problem = error
+        if self._fingerprint() != now and not asked:  # written between the look and the reading
+            return
+        self._used = now
+        for each in meaning:
+            self._taken(each)
+        if problem is not None:
+            self._failed(str(problem))
+
+    def _fingerprint(self) -> tuple[object, ...]:
+        return tuple((str(path), fingerprint(path)) for path in (*self._places, *self._files([])))
+
+    def _files(self, problems: list[Problem]) -> Iterator[Path]:
+        """Every file, those of a directory in the order of their names."""
+        for place in self._places:
+            if not place.is_dir():
+                yield place
+                continue
+            try:
+                found = sorted(self._counts(place))
+            except OSError as error:
+                problems.append(Problem(f"{place}: {_words(error)}"))
+                continue
+            if not found:
+                named = " or ".join(self._suffixes)
+                problems.append(Problem(f"{place}: this directory holds no file whose name ends in {named}"))
+            if len(found) > _MAX_FILES:
+                problems.append(Problem(f"{place}: this directory holds more than {_MAX_FILES} files"))
+            yield from found[:_MAX_FILES]
+
+    def _counts(self, directory: Path) -> Iterator[Path]:
+        for path in directory.iterdir():
+            if path.name.endswith(self._suffixes) and not path.name.startswith(".") and not path.is_dir():
+                yield path
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file or directory"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _content(path: Path) -> bytes:
+    """:raises OSError: also for what is no regular file, without waiting for a writer; and for a large one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "it is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(0, f"it is larger than {MAX_FILE_BYTES} bytes")
+    return data
