@@ -16,7 +16,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration import program, skip_or_fail
+from tests.integration import go_program, program, skip_or_fail
 from tests.integration.field import CommandLineAuthority, authority
 from tests.integration.processes import PATIENCE, accepts, free_port
 from tests.integration.servers import Server, temporary_directory
@@ -51,6 +51,7 @@ WITHOUT_CERTIFICATE: dict[str, Change] = {
     "stunnel": changed(r"^(cert|key) = .*\n", ""),
     "nginx": changed(r"^ *proxy_ssl_certificate(_key)? .*\n", ""),
     "haproxy": changed(r" crt \S+", ""),
+    "ghostunnel": changed(r"--cert \S+ --key \S+", "--disable-authentication"),
 }
 
 
@@ -124,6 +125,10 @@ class _Peer:
             f"global\nlog stderr format raw local0\ndefaults\nmode tcp\nlog global\noption tcplog\n{times}{text}"
         )
         return self._start(program("haproxy", "haproxy"), "-db", "-f", file)
+
+    def _ghostunnel(self, text: str) -> Server:
+        _name, *arguments = words(text)
+        return self._start(go_program("ghostunnel"), *arguments)
 
     def _openssl(self, text: str) -> Server:
         """Its standard input and output are one end of a socket pair, of which the test has the other."""

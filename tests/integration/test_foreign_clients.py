@@ -50,6 +50,12 @@ class HAProxyClientTests(ForeignClientTestCase, ExchangeTests):
     kind = "haproxy"
 
 
+class GhostunnelClientTests(ForeignClientTestCase, ExchangeTests):
+    """ghostunnel sends close_notify for each end and waits for the other."""
+
+    kind = "ghostunnel"
+
+
 class NginxClientTests(ForeignClientTestCase, ExchangeTests):
     """nginx with proxy_half_close ends every direction with a bare FIN: it needs ``truncation: eof``."""
 

@@ -17,13 +17,13 @@ from tests.integration.applications import RESET as RESET_SEEN
 from tests.integration.applications import Received, push, receive, until, whole
 from tests.integration.field import TRUST_DOMAIN, authority
 from tests.integration.foreign_case import REPLY, ForeignProgramTestCase, Hop
-from tests.integration.foreign_programs import ForeignClient, issued_files
+from tests.integration.foreign_programs import Change, ForeignClient, changed, issued_files, unchanged
 from tests.integration.mesh import in_thread
 from tests.integration.servers import run, temporary_directory
 from tests.integration.snippets import DOCUMENT, names
 
 NAME = "orders.example.org"
-KINDS = ("haproxy", "nginx", "openssl", "socat", "stunnel")
+KINDS = ("ghostunnel", "haproxy", "nginx", "openssl", "socat", "stunnel")
 
 
 def greet(connection: socket.socket) -> None:
@@ -167,6 +167,43 @@ class ListenerByNameTests(ForeignProgramTestCase):
             record = await self.wrong_name(kind, said)
             self.assertEqual((record.decision, record.closed_by), ("allow", "src"))
             self.assertEqual(record.src_identity, f"spiffe://{TRUST_DOMAIN}/web")
+
+
+class IdentityCheckedTests(ForeignProgramTestCase):
+    """ghostunnel, which looks for the SPIFFE ID of whoever it talks to."""
+
+    async def refusing_client(self, change: Change, *dns: str) -> str:
+        """Let a client of ghostunnel's try that does not want us; give the alert. No payload moves."""
+        inner = self.start_block_inbound("inbound", self.application(greet), *dns)
+        peer = await in_thread(
+            lambda: ForeignClient(self, "ghostunnel", issued_files(self, "web"), inner.port("orders-in"), change)
+        )
+        with peer.connect() as client:
+            self.assertEqual((await in_thread(receive, client)).length, 0)
+        record = await inner.closed()
+        self.assertEqual((record.code, record.bytes_sent, record.decision), (PEER_ALERT, 0, ""))
+        return record.reason
+
+    async def test_another_server(self) -> None:
+        """Its name is right and its ID is not, or the other way round: TM-I403, and nobody is dialled."""
+        said = "the peer sent the TLS alert 'bad certificate'"
+        self.assertEqual(await self.refusing_client(changed("/orders", "/ledger")), said)
+        self.assertEqual(await self.refusing_client(unchanged, "other.example.org"), said)
+
+    async def test_another_client(self) -> None:
+        """A server of ghostunnel's that does not let us in."""
+        hop = await self.server_hop("ghostunnel", "service", greet, change=changed("/web", "/billing"))
+        answer = await in_thread(receive, hop.connect())
+        self.assertEqual((answer.length, answer.ending), (0, RESET_SEEN))
+        record = await hop.proxy.closed()
+        self.assertEqual((record.code, record.reason), (PEER_ALERT, "the peer sent the TLS alert 'bad certificate'"))
+
+    async def test_keys_are_exchanged_post_quantum(self) -> None:
+        """Both sides prefer the same group."""
+        hop = await self.server_hop("ghostunnel", "service", greet)
+        with hop.connect() as client:
+            self.assertEqual(await in_thread(receive, client, len(REPLY)), whole(REPLY))
+        self.assertEqual((await hop.proxy.closed()).tls_group, "X25519MLKEM768")
 
 
 class DocumentTests(SynchronousTestCase):

@@ -31,9 +31,12 @@ class RefusalTests(ForeignMixin):
         """
 
         def ask() -> Received:
-            with hop.connect() as client:
-                push(client, b"hello")
-                return receive(client)
+            try:
+                with hop.connect() as client:
+                    push(client, b"hello")
+                    return receive(client)
+            except ConnectionResetError:  # before connect had even returned
+                return Received(0, "", RESET_SEEN)
 
         answer = await in_thread(ask)
         self.assertEqual(answer.length, 0)
@@ -117,6 +120,15 @@ class RefusedNginxClientTests(RefusedClientTests, ForeignProgramTestCase):
     of_reset = None
     of_internal_error = r"tlsv1 alert internal error:SSL alert number 80\) while proxying and reading from upstream"
     of_certificate_required = r"certificate required:SSL alert number 116\) while proxying and reading from upstream"
+
+
+class RefusedGhostunnelClientTests(RefusedClientTests, ForeignProgramTestCase):
+    """ghostunnel takes a reset for an end, and names the alert."""
+
+    kind = "ghostunnel"
+    of_reset = r"closed pipe: .* returned 0 bytes"
+    of_internal_error = r"remote error: tls: internal error"
+    of_certificate_required = r"remote error: tls: certificate required"
 
 
 class RefusedHAProxyClientTests(RefusedClientTests, ForeignProgramTestCase):
@@ -215,6 +227,18 @@ class RefusedNginxServerTests(RefusedServerTests, ForeignProgramTestCase):
         record = await hop.proxy.closed()
         self.assertEqual((record.code, record.closed_by, record.bytes_recv, dialled), (CLEAN, "dst", 0, []))
         await until(lambda: re.search(self.of_our_certificate, hop.peer.said), f"it said {hop.peer.said}")
+
+
+class RefusedGhostunnelServerTests(RefusedServerTests, ForeignProgramTestCase):
+    """
+    ghostunnel says what is wrong with our certificate.
+
+    It cannot read the alert: OpenSSL's clients send it unencrypted, and Go expects it to be encrypted by then.
+    """
+
+    kind = "ghostunnel"
+    of_internal_error = r"error on TLS handshake from \S+: local error: tls: bad record MAC"
+    of_our_certificate = r"certificate signed by unknown authority"
 
 
 class RefusedHAProxyServerTests(RefusedServerTests, ForeignProgramTestCase):

@@ -53,6 +53,12 @@ class HAProxyServerTests(ForeignServerTestCase, ExchangeTests):
     kind = "haproxy"
 
 
+class GhostunnelServerTests(ForeignServerTestCase, ExchangeTests):
+    """ghostunnel sends close_notify for each end and waits for the other."""
+
+    kind = "ghostunnel"
+
+
 class NginxServerTests(ForeignServerTestCase, ExchangeTests):
     """nginx with proxy_half_close ends every direction with a bare FIN: it needs ``truncation: eof``."""
 
