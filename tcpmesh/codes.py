@@ -126,6 +126,8 @@ POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and
     "see why the plugin is slow; it has 200 ms")
 CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener's identity",
     "add the user to outbound.clients, or run the program as one of them")
+PROBE_NOT_ALLOWED = _code("TM-P106", "this identity may not ask how it is seen",
+    "add the identity to the inbound listener's probe.allow, if it should be told")
 
 # --- TM-U upstream
 CONNECT_REFUSED = _code("TM-U101", "the address refused the connection",
@@ -190,6 +192,8 @@ NO_BYTE = _code("TM-D105", "connected and closed without a byte",
     "nothing to do: a health check or a scanner; tcpmesh_connections_closed_total counts them")
 TLS_BROKEN = _code("TM-D106", "a TLS record could not be read",
     "find what damages data on the way: a middlebox, a network card, an attacker")
+PROBE_ANSWERED = _code("TM-D107", "the peer asked how it is seen, and was told",
+    "nothing to do: somebody runs tcpmesh identity check")
 
 # --- TM-O operation
 SHUTDOWN = _code("TM-O101", "the proxy stopped before the connection ended",

@@ -235,6 +235,13 @@ class OutboundSettings:
 
 
 @attrs.frozen
+class ProbeSettings:
+    """Which peers may ask an inbound listener how it sees them (``tcpmesh.dataplane.probe``)."""
+
+    allow: list[SpiffeId]
+
+
+@attrs.frozen
 class InboundSettings:
     """A TLS listener for peers, and the application that it guards."""
 
@@ -244,6 +251,7 @@ class InboundSettings:
     workload: WorkloadName
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     truncation: Literal["reset", "eof"] = "reset"
+    probe: ProbeSettings | None = None
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
     mark: Mark | None = not_a_key()

@@ -87,7 +87,7 @@ class PeerHandshake:
         self.target = target
         self._verification = _Verification(bundles, expected, wall_clock, voucher)
         self._verification.leaf = None
-        alpn = ALPN if preface else b""
+        alpn = (ALPN,) if preface else ()
         self._core = TLSCore(context, self._verification, server=False, sni=sni, alpn=alpn)
 
     @property

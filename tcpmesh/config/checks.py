@@ -22,6 +22,7 @@ from tcpmesh.settings import (
     IdentitySettings,
     InboundSettings,
     OutboundSettings,
+    ProbeSettings,
     ServiceSettings,
     Settings,
     WorkloadSettings,
@@ -43,6 +44,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from _check_services(read)
     yield from _check_outbound(read)
     yield from _check_inbound(read, listeners)
+    yield from _check_probes(read)
     yield from _check_admin(read)
     yield from check_overlaps(listeners)
     for _, settings in read.of(Settings):
@@ -172,6 +174,18 @@ def _check_outbound(read: SettingsReader) -> Iterator[Problem]:
             yield _at(
                 read, clients, "nobody is listed; name a uid or gid, or leave the key out to admit all local users"
             )
+
+
+def _check_probes(read: SettingsReader) -> Iterator[Problem]:
+    for place, probe in read.of(ProbeSettings):
+        allow = place.key("allow")
+        if not probe.allow:
+            yield _at(read, allow, "the list is empty; name who may ask, or leave probe out so that nobody may")
+        for index, identity in enumerate(probe.allow):
+            if not identity.path:
+                yield _at(
+                    read, allow.item(index), f"{identity} names a whole trust domain, which no peer's certificate does"
+                )
 
 
 def _check_inbound(read: SettingsReader, listeners: list[Listener]) -> Iterator[Problem]:

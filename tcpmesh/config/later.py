@@ -22,9 +22,7 @@ KEYS: Mapping[str, frozenset[str]] = {
     "services.*.timeouts": _TIMES,
     "outbound.*": frozenset({"limits", "passthrough", "per_endpoint", "routes", "sni"}),
     "outbound.*.timeouts": _TIMES,
-    "inbound.*": frozenset(
-        {"limits", "on_change", "on_expiry", "passthrough", "probe", "proxy_protocol", "routes", "sni"}
-    ),
+    "inbound.*": frozenset({"limits", "on_change", "on_expiry", "passthrough", "proxy_protocol", "routes", "sni"}),
     "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
     "authorization.*:rules.policies.*": frozenset({"limit", "mode"}),

@@ -18,6 +18,7 @@ from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Co
 from tcpmesh.dataplane.negotiation import negotiate
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.dataplane.preface import ALPN
+from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.verification import expects_dns, verify_callback
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.spiffe import TrustDomain
@@ -71,13 +72,14 @@ class TLSContexts:
         self._generation = -1
         self._contexts: dict[tuple[Any, ...], SSL.Context] = {}
 
-    def server(self, state: MeshState, workload: str, tls: TLSSettings) -> SSL.Context:
+    def server(self, state: MeshState, workload: str, tls: TLSSettings, *, probe: bool = False) -> SSL.Context:
         """
         For an inbound listener: a client certificate is required.
 
+        :param probe: whether a client may ask how it is seen.
         :raises Refusal: when the workload has no identity, or one that OpenSSL does not take.
         """
-        return self._context(state, ("server", workload, tls), workload, tls, "mesh")
+        return self._context(state, ("server", workload, tls, probe), workload, tls, "mesh")
 
     def client(self, state: MeshState, workload: str, tls: TLSSettings, trust: Trust) -> SSL.Context:
         """
@@ -98,6 +100,8 @@ class TLSContexts:
             svid = own_svid(state, workload)
             try:
                 context = _new_context(svid, tls, server=key[0] == "server", setter=self._group_setter)
+                if key[0] == "server":
+                    context.set_alpn_select_callback(_select_with_probe if key[-1] else _select_alpn)
             except SSL.Error as error:
                 # Whatever else OpenSSL minds about a certificate that verified.
                 raise Refusal(OWN_PROFILE, f"OpenSSL does not take the identity of {workload!r}: {error}") from None
@@ -130,8 +134,6 @@ def _new_context(svid: Svid, tls: TLSSettings, *, server: bool, setter: GroupSet
     context.use_privatekey(svid.private_key)  # type: ignore[arg-type]  # kinds are checked where keys are read
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify_callback)
     context.set_verify_depth(MAX_CHAIN_LENGTH)
-    if server:
-        context.set_alpn_select_callback(_select_alpn)
     return context
 
 
@@ -147,3 +149,8 @@ def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> Non
 
 def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _select_with_probe(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """Who asks how it is seen says so first; nobody who has payload does."""
+    return PROBE_ALPN if PROBE_ALPN in offered else _select_alpn(connection, offered)

@@ -9,7 +9,7 @@ from an ended one, and works on batches of records.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from OpenSSL import SSL, crypto
 
@@ -36,6 +36,7 @@ class TLSCore:
     The state of one TLS connection.
 
     :param verification: judges the peer's certificate during the handshake.
+    :param alpn: what a client offers.
     :param records: makes the record layer for a connection.
     """
 
@@ -48,7 +49,7 @@ class TLSCore:
         *,
         server: bool,
         sni: str = "",
-        alpn: bytes = b"",
+        alpn: Sequence[bytes] = (),
         records: Callable[[SSL.Connection], RecordLayer] = record_layer,
     ) -> None:
         connection = SSL.Connection(context, None)
@@ -60,7 +61,7 @@ class TLSCore:
             if sni:
                 connection.set_tlsext_host_name(sni.encode("ascii"))
             if alpn:
-                connection.set_alpn_protos([alpn])
+                connection.set_alpn_protos(list(alpn))
         self._connection = connection
         self._records = records(connection)
         self._first_bytes_seen = False

@@ -87,6 +87,11 @@ class PeerVerification:
         return presented_name(self._leaf) if self._leaf is not None else ""
 
     @property
+    def anchor(self) -> x509.Certificate | None:
+        """The authority that the accepted chain ends at; None before, and for a pinned key."""
+        return self._chain.certificates[-1] if self._chain is not None else None
+
+    @property
     def wanted(self) -> str:
         """Who would have been accepted, for a log line."""
         if self._expected is None:

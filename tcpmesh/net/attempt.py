@@ -112,7 +112,7 @@ class Attempt(TLSLegOwner):
             PeerVerification(state.bundles, expected, plane.wall_clock, voucher, plane.known_chains),
             server=False,
             sni=upstream.sni(endpoint),
-            alpn=ALPN if settings.preface == "auto" else b"",
+            alpn=(ALPN,) if settings.preface == "auto" else (),
         )
         self._owner = owner
         self._connection = connection

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, STOPPING, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
+from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
@@ -22,6 +23,7 @@ from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.probed import DialTurns, ProbeReply
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict, decide
@@ -39,6 +41,7 @@ class InboundListener:
     settings: InboundSettings
     timeouts: Timeouts
     plane: DataPlane
+    probe_dials: DialTurns = attrs.field(factory=DialTurns)
 
     @property
     def name(self) -> str:
@@ -53,7 +56,7 @@ class InboundListener:
         """
         plane, settings = self.plane, self.settings
         state = plane.state.current
-        context = plane.contexts.server(state, settings.workload, settings.tls)
+        context = plane.contexts.server(state, settings.workload, settings.tls, probe=settings.probe is not None)
         verification = PeerVerification(state.bundles, None, plane.wall_clock, known=plane.known_chains)
         core = TLSCore(context, verification, server=True)
         connection = InboundConnection(self)
@@ -83,7 +86,7 @@ class _AcceptedLeg(TLSLeg):
 class InboundConnection(MeshConnection):
     """One connection from a peer to our application."""
 
-    __slots__ = ("_dial", "_dial_started", "_handshaking", "_verdict", "listener")
+    __slots__ = ("_dial", "_dial_started", "_handshaking", "_probe", "_verdict", "listener")
 
     def __init__(self, listener: InboundListener) -> None:
         super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
@@ -93,6 +96,7 @@ class InboundConnection(MeshConnection):
         self._dial: Dial | None = None
         self._dial_started = 0.0
         self._verdict: Deferred[Verdict] | None = None
+        self._probe: ProbeReply | None = None
 
     @property
     def _leg(self) -> TLSLeg:
@@ -157,6 +161,10 @@ class InboundConnection(MeshConnection):
             sni=self.record.sni,
             alpn=self.record.alpn,
         )
+        if leg.core.alpn == PROBE_ALPN:
+            self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
+            self._probe.start()
+            return
         verdict = decide(state.policies, request, self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
@@ -239,6 +247,8 @@ class InboundConnection(MeshConnection):
         if self._verdict is not None:
             verdict, self._verdict = self._verdict, None
             verdict.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None

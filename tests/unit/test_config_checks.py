@@ -77,6 +77,29 @@ class PlaintextTests(ConfigTestCase):
         self.assertEqual(warnings(self.load(variant('000", service', '000", plaintext_network: allow, service'))), [])
 
 
+class ProbeTests(ConfigTestCase):
+    """Who may ask an inbound listener how it sees them."""
+
+    def test_is_off_unless_somebody_is_listed(self) -> None:
+        """No key, no probe; a key names whom it is for, by exact SPIFFE IDs."""
+        self.assertIsNone(self.load(SAMPLE).inbound[0].probe)
+        probe = self.load(variant("{name: in,", '{probe: {allow: ["spiffe://b.test/w"]}, name: in,')).inbound[0].probe
+        assert probe is not None
+        self.assertEqual([str(one) for one in probe.allow], ["spiffe://b.test/w"])
+        self.check_problems(
+            variant("{name: in,", "{probe: {allow: ‸[]}, name: in,"),
+            "inbound[0].probe.allow: the list is empty; name who may ask, or leave probe out so that nobody may",
+        )
+        self.check_problems(
+            variant("{name: in,", '{probe: {allow: [‸"spiffe://b.test"]}, name: in,'),
+            "inbound[0].probe.allow[0]: spiffe://b.test names a whole trust domain, which no peer's certificate does",
+        )
+        self.check_problems(
+            variant("{name: in,", '{probe: {allow: [‸"dns:b.test"]}, name: in,'),
+            "inbound[0].probe.allow[0]: 'dns:b.test' does not start with 'spiffe://'",
+        )
+
+
 class TargetTests(ConfigTestCase):
     """Where an inbound listener may lead."""
 
@@ -461,8 +484,7 @@ class LaterTests(ConfigTestCase):
             "outbound[0].per_endpoint is not in this version",
         )
         self.check_problems(
-            variant("{name: in,", "{‸probe: {}, ‸proxy_protocol: v2, ‸passthrough: a, ‸on_expiry: close, name: in,"),
-            "inbound[0].probe is not in this version",
+            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, ‸on_expiry: close, name: in,"),
             "inbound[0].proxy_protocol is not in this version",
             "inbound[0].passthrough is not in this version",
             "inbound[0].on_expiry is not in this version",

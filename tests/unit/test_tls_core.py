@@ -82,7 +82,7 @@ class HandshakeTests(CoreCase):
 
     def test_agrees_on_the_preface(self) -> None:
         """A client that offers it gets it; one that does not, gets no protocol at all."""
-        for offered, agreed in ((ALPN, ALPN), (b"", b"")):
+        for offered, agreed in (((ALPN,), ALPN), ((), b"")):
             pair = joined(self.world, alpn=offered)
             self.assertEqual((pair.client.alpn, pair.server.alpn), (agreed, agreed))
 
