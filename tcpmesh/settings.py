@@ -17,6 +17,7 @@ import attrs
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
+from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Address,
@@ -232,13 +233,6 @@ class OutboundSettings:
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
     mark: Mark | None = not_a_key()
-
-
-@attrs.frozen
-class ProbeSettings:
-    """Which peers may ask an inbound listener how it sees them (``tcpmesh.dataplane.probe``)."""
-
-    allow: list[SpiffeId]
 
 
 @attrs.frozen

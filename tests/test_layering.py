@@ -25,6 +25,7 @@ RINGS = {
     "tcpmesh.mesh_state": 0,
     "tcpmesh.observe.records": 0,
     "tcpmesh.open_files": 0,
+    "tcpmesh.probe_settings": 0,
     "tcpmesh.settings": 0,
     "tcpmesh.tls_names": 0,
     "tcpmesh.versions": 0,

@@ -17,12 +17,12 @@ from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.settings import (
     AdminSettings,
     IdentitySettings,
     InboundSettings,
     OutboundSettings,
-    ProbeSettings,
     ServiceSettings,
     Settings,
     WorkloadSettings,
