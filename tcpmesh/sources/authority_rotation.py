@@ -21,7 +21,18 @@ from tcpmesh.sources.authority_files import BUNDLE_FILE, check_usable, read_root
 from tcpmesh.sources.authority_slots import MAX_SLOTS, Slot, SlotState
 from tcpmesh.sources.authority_state import AuthorityState
 
-__all__ = ["GRACE", "REFRESH_HINT", "STEPS", "activate", "change", "prepare", "revoke", "taint"]
+__all__ = [
+    "GRACE",
+    "REFRESH_HINT",
+    "STEPS",
+    "activate",
+    "change",
+    "last_end",
+    "overlap",
+    "prepare",
+    "revoke",
+    "taint",
+]
 
 STEPS = ("prepare", "activate", "taint", "revoke")
 
@@ -30,7 +41,7 @@ GRACE = 86400.0  # seconds for which an old root stays after the last certificat
 _MAX_REASON = 500  # characters
 
 
-def _overlap(ttl: float) -> float:
+def overlap(ttl: float) -> float:
     """
     How long a bundle with a prepared root must have been published before that root may sign, in seconds.
 
@@ -47,6 +58,7 @@ def change(
     *,
     ttl: float,
     force: str = "",
+    by: str = "",
     cuts: Callable[[Slot], str] = lambda _: "",
 ) -> dict[str, Any]:
     """
@@ -54,17 +66,18 @@ def change(
 
     :param number: of the slot, for the last two steps.
     :param ttl: how long workloads' certificates last, in seconds.
+    :param by: who wants it, if that is not an operator; kept in the audit log.
     :param cuts: tells which identities of this proxy hang on a slot.
     :returns: the slot's number, the slots as they are now, and what to do next, as plain JSON values.
     :raises AuthorityError: when the step cannot be done now.
     :raises StartError: STATE_UNUSABLE when it cannot be written.
     """
     if step == "prepare":
-        slot = prepare(state, now)
-        ripe = moment((slot.published or now) + _overlap(ttl))
+        slot = prepare(state, now, by=by)
+        ripe = moment((slot.published or now) + overlap(ttl))
         follows = f"give {state.path / BUNDLE_FILE} to every peer; from {ripe} on: tcpmesh ca activate"
     elif step == "activate":
-        slot = activate(state, now, ttl=ttl, force=force)
+        slot = activate(state, now, ttl=ttl, force=force, by=by)
         follows = f"certificates are signed by slot {slot.number} as they are renewed; old slots stay in the bundle"
     elif number is None or step not in STEPS:
         raise AuthorityError(f"step {step[:20]!r} of slot {number} makes no sense; steps are {', '.join(STEPS)}")
@@ -73,13 +86,13 @@ def change(
         follows = f"once no certificate under it is in use: tcpmesh ca revoke {number}"
     else:
         existing = _existing(state, number)
-        slot = revoke(state, number, now, cuts=cuts(existing), force=force)
+        slot = revoke(state, number, now, cuts=cuts(existing), force=force, by=by)
         follows = f"give {state.path / BUNDLE_FILE} to every peer"
     slots = [{"slot": s.number, "state": s.state.value, "tainted": s.tainted} for s in state.slots.entries]
     return {"step": step, "slot": slot.number, "slots": slots, "next": follows}
 
 
-def prepare(state: AuthorityState, now: float) -> Slot:
+def prepare(state: AuthorityState, now: float, *, by: str = "") -> Slot:
     """
     Make a further root and publish it in the bundle; it signs nothing yet. Finishes what was interrupted.
 
@@ -96,7 +109,7 @@ def prepare(state: AuthorityState, now: float) -> Slot:
             raise AuthorityError(f"there are {MAX_SLOTS} slots already; revoke an old one first: tcpmesh ca revoke")
         slot = Slot(state.slots.following, SlotState.PREPARED, now)
         root = new_root(state.trust_domain, now)
-        _audit(state, "prepare", now, slot, root.certificate)
+        _audit(state, "prepare", now, slot, root.certificate, by=by)
         state.directory.write(slot.root_file, root.to_pem())
         state.roots[slot.number] = root.certificate
         state.commit(state.slots.having(slot))
@@ -104,7 +117,7 @@ def prepare(state: AuthorityState, now: float) -> Slot:
     return state.slots.prepared or slot
 
 
-def activate(state: AuthorityState, now: float, *, ttl: float, force: str = "") -> Slot:
+def activate(state: AuthorityState, now: float, *, ttl: float, force: str = "", by: str = "") -> Slot:
     """
     Let the prepared root sign from now on; the one that did so far becomes old and stays in the bundle.
 
@@ -115,14 +128,14 @@ def activate(state: AuthorityState, now: float, *, ttl: float, force: str = "") 
     """
     state.check_owned()
     slot = _ready(state)
-    ripe = (slot.published or 0.0) + _overlap(ttl)
+    ripe = (slot.published or 0.0) + overlap(ttl)
     if now < ripe and not force:
         raise AuthorityError(
             f"slot {slot.number} is in the bundle since {moment(slot.published or 0.0)}; peers that have no new bundle "
             f"yet would refuse what it signs. It can be activated in {span(ripe - now)}, at {moment(ripe)}; if every "
             "peer has the bundle, say so: --force REASON"
         )
-    _switch(state, slot, now, "activate", force, revoked=None)
+    _switch(state, slot, now, "activate", force, by=by, revoked=None)
     return state.slots.active
 
 
@@ -147,7 +160,7 @@ def taint(state: AuthorityState, number: int, now: float) -> Slot:
     return _existing(state, number)
 
 
-def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", force: str = "") -> Slot:
+def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", force: str = "", by: str = "") -> Slot:
     """
     Take a root out of the bundle and destroy its key: whatever hangs on it is refused from then on.
 
@@ -170,7 +183,7 @@ def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", fo
             )
         _switch(state, _ready(state), now, "revoke", force, revoked=slot)
     else:
-        end = _last_end(state, slot) + GRACE
+        end = last_end(state, slot) + GRACE
         if cuts and not force:
             raise AuthorityError(
                 f"{cuts} of this proxy still hangs on slot {number}; first: tcpmesh ca taint {number}, or say why it "
@@ -181,7 +194,7 @@ def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", fo
                 f"certificates under slot {number} may be valid until {moment(end - GRACE)}; wait until {moment(end)}, "
                 f"or have them replaced: tcpmesh ca taint {number}, or say why they must be cut at once: --force REASON"
             )
-        _audit(state, "revoke", now, slot, state.roots[number], force=force)
+        _audit(state, "revoke", now, slot, state.roots[number], force=force, by=by)
         state.commit(state.slots.without(number))
     state.publish(now)
     for name in (slot.issuing_file, slot.root_file):
@@ -190,7 +203,7 @@ def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", fo
     return slot
 
 
-def _last_end(state: AuthorityState, slot: Slot) -> float:
+def last_end(state: AuthorityState, slot: Slot) -> float:
     """When the last certificate that the slot's issuing authority may have signed ends, in wall-clock seconds."""
     pem = state.directory.read(slot.issuing_file)
     if pem is None:  # it never signed, or somebody took it away: then nothing says so earlier than the root
@@ -201,7 +214,9 @@ def _last_end(state: AuthorityState, slot: Slot) -> float:
         return not_after(state.roots[slot.number])
 
 
-def _switch(state: AuthorityState, slot: Slot, now: float, step: str, force: str, *, revoked: Slot | None) -> None:
+def _switch(
+    state: AuthorityState, slot: Slot, now: float, step: str, force: str, *, by: str = "", revoked: Slot | None
+) -> None:
     """Make the prepared slot the active one, once its issuing authority is written and has proved itself."""
     check_usable(state.directory, slot, state.roots[slot.number], now)
     root = read_root(state.directory, slot, state.trust_domain)
@@ -210,7 +225,7 @@ def _switch(state: AuthorityState, slot: Slot, now: float, step: str, force: str
     issuing = new_issuing(root, now)
     proof = SpiffeId.parse(f"{state.trust_domain.id}/proof-of-slot-{slot.number}")
     issue(issuing, state.roots[slot.number], proof, ttl=MIN_TTL, now=now)
-    _audit(state, step, now, revoked or slot, state.roots[(revoked or slot).number], force=force)
+    _audit(state, step, now, revoked or slot, state.roots[(revoked or slot).number], force=force, by=by)
     state.directory.write(slot.issuing_file, issuing.to_pem())
     before = attrs.evolve(state.slots.active, state=SlotState.OLD, since=now)
     slots = state.slots.having(before, attrs.evolve(slot, state=SlotState.ACTIVE, since=now))
@@ -245,11 +260,20 @@ def _existing(state: AuthorityState, number: int) -> Slot:
 
 
 def _audit(
-    state: AuthorityState, step: str, now: float, slot: Slot, root: x509.Certificate | None = None, *, force: str = ""
+    state: AuthorityState,
+    step: str,
+    now: float,
+    slot: Slot,
+    root: x509.Certificate | None = None,
+    *,
+    force: str = "",
+    by: str = "",
 ) -> None:
     facts: dict[str, object] = {"slot": slot.number, "was": slot.state.value}
     if root is not None:
         facts["sha256"] = fingerprint(root)
     if force:
         facts["force"] = force[:_MAX_REASON]
+    if by:
+        facts["by"] = by
     state.audit.append(step, now, facts)

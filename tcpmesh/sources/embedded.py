@@ -12,21 +12,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from tcpmesh.codes import INTERNAL, NO_IDENTITY
 from tcpmesh.errors import Refusal, StartError, TcpmeshError
-from tcpmesh.identity.authority import LEAF_BACKDATE, MAX_TTL, MIN_TTL, AuthorityError
-from tcpmesh.identity.certificates import moment, not_after
+from tcpmesh.identity.authority import LEAF_BACKDATE, AuthorityError
 from tcpmesh.identity.chain import issued_by
 from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.interfaces import IAuthority, IIdentityObserver, IIdentitySource, IIdentitySourceFactory, PluginContext
+from tcpmesh.interfaces import (
+    IAuthority,
+    IIdentityObserver,
+    IIdentitySource,
+    IIdentitySourceFactory,
+    IReloadable,
+    PluginContext,
+)
+from tcpmesh.sources.authority_lines import AuthorityLines
+from tcpmesh.sources.authority_reload import reread
 from tcpmesh.sources.authority_rotation import change
+from tcpmesh.sources.authority_schedule import Due, Schedule
 from tcpmesh.sources.authority_slots import Slot
 from tcpmesh.sources.authority_state import AuthorityState
-from tcpmesh.values import DNSName, Duration, IdentitySnapshot, Svid, TrustBundle, Workload, format_duration
+from tcpmesh.sources.embedded_settings import EmbeddedSettings, EmbeddedWorkload
+from tcpmesh.values import IdentitySnapshot, Svid, TrustBundle, Workload
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["EmbeddedFactory", "EmbeddedSettings", "EmbeddedSource", "EmbeddedWorkload"]
@@ -37,33 +46,10 @@ _LAST_RETRY = 60.0
 # this much at most.
 _TICK = 10.0
 _SPREAD = 0.1  # of half a life, so that proxies that started together do not renew together
-_ROOT_WARNING = 30  # days before the root ends
 _random = secrets.SystemRandom().random
 
 
-def _check_ttl(_instance: object, _attribute: object, value: float) -> None:
-    if not MIN_TTL <= value <= MAX_TTL:
-        raise ValueError(
-            f"a ttl of {format_duration(value)} is outside {format_duration(MIN_TTL)} to {format_duration(MAX_TTL)}"
-        )
-
-
-@attrs.frozen
-class EmbeddedSettings:
-    """``state``: the directory of the authority, made at the first start. ``ttl``: how long a certificate lasts."""
-
-    state: Path
-    ttl: Duration = attrs.field(default=Duration(3600.0), validator=_check_ttl)
-
-
-@attrs.frozen
-class EmbeddedWorkload:
-    """``dns``: names that the certificate carries beside the SPIFFE ID, for clients that verify by DNS name."""
-
-    dns: list[DNSName] = attrs.field(factory=list)
-
-
-@implementer(IIdentitySource, IAuthority)
+@implementer(IIdentitySource, IAuthority, IReloadable)
 class EmbeddedSource:
     """
     Issues the workloads' certificates from a state directory that it owns, and renews them at half of their life.
@@ -92,7 +78,12 @@ class EmbeddedSource:
         self._renew_at = 0.0  # wall-clock seconds
         self._valid_from = 0.0  # wall-clock seconds; earlier only if the clock is set back
         self._retry = _FIRST_RETRY
-        self._root_days: int | None = None
+        self._failing = False  # since the last delivery
+        activates = settings.rotation.activate if settings.rotation is not None else None
+        self._lines = AuthorityLines(context.log, context.trust_domain, settings.state, activates)
+        self._rotation: Schedule | None = None
+        if settings.rotation is not None:
+            self._rotation = Schedule(settings.rotation, settings.ttl, self._perform, self._lines.hindered)
         self._svids: tuple[Svid, ...] = ()  # what was delivered last
 
     @property
@@ -115,14 +106,8 @@ class EmbeddedSource:
             code = error.code if isinstance(error, Refusal) else NO_IDENTITY
             reason = error.reason if isinstance(error, Refusal) else str(error)
             raise StartError(code, f"{self._settings.state}: {reason}") from error
-        self._context.log.info(
-            "authority of {trust_domain} in {state}: root until {root}, issuing until {issuing}",
-            trust_domain=str(self._context.trust_domain),
-            state=str(self._settings.state),
-            root=moment(not_after(self._state.root.certificate)),
-            issuing=moment(not_after(self._state.issuing.certificate)),
-        )
-        self._warn_of_root(self._state, now)
+        self._lines.started(self._state)
+        self._lines.root_ends(self._state, now)
         self._deliver(observer, snapshot, now)
         self._schedule(self._renew_at - now)
 
@@ -139,29 +124,48 @@ class EmbeddedSource:
 
     def change_authority(self, step: str, slot: int | None, force: str) -> dict[str, Any]:
         """(IAuthority)."""
+        changed = self._change(step, slot, force)
+        self._tick_now()
+        return changed
+
+    def reload(self) -> None:
+        """Read the directory again, and do now what is due or has failed. (IReloadable)"""
+        state, observer = self._state, self._observer
+        if state is None or observer is None:
+            return
+        now = self._wall_clock()
+        unread = self._attempt(lambda: self._reread(state, now))
+        if unread:
+            observer.identity_failed(f"{unread[0]}; what was read before goes on to be used")
+            return
+        self._retry = _FIRST_RETRY
+        self._failing = True  # so that it is delivered, whatever comes of it
+        self._tick_now()
+
+    def _reread(self, state: AuthorityState, now: float) -> None:
+        if reread(state, now):
+            self._renew_at = now
+            self._lines.reread(state)
+
+    def _change(self, step: str, slot: int | None, force: str, by: str = "") -> dict[str, Any]:
+        """Do a step, and deliver the bundle that follows from it; what has to be renewed is left to the next tick."""
         state, observer = self._state, self._observer
         if state is None or observer is None:
             raise AuthorityError("the source is not running")
-        now = self._wall_clock()
+        now, ttl = self._wall_clock(), self._settings.ttl
         changed = change(
-            state, step, slot, now, ttl=self._settings.ttl, force=force, cuts=lambda entry: self._cuts(state, entry)
+            state, step, slot, now, ttl=ttl, force=force, by=by, cuts=lambda entry: self._cuts(state, entry)
         )
-        self._context.log.info(
-            "authority of {trust_domain} in {state}: {step} of slot {slot} done",
-            trust_domain=str(self._context.trust_domain),
-            state=str(self._settings.state),
-            step=step,
-            slot=changed["slot"],
-        )
+        self._lines.stepped(step, changed["slot"])
         good = [state.roots[entry.number] for entry in state.slots.entries if not entry.tainted]
         if any(not any(issued_by(svid.chain[-1], root) for root in good) for svid in self._svids):
             self._renew_at = now  # the next tick's work, which is done at once and tried again if it fails
         else:
             observer.identity_changed(IdentitySnapshot(self._svids, self._bundles(state)))
-        if self._call is not None:
-            self._call.cancel()
-        self._tick()
         return changed
+
+    def _perform(self, due: Due) -> None:
+        self._change(due.step, due.slot, "", by="schedule")
 
     def _cuts(self, state: AuthorityState, slot: Slot) -> str:
         """Which identities in use hang on the slot."""
@@ -175,6 +179,11 @@ class EmbeddedSource:
     def _schedule(self, delay: float) -> None:
         self._call = self._context.clock.callLater(max(0.05, min(delay, _TICK)), self._tick)
 
+    def _tick_now(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        self._tick()
+
     def _tick(self) -> None:
         self._call = None
         state, observer = self._state, self._observer
@@ -183,7 +192,12 @@ class EmbeddedSource:
         now = self._wall_clock()
         failures = []
         try:
-            self._warn_of_root(state, now)
+            self._lines.root_ends(state, now)
+            if self._rotation is not None:
+                look, at = self._rotation.look, self._context.clock.seconds()
+                failures += self._attempt(lambda: look(state, now, at, lambda slot: self._cuts(state, slot)))
+                if self._state is None:
+                    return
             if state.issuing_renewal_due(now):
                 failures += self._attempt(lambda: state.renew_issuing(now))
             if now >= self._renew_at or now < self._valid_from:
@@ -196,7 +210,11 @@ class EmbeddedSource:
         if not failures:
             self._retry = _FIRST_RETRY
             self._schedule(self._renew_at - now)
+            if self._failing and self._state is not None:
+                self._failing = False
+                observer.identity_changed(IdentitySnapshot(self._svids, self._bundles(self._state)))
             return
+        self._failing = True
         retry, self._retry = self._retry, min(self._retry * 2, _LAST_RETRY)
         if self._renew_at > now:  # the authority's renewal failed: the workloads' must not wait for it
             retry = min(retry, self._renew_at - now)
@@ -223,26 +241,13 @@ class EmbeddedSource:
     def _deliver(self, observer: IIdentityObserver, snapshot: IdentitySnapshot, now: float) -> None:
         self._svids = tuple(snapshot.svids)
         observer.identity_changed(snapshot)
+        self._failing = False
         self._valid_from = now - LEAF_BACKDATE
         self._renew_at = now + self._settings.ttl / 2 * (1 + _SPREAD * (2 * self._random() - 1))
 
     def _issue_one(self, state: AuthorityState, workload: Workload, now: float) -> Svid:
         dns = workload.settings.dns if isinstance(workload.settings, EmbeddedWorkload) else ()
         return state.issue(workload.id, ttl=self._settings.ttl, now=now, dns=dns, to=f"workload {workload.name}")
-
-    def _warn_of_root(self, state: AuthorityState, now: float) -> None:
-        """Once a day in the root's last month: its successor has to be published before that."""
-        left = int((not_after(state.root.certificate) - now) // 86400)
-        if left >= _ROOT_WARNING or left == self._root_days:
-            return
-        self._root_days = left
-        self._context.log.warn(
-            "the root of {trust_domain} in {state} ends at {end}; replace it before that: tcpmesh ca prepare, give the "
-            "bundle to every peer, then tcpmesh ca activate",
-            trust_domain=str(self._context.trust_domain),
-            state=str(self._settings.state),
-            end=moment(not_after(state.root.certificate)),
-        )
 
 
 @implementer(IIdentitySourceFactory)

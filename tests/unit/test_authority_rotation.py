@@ -333,9 +333,10 @@ class FullDiskTests(RotationCase):
         self.assertEqual(failures, 7)
 
 
-class CrashTests(RotationCase):
+class CrashCase(RotationCase):
     """A process is killed just before each operation on the file system, one after the other."""
 
+    later = LATER  # the step's time
     _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.listdir", "fcntl.flock", "os.truncate"})
 
     def killed_before(self, number: int, step: Callable[[AuthorityState], object]) -> bool:
@@ -352,7 +353,7 @@ class CrashTests(RotationCase):
                         os.kill(os.getpid(), signal.SIGKILL)
 
             try:
-                state = AuthorityState.own(self.path, DOMAIN, LATER)
+                state = AuthorityState.own(self.path, DOMAIN, self.later)
                 sys.addaudithook(watch)
                 step(state)
             except BaseException:
@@ -374,9 +375,9 @@ class CrashTests(RotationCase):
             state.close()
             more = self.killed_before(number, step)
             held = self.bundle()
-            again = self.own(LATER)
-            verify_own(self.issue(again, LATER), held, LATER)
-            verify_own(self.issue(again, LATER), self.bundle(), LATER)
+            again = self.own(self.later)
+            verify_own(self.issue(again, self.later), held, self.later)
+            verify_own(self.issue(again, self.later), self.bundle(), self.later)
             self.assertEqual(self.bundle()[DOMAIN].authorities, again.authorities)
             self.assertEqual(again.audit.verify().seq > 0, True)
             for slot in again.slots.entries:
@@ -386,6 +387,10 @@ class CrashTests(RotationCase):
             number += 1
         self.assertTrue(number > 8, f"only {number} operations were seen")
         return seen
+
+
+class CrashTests(CrashCase):
+    """While an operator does a step."""
 
     def test_while_preparing(self) -> None:
         """Nothing, or a prepared root in the bundle."""
