@@ -83,23 +83,31 @@ def revoke(slot: int, force: str, admin: str | None, state: Path | None, config:
 
 
 @click.command()
+@click.option("--verify", is_flag=True, help="Only verify, and show no lines.")
 @state_option
 @config_option
 @json_option
-def audit(state: Path | None, config: Path, as_json: bool) -> None:
-    """Show the audit log, and verify that each line is as it was written. With --json as it is in the file."""
+def audit(verify: bool, state: Path | None, config: Path, as_json: bool) -> None:
+    """Show the audit log, and verify that each line is as it was written. With --json as it is in the files."""
     place = find_place(state, None, config)
     with statuses():
         authority = AuthorityState.read(place.state, place.trust_domain)
+        head, count = Head(), 0
         try:
-            head = Head()
             for reached, fields in authority.audit.lines():
-                head = reached
-                click.echo(json.dumps(fields) if as_json else _audit_line(fields))
+                head, count = reached, count + 1
+                if not verify:
+                    click.echo(json.dumps(fields) if as_json else _audit_line(fields))
         finally:
             authority.close()
-    if not as_json:
-        click.echo(f"lines: {head.seq}, all as they were written; sha256 of the last: {head.sha256}")
+    if as_json and not verify:
+        return
+    removed = head.seq - count
+    if as_json:
+        click.echo(json.dumps({"lines": count, "removed": removed, "seq": head.seq, "sha256": head.sha256}))
+        return
+    before = f" (1 to {removed} were removed with their files)" if removed else ""
+    click.echo(f"lines: {count}, all as they were written{before}; sha256 of the last: {head.sha256}")
 
 
 def _step(

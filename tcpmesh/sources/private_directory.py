@@ -16,13 +16,13 @@ from pathlib import Path
 
 from tcpmesh.codes import STATE_IN_USE, STATE_UNUSABLE
 from tcpmesh.errors import StartError
+from tcpmesh.sources.private_places import check_private, make_private
 
 __all__ = ["PrivateDirectory"]
 
 _LOCK = "lock"
 _TEMPORARY = ".tmp"
 _MAX_FILE = 1 << 20  # bytes; ours have a few thousand
-_OTHERS = 0o077
 _LOCK_ATTEMPTS = 25
 _LOCK_PAUSE = 0.02  # seconds
 
@@ -48,14 +48,14 @@ class PrivateDirectory:
         """
         try:
             if create:
-                _make(path)
+                make_private(path)
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except NotADirectoryError:
             raise StartError(STATE_UNUSABLE, f"{path} is not a directory") from None
         except OSError as error:
             raise StartError(STATE_UNUSABLE, f"{path} cannot be opened: {error.strerror}") from error
         try:
-            _check(str(path), os.fstat(descriptor), "700")
+            check_private(str(path), os.fstat(descriptor), "700")
         except StartError:
             os.close(descriptor)
             raise
@@ -143,7 +143,7 @@ class PrivateDirectory:
             if not stat.S_ISREG(status.st_mode):
                 raise StartError(STATE_UNUSABLE, f"{self.path / name} is not a regular file")
             if secret:
-                _check(str(self.path / name), status, "600")
+                check_private(str(self.path / name), status, "600")
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(_MAX_FILE + 1)
         except OSError as error:
@@ -197,6 +197,14 @@ class PrivateDirectory:
         except OSError as error:
             raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be removed: {error.strerror}") from error
 
+    def rename(self, name: str, new: str) -> None:
+        """Give the file another name, for good before this returns; :raises StartError: STATE_UNUSABLE."""
+        try:
+            os.rename(name, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be renamed: {error.strerror}") from error
+
     def open_file(self, name: str, *, create: bool) -> int | None:
         """
         Open the file, to read and, with ``create``, to write it; the caller closes the descriptor.
@@ -215,7 +223,7 @@ class PrivateDirectory:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise StartError(STATE_UNUSABLE, f"{self.path / name} is not a regular file")
-            _check(str(self.path / name), status, "600")
+            check_private(str(self.path / name), status, "600")
             if create and not status.st_size:
                 os.fsync(self._descriptor)  # the entry of a new file
         except BaseException:
@@ -241,46 +249,6 @@ class PrivateDirectory:
             f"{self.path} is in use by {who}; stop that, or give this one a state of its own. To share the "
             f"authority instead, issue certificates with 'tcpmesh ca issue' and use the source plugin 'files' "
             f"with the bundle {self.path / 'bundle.pem'}"
-        )
-
-
-def _make(path: Path) -> None:
-    """Create the directory and at most its parent: a mistyped path must not grow a tree somewhere."""
-    if path.is_dir():
-        return
-    grandparent = path.parent.parent
-    if not grandparent.is_dir():
-        raise StartError(
-            STATE_UNUSABLE, f"{path} cannot be created: {grandparent} is not a directory; create it, or correct 'state'"
-        )
-    for directory, mode in ((path.parent, 0o755), (path, 0o700)):
-        with suppress(FileExistsError):
-            directory.mkdir(mode)
-            _sync(directory.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check(path: str, status: os.stat_result, wanted: str) -> None:
-    me = os.geteuid()
-    if status.st_uid != me:
-        raise StartError(
-            STATE_UNUSABLE,
-            f"{path} belongs to user {status.st_uid}, and this process is user {me}: run it as that user, or "
-            f"type: chown -R {me} {path}",
-        )
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & _OTHERS:
-        raise StartError(
-            STATE_UNUSABLE,
-            f"{path} has mode {mode:04o}, so that others than its owner can get at it; type: chmod {wanted} {path} "
-            "(and ask who may have read the keys)",
         )
 
 

@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import resource
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,3 +197,136 @@ class CrashTests(AuditCase):
         self.assertEqual(self.file.read_bytes(), before)
         self.write(1)
         self.assertEqual(self.log.verify().seq, 3)
+
+
+class ClosedFilesTests(AuditCase):
+    """The log goes on in another file when one has become large, and the oldest goes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = AuditLog(self.directory, max_file=450, kept=3)  # three lines a file
+
+    def closed(self) -> list[str]:
+        return sorted(file.name for file in self.path.glob("audit-*.jsonl"))
+
+    def test_the_chain_goes_on_over_all_files(self) -> None:
+        """A file is named after its last line, the line after it says so, and all are verified as one."""
+        self.write(8)
+        self.assertEqual(self.closed(), ["audit-0000000003.jsonl", "audit-0000000006.jsonl"])
+        lines = list(self.log.lines())
+        self.assertEqual([place.seq for place, _ in lines], list(range(1, 9)))
+        closing = {fields["seq"]: fields["closed"] for _, fields in lines if "closed" in fields}
+        self.assertEqual(closing, {4: "audit-0000000003.jsonl", 7: "audit-0000000006.jsonl"})
+        self.assertEqual({(self.path / name).stat().st_mode & 0o777 for name in self.closed()}, {0o600})
+        self.assertEqual(AuditLog(self.directory).verify().seq, 8)
+
+    def test_the_oldest_file_is_removed_and_the_rest_verifies(self) -> None:
+        """The head knows what the first line that is left is bound to; the log says what went."""
+        self.write(20)
+        self.assertEqual(self.closed(), [f"audit-{number:010}.jsonl" for number in (12, 15, 18)])
+        lines = list(self.log.lines())
+        self.assertEqual([place.seq for place, _ in lines], list(range(10, 21)))
+        self.assertEqual([f["removed_through"] for _, f in lines if "removed_through" in f], [3, 6, 9])
+        self.assertTrue(sum(file.stat().st_size for file in self.path.iterdir()) < 4 * 1000)
+
+    def test_notices_what_is_changed_in_any_file(self) -> None:
+        """A line, a file that is gone, one that is exchanged for another, the oldest one removed by somebody else."""
+        self.write(20)
+        good = {file.name: file.read_bytes() for file in self.path.iterdir()}
+        first, second, third = self.closed()
+        for name, data, word in (
+            (first, good[first].replace(b"a.test", b"b.test", 1), f"{first}: line 11 does not fit"),
+            (third, good[third].replace(b"a.test", b"b.test"), "line 17 does not fit"),
+            (first, None, "line 10 has the number '13'"),
+            (second, None, "line 13 has the number '16'"),
+            (second, good[first], "line 13 has the number '10'"),
+            (second, good[second][:-1], f"{second}: line 15 is cut off"),
+            (second, b"", "line 13 has the number '16'"),
+            ("audit.jsonl", None, "line 19 and those after it, up to 20, were removed"),
+        ):
+            if data is None:
+                (self.path / name).unlink()
+            else:
+                (self.path / name).write_bytes(data)
+            self.broken(word)
+            for each, content in good.items():
+                (self.path / each).write_bytes(content)
+                (self.path / each).chmod(0o600)
+        self.assertEqual(self.log.verify().seq, 20)
+
+    def test_needs_its_head_as_long_as_any_file_is_there(self) -> None:
+        """Nothing is signed until all of them are moved away."""
+        self.write(5)
+        (self.path / "audit.head").unlink()
+        self.file.unlink()
+        self.broken("audit.head is missing, although audit-0000000003.jsonl is there")
+        self.assertRaises(AuditBroken, self.log.append, "issue", NOW, {})
+        (self.path / self.closed()[0]).unlink()
+        self.write(1)
+        self.assertEqual(self.log.verify().seq, 1)
+
+    def test_a_log_of_an_earlier_version_goes_on(self) -> None:
+        """Its head was shorter."""
+        self.write(2)
+        head = self.path / "audit.head"
+        head.write_bytes(head.read_bytes().rstrip().ljust(127) + b"\n")
+        self.write(3)
+        self.assertEqual(self.log.verify().seq, 5)
+
+    def test_a_writer_that_is_killed_anywhere_leaves_a_log_that_goes_on(self) -> None:
+        """Also while it closes a file and removes the oldest: nothing that was written before is missed."""
+        number, more = 1, True
+        while more:
+            self.setUp()
+            self.write(15)
+            more = self.killed_before(number)
+            seq = self.log.verify().seq
+            self.assertIn(seq, (15, 16))
+            self.log.append("issue", NOW, {})
+            lines = list(self.log.lines())
+            self.assertEqual([place.seq for place, _ in lines], list(range(7, seq + 2)))
+            self.assertEqual(self.closed(), [f"audit-{last:010}.jsonl" for last in (9, 12, 15)])
+            number += 1
+        self.assertTrue(number > 8, f"only {number} operations were seen")
+
+    def killed_before(self, number: int) -> bool:
+        """Append in a child that dies before its n-th operation on the file system; false when it had fewer."""
+        child = os.fork()
+        if child == 0:
+            count = 0
+
+            def watch(event: str, _arguments: tuple[object, ...]) -> None:
+                nonlocal count
+                if event in ("open", "os.rename", "os.remove", "os.listdir", "os.truncate"):
+                    count += 1
+                    if count == number:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            try:
+                sys.addaudithook(watch)
+                self.log.append("issue", NOW, {})
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _pid, status = os.waitpid(child, 0)
+        self.assertNotEqual(status, 256, "the child failed instead of being killed")
+        return os.WIFSIGNALED(status)
+
+    def test_a_full_disk_removes_the_oldest_file_all_the_same(self) -> None:
+        """No new block is needed for that, and the room is there for the line that comes again."""
+        self.write(15)
+        child = os.fork()
+        if child == 0:
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+                self.log.append("issue", NOW, {"fills": "x" * 500})
+            except StartError as error:
+                os._exit(0 if "audit.jsonl cannot be written" in error.reason else 2)
+            except BaseException:
+                os._exit(3)
+            os._exit(1)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+        self.assertEqual(self.closed(), [f"audit-{last:010}.jsonl" for last in (9, 12, 15)])
+        self.assertEqual(self.log.verify().seq, 15)
+        self.write(1)
+        self.assertEqual(self.log.verify().seq, 16)

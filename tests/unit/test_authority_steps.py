@@ -188,6 +188,12 @@ class OfflineCommandTests(CommandCase):
         self.assertIn("lines: 2, all as they were written; sha256 of the last: ", lines[2])
         _, out, _ = self.ca("audit", "--json")
         self.assertEqual([json.loads(line)["event"] for line in out.splitlines()], ["prepare", "activate"])
+        _, out, _ = self.ca("audit", "--verify")
+        self.assertEqual(out, f"{lines[2]}\n")
+        _, out, _ = self.ca("audit", "--verify", "--json")
+        verified = json.loads(out)
+        self.assertEqual((verified["lines"], verified["removed"], verified["seq"]), (2, 0, 2))
+        self.assertTrue(lines[2].endswith(verified["sha256"]))
         log = self.state / "audit.jsonl"
         log.write_bytes(log.read_bytes().replace(b'"prepare"', b'"nothing"'))
         status, _, err = self.ca("audit")
