@@ -60,6 +60,8 @@ SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities 
     "see the identity source's log lines, before the certificate expires")
 OWN_REVOKED = _code("TM-I104", "the identity source has withdrawn the workload's identity",
     "see who deleted or changed the workload's entry at its source; the source's log lines say when it withdrew it")
+OWN_DENIED = _code("TM-I105", "this proxy's own certificate is on the deny-list",
+    "let its source issue another one with another key; or correct the entry that the line names")
 KEY_MISMATCH = _code("TM-I201", "the private key does not belong to the certificate",
     "put key and certificate of the same issue into place")
 OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verify under its own bundle",
@@ -96,6 +98,9 @@ CERTIFICATE_TOO_LARGE = _code("TM-I508", "the peer's certificates are too large 
     "issue a short chain with few names: the message names the limit", retryable=True)
 MALFORMED_CERTIFICATE = _code("TM-I509", "the peer's certificate cannot be read",
     "inspect it: openssl x509 -text; issue it anew", retryable=True)
+EXPIRED_SINCE = _code("TM-I510", "the peer's certificate expired while the connection lived (on_expiry: close)",
+    "let the application connect again, as it should; if that fails too, see why the peer did not renew it",
+    retryable=True)
 NO_BUNDLE = _code("TM-I601", "there is no trust bundle for the peer's trust domain",
     "configure a bundle for that trust domain, or correct the ID", retryable=True)
 WRONG_ANCHOR = _code("TM-I602", "the peer's certificate was signed by another trust domain's authority",
@@ -106,6 +111,12 @@ UNKNOWN_AUTHORITY = _code("TM-I604", "no known authority signed the peer's certi
     "compare the issuer that the message names with the bundle: tcpmesh ca show", retryable=True)
 CHAIN_INVALID = _code("TM-I605", "the peer's certificate chain does not verify",
     "inspect the chain for the defect that the message names: openssl verify -show_chain", retryable=True)
+PEER_DENIED = _code("TM-I606", "the peer is on the deny-list",
+    "see the entry that the line names; a new certificate lets the peer in if the entry says issued_before",
+    retryable=True)
+VOUCHER_GONE = _code("TM-I607", "the authority that vouched for a live connection's peer has left the trust bundle",
+    "see what changed the bundle: its source's log lines; the peer needs a certificate of an authority that is in it",
+    retryable=True)
 ID_DIFFERS = _code("TM-I701", "the peer is not the one that was expected",
     "correct the service's expect, or the endpoint's address", retryable=True)
 TRUST_DOMAIN_DIFFERS = _code("TM-I702", "the peer is of another trust domain than expected",

@@ -18,6 +18,7 @@ from tcpmesh.control import MeshControl
 from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.dataplane.negotiation import complaints
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
+from tcpmesh.deny_control import DenyControl
 from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
@@ -45,6 +46,7 @@ class Composition:
     contexts: TLSContexts
     upstreams: dict[str, Upstream]
     policies: PolicyControl
+    denials: DenyControl
 
     def listeners(self, plane: DataPlane) -> list[tuple[Address, ListenerFactory]]:
         """What to listen on, and who takes the connections there."""
@@ -128,7 +130,8 @@ def compose(
         raise ConfigurationError(maker.problems)
     cell.current = MeshState(policies=policies)
     contexts = TLSContexts(authorities, group_setter)
-    return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies))
+    denials = DenyControl(settings.identity.deny_list, cell, clock, wall_clock)
+    return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies), denials)
 
 
 def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography import x509
 
+from tcpmesh.codes import OWN_DENIED
 from tcpmesh.control import MeshControl
 from tcpmesh.identity.certificates import (
     fingerprint,
@@ -44,7 +45,7 @@ def identity_report(settings: Settings, state: MeshState, control: MeshControl, 
         "trust_domain": str(settings.trust_domain),
         "generation": state.generation,
         "workloads": [
-            _workload(workload, source, settings, control, now)
+            _workload(workload, source, settings, control, now, state.denied_workloads.get(workload.name, ""))
             for source in control.sources
             for workload in source.workloads.values()
         ],
@@ -56,7 +57,7 @@ def identity_report(settings: Settings, state: MeshState, control: MeshControl, 
 
 
 def _workload(
-    workload: Workload, source: SourceLife, settings: Settings, control: MeshControl, now: float
+    workload: Workload, source: SourceLife, settings: Settings, control: MeshControl, now: float, denied: str
 ) -> dict[str, Any]:
     at, name = control.seconds(), workload.name
     svid, state = source.svid(workload), source.state_of(workload, now)
@@ -66,10 +67,10 @@ def _workload(
         "name": name,
         "id": str(workload.id),
         "source": source.name,
-        "state": state.value,
+        "state": "denied" if denied else state.value,
         "state_s": _age(since, at),
         "state_generation": generation,
-        "reason": _reason(state, source),
+        "reason": f"{OWN_DENIED.id} {denied}" if denied else _reason(state, source),
         "failing_s": _age(source.failing_since, at),
         "certificate": None
         if svid is None

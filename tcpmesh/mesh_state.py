@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle
@@ -35,6 +36,8 @@ class MeshState:
     bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
     endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service name
     policies: tuple[NamedPolicy, ...] = ()
+    deny_list: DenyList = NOBODY
+    denied_workloads: Mapping[str, str] = attrs.field(factory=dict)  # whose own certificate is on that list, and why
 
 
 class MeshStateCell:

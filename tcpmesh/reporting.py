@@ -19,11 +19,13 @@ from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity_report import identity_report
+from tcpmesh.net.review import Review
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
+from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
 from tcpmesh.open_files import Fit
 from tcpmesh.settings import TLSSettings
@@ -74,9 +76,14 @@ class Reporting:
             federated=lambda: self._federation.held,
         )
         self._control = composition.control
+        self._denials = composition.denials
         self._metrics.register(IdentityMetrics(self._control))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
         self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self._metrics, wall_clock)
+
+    def watch_review(self, review: Review) -> None:
+        """Answer scrapes about the review of live connections, and the deny-list, too."""
+        self._metrics.register(ReviewMetrics(review, self._denials, self._state))
 
     # --- opening and closing
 
@@ -129,6 +136,7 @@ class Reporting:
             return False, "stopping"
         states = self._state.current.identity_states
         waiting = [f"{name}: {state.value}" for name, state in states.items() if name not in self._state.current.svids]
+        waiting += [f"{name}: denied" for name in self._state.current.denied_workloads]
         return not waiting, f"workloads without an identity: {', '.join(waiting)}" if waiting else ""
 
     def status(self) -> dict[str, Any]:
@@ -142,6 +150,7 @@ class Reporting:
             "workloads": [attrs.asdict(workload) for workload in facts.workloads],
             "sources": self.sources(),
             "federation": [_bundle_as_mapping(entry, self._wall_clock()) for entry in self._federation.held],
+            "deny_list": self._denials.report(),
             "tls": list(facts.tls),
             "rules": list(facts.rules),
             "limits": dict(facts.limits),
@@ -168,14 +177,16 @@ class Reporting:
         ]
 
     def identities(self) -> dict[str, Any]:
-        """Every workload's identity and every trust domain's bundle, and where they stand."""
-        return identity_report(self._settings, self._state.current, self._control, self._wall_clock())
+        """Every workload's identity and every trust domain's bundle, and where they stand; and who is denied."""
+        report = identity_report(self._settings, self._state.current, self._control, self._wall_clock())
+        return {**report, "deny_list": self._denials.report()}
 
     def reload_identities(self) -> dict[str, Any]:
-        """Let the identity sources look for something new now, and say where they stand after that."""
-        _log.info("identity sources were told to look for something new")
+        """Let the identity sources and the deny-list look for something new now; say where they stand after that."""
+        _log.info("identity sources and the deny-list were told to look for something new")
+        self._denials.reload()
         self._control.reload()
-        return {"sources": self.sources()}
+        return {"sources": self.sources(), "deny_list": self._denials.report()}
 
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """Do one step of the rotation of an identity source's authority, and say what came of it."""

@@ -25,6 +25,7 @@ from tcpmesh.errors import StartError
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
+from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.reactor_choice import most_files
@@ -58,6 +59,7 @@ class MeshService(MultiService):
         self.composition = compose(settings, plugins, reactor, wall_clock, group_setter)
         self.cut = 0  # connections that the stop had to cut
         self.plane: DataPlane | None = None
+        self._review: Review | None = None
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._reporting: Reporting | None = None
@@ -88,6 +90,8 @@ class MeshService(MultiService):
             gate=Gate(fit.connections, self.settings.limits.handshakes, fit.sockets),
             liveness=Liveness(self._reactor),
         )
+        self._review = Review(self.plane)
+        self._reporting.watch_review(self._review)
         listeners = self.composition.listeners(self.plane)
         self._unix_listeners = [entry for entry in listeners if isinstance(entry[0], UnixAddress)]
         with self._released_on_failure():
@@ -104,6 +108,7 @@ class MeshService(MultiService):
         assert self._reporting is not None
         with self._released_on_failure():
             self._reporting.open()
+            self.composition.denials.start()
             self.composition.policies.start()
             self.composition.control.start()
             self._listen(self._unix_listeners)
@@ -132,6 +137,7 @@ class MeshService(MultiService):
                 port.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
             self.composition.control.stop()
             self.composition.policies.stop()
+            self.composition.denials.stop()
             self._release()
             raise
 
@@ -175,6 +181,7 @@ class MeshService(MultiService):
         yield DeferredList(closing, consumeErrors=True)
         yield self.composition.control.stop()
         yield self.composition.policies.stop()
+        self.composition.denials.stop()
         yield maybeDeferred(super().stopService)
         _log.info("stopped; connections cut: {cut}", cut=self.cut)
         self._release()
@@ -198,7 +205,7 @@ class MeshService(MultiService):
             self._reporting.sink.access_log.reopen()
 
     def reload_identities(self) -> None:
-        """Let identity sources, and policies, look for something new now."""
+        """Let identity sources, the deny-list and policies look for something new now."""
         if self._reporting is not None and not self._stopping:
             self._reporting.reload_identities()
             self.composition.policies.reload()
@@ -213,6 +220,9 @@ class MeshService(MultiService):
     def _release(self) -> None:
         if self._reporting is not None:
             self._reporting.close()
+        if self._review is not None:
+            self._review.stop()
+            self._review = None
         if self.plane is not None:
             self.plane.sockets.close()
             self.plane = None

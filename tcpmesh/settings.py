@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal, get_type_hints
 import attrs
 
 from tcpmesh.errors import Mark
+from tcpmesh.identity.deny_list import DenyListSettings
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
 from tcpmesh.probe_settings import ProbeSettings
+from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
+from tcpmesh.timeouts import Timeouts as Timeouts
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Address,
@@ -30,6 +33,7 @@ from tcpmesh.values import (
 )
 
 TLSVersion = Literal["1.2", "1.3"]
+OnExpiry = Literal["keep", "close"]  # of the peer's certificate, while the connection lives
 MappingKind = Literal["kubernetes", "claims", "aws", "dns", "certificate"]
 
 NOT_A_KEY = "tcpmesh.settings.not_a_key"
@@ -136,6 +140,7 @@ class IdentitySettings:
     bundles_from: dict[TrustDomain, list[SourceName]] = attrs.field(factory=dict)
     federation: dict[TrustDomain, FederationSettings] = attrs.field(factory=dict)
     mapping: dict[str, MappingSettings] = attrs.field(factory=dict)
+    deny_list: DenyListSettings = attrs.field(factory=DenyListSettings)
 
 
 @attrs.frozen
@@ -150,52 +155,6 @@ class TLSSettings:
 
 
 @attrs.frozen
-class TimeoutOverrides:
-    """Times of one listener or service; what is absent is taken from ``timeouts``."""
-
-    connect: Duration | None = None
-    handshake: Duration | None = None
-    preface: Duration | None = None
-    idle: Duration | None = None
-    half_close: Duration | None = None
-    lifetime: Duration | None = None
-    lifetime_jitter: float | None = None
-    linger: Duration | None = None
-    keepalive: Duration | None = None
-    user_timeout: Duration | None = None
-
-
-@attrs.frozen
-class Timeouts:
-    """
-    How long each step may take. ``idle`` and ``lifetime`` are off unless set; all others have a default.
-
-    ``half_close`` counts silence, not time: a slow reply that keeps coming is never cut.
-    """
-
-    connect: Duration = Duration(3.0)
-    handshake: Duration = Duration(10.0)
-    preface: Duration = Duration(10.0)  # must be longer than the far proxy's connect
-    idle: Duration | None = None
-    half_close: Duration = Duration(60.0)
-    lifetime: Duration | None = None
-    lifetime_jitter: float = 0.1  # up to this share of the lifetime is taken off, so that closes spread
-    linger: Duration = Duration(1.0)
-    keepalive: Duration = Duration(60.0)
-    user_timeout: Duration = Duration(60.0)
-    shutdown: Duration = Duration(30.0)
-
-    def override(self, more: TimeoutOverrides) -> Timeouts:
-        """Take over whatever the more specific place has set."""
-        changes = {
-            field.name: value
-            for field in attrs.fields(TimeoutOverrides)
-            if (value := getattr(more, field.name)) is not None
-        }
-        return attrs.evolve(self, **changes)
-
-
-@attrs.frozen
 class ServiceSettings:
     """What can be reached, and who must answer."""
 
@@ -207,6 +166,7 @@ class ServiceSettings:
         "mesh"  # for dns: names only: the own bundle, the system's store, or a PEM file
     )
     sni: str | None = None
+    on_expiry: OnExpiry = "keep"
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"
     tls: TLSSettings = attrs.field(factory=TLSSettings)
@@ -245,6 +205,7 @@ class InboundSettings:
     workload: WorkloadName
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     truncation: Literal["reset", "eof"] = "reset"
+    on_expiry: OnExpiry = "keep"
     probe: ProbeSettings | None = None
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)

@@ -60,7 +60,11 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
     plugins = PluginRegistry()
     settings = config.load(path, plugins)
     service = MeshService(settings, plugins, reactor)
-    errors = [*service.composition.control.check(), *service.composition.policies.check()]
+    errors = [
+        *service.composition.control.check(),
+        *service.composition.denials.check(),
+        *service.composition.policies.check(),
+    ]
     if errors:
         raise ConfigurationError([problem for error in errors for problem in _problems(error)])
     warnings = [str(warning) for warning in config.warnings(settings)]

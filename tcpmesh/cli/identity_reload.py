@@ -29,23 +29,28 @@ __all__ = ["reload"]
 @click.pass_context
 def reload(ctx: click.Context, admin: str | None, config: Path, as_json: bool) -> None:
     """
-    Let a running proxy's identity sources look for something new now, and show where they stand.
+    Let a running proxy's identity sources and deny-list look for something new now, and show where they stand.
 
     Files are read before the answer; a source that asks somebody else may have its answer later: its log lines say what
-    came of it. Exit status: 0 when every source is ready, 1 when one is not or the configuration is invalid, 2 when no
-    proxy could be asked.
+    came of it. Exit status: 0 when every source is ready and the deny-list's file good, 1 when one is not or the
+    configuration is invalid, 2 when no proxy could be asked.
     """
     address = admin_address(admin, config)
     answer = ask(address, "/identity/reload", method="POST")
     sources = answer.get("sources") if isinstance(answer, dict) else None
     if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
         raise AdminError(f"what answers on {printable(str(address))} names no identity sources as tcpmesh does")
+    deny_list = answer.get("deny_list")
+    failure = deny_list.get("failure") if isinstance(deny_list, dict) else None
     if as_json:
         click.echo(json.dumps(answer))
     else:
         for source in sources:
             click.echo("\n".join(_lines(source)))
-    ctx.exit(int(any(source.get("state") != IdentityState.READY.value for source in sources)))
+        if failure:
+            click.echo(f"deny-list: it cannot be used, what it said before goes on: {printable(str(failure))}")
+    ready = all(source.get("state") == IdentityState.READY.value for source in sources)
+    ctx.exit(int(not ready or bool(failure)))
 
 
 def _lines(source: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,8 @@ __all__ = ["show"]
 
 _NO_BUNDLE = "  NOT USED  no authority of it is in use: its peers are refused"
 
+_LISTED = 20  # entries of the deny-list
+
 
 @click.command()
 @click.option("--admin", metavar="ADDRESS", help="The proxy's admin socket, as unix:PATH; else as the configuration.")
@@ -33,14 +35,15 @@ def show(ctx: click.Context, admin: str | None, config: Path, as_json: bool) -> 
     """
     Show every identity that a running proxy has, and by which authorities it judges others.
 
-    Exit status: 0 when every identity is ready and every trust bundle in use and fresh, 1 when one is not or the
-    configuration is invalid, 2 when no proxy could be asked.
+    Exit status: 0 when every identity is ready, every trust bundle in use and fresh and the deny-list as its file says,
+    1 when one is not or the configuration is invalid, 2 when no proxy could be asked.
     """
     address = admin_address(admin, config)
     answer = ask(address, "/identity")
     try:
         lines = list(_lines(answer))
         good = all(_is_ready(one) for one in answer["workloads"]) and all(map(_is_fresh, answer["trust_domains"]))
+        good = good and not (answer.get("deny_list") or {}).get("failure")
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         shown = printable(str(address))
         raise AdminError(f"what answers on {shown} does not describe its identities as tcpmesh does") from None
@@ -62,6 +65,8 @@ def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield from _workload(workload)
     for domain in answer["trust_domains"]:
         yield from _trust_domain(domain)
+    if answer.get("deny_list"):
+        yield from _deny_list(answer["deny_list"])
 
 
 def _workload(workload: Mapping[str, Any]) -> Iterator[str]:
@@ -108,6 +113,23 @@ def _trust_domain(domain: Mapping[str, Any]) -> Iterator[str]:
         yield f"            sha256  {_text(authority['sha256'])}"
     if not domain["authorities"]:
         yield _NO_BUNDLE
+
+
+def _deny_list(deny_list: Mapping[str, Any]) -> Iterator[str]:
+    entries, file = deny_list["entries"], deny_list["file"]
+    if not entries and file is None:
+        return
+    yield f"deny-list, {len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+    if file is not None:
+        yield f"  from      {_text(file)}, good at {_text(deny_list['loaded'])}"
+    if deny_list["failure"]:
+        yield f"  PROBLEM   the file cannot be used, what it said before goes on: {_text(deny_list['failure'])}"
+    for entry in entries[:_LISTED]:
+        before = f" issued before {_text(entry['issued_before'])}" if entry["issued_before"] is not None else ""
+        reason = f", because: {_text(entry['reason'])}" if entry["reason"] else ""
+        yield f"  denied    {_text(entry['what'])}{before}{reason}"
+    if len(entries) > _LISTED:
+        yield f"            and {len(entries) - _LISTED} more: --json"
 
 
 def _text(value: object) -> str:

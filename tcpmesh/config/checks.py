@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpmesh.config.bounds import check_bounds
+from tcpmesh.config.deny_list import check_deny_list
 from tcpmesh.config.federation import check_bundles_from, check_federation
 from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
@@ -41,6 +42,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_bundles_from(read)
     yield from check_federation(read)
     yield from check_mapping(read)
+    yield from check_deny_list(read)
     yield from _check_services(read)
     yield from _check_outbound(read)
     yield from _check_inbound(read, listeners)

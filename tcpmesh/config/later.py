@@ -14,15 +14,14 @@ _TIMES = frozenset({"establish", "queue", "resolve"})
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"defaults", "deny_list", "queue", "routes"}),
-    "identity": frozenset({"deny_list"}),
+    "": frozenset({"defaults", "queue", "routes"}),
     "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
     "services.*.discovery:static.endpoints.*": frozenset({"expect", "metadata", "priority", "zone"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),
     "services.*.timeouts": _TIMES,
     "outbound.*": frozenset({"limits", "passthrough", "per_endpoint", "routes", "sni"}),
     "outbound.*.timeouts": _TIMES,
-    "inbound.*": frozenset({"limits", "on_change", "on_expiry", "passthrough", "proxy_protocol", "routes", "sni"}),
+    "inbound.*": frozenset({"limits", "on_change", "passthrough", "proxy_protocol", "routes", "sni"}),
     "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
     "authorization.*:rules.policies.*": frozenset({"limit", "mode"}),
@@ -33,7 +32,7 @@ KEYS: Mapping[str, frozenset[str]] = {
 
 # Keys that one might look for at such a place, and where they really are.
 ELSEWHERE: Mapping[str, Mapping[str, str]] = {
-    "": {"bundles": "identity.federation"},
+    "": {"bundles": "identity.federation", "deny_list": "identity.deny_list"},
     "identity": {"bundles": "identity.federation"},
 }
 

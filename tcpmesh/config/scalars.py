@@ -30,6 +30,7 @@ from tcpmesh.addresses import (
 from tcpmesh.config.nodes import Scalar
 from tcpmesh.config.tls_words import parse_cipher_suite, parse_group
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.moments import Moment, parse_moment
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Duration,
@@ -186,6 +187,7 @@ _ADDRESS = 'an address such as "127.0.0.1:5432", "[::1]:5432" or "unix:/run/app.
 _TCP_ADDRESS = 'a TCP address such as "127.0.0.1:5432" or "[::1]:5432"'
 _UNIX_ADDRESS = 'a unix socket such as "unix:/run/app.sock"'
 _PATH = "the path of a file or directory"
+_MOMENT = "a point in time such as 2026-11-22T10:00:00Z"
 
 
 def _read_address(scalar: Scalar, directory: Path) -> Address:
@@ -213,6 +215,11 @@ def _resolve_unix(address: UnixAddress, directory: Path) -> UnixAddress:
     resolved = parse_address(f"unix:{_resolve(address.path, directory)}")
     assert isinstance(resolved, UnixAddress)
     return resolved
+
+
+def _read_moment(scalar: Scalar, _directory: Path) -> Moment:
+    # YAML has a type of its own for it; what counts is what is written, zone and all.
+    return parse_moment(scalar.text) if scalar.tag == "timestamp" else _parse(scalar, _MOMENT, parse_moment)
 
 
 def _read_path(scalar: Scalar, directory: Path) -> Path:
@@ -268,6 +275,7 @@ SCALARS: dict[Any, ScalarType] = {
         parse_expected_identity,
     ),
     Path: ScalarType(_PATH, _read_path),
+    Moment: ScalarType(_MOMENT, _read_moment),
     TLSGroup: _text("a key exchange group such as X25519MLKEM768, X25519 or P-256", parse_group),
     CipherSuite: _text("a cipher suite such as TLS_AES_256_GCM_SHA384", parse_cipher_suite),
     **{

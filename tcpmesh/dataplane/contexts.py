@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from tcpmesh.codes import NO_IDENTITY, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Code
+from tcpmesh.codes import NO_IDENTITY, OWN_DENIED, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Code
 from tcpmesh.dataplane.negotiation import negotiate
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.dataplane.preface import ALPN
@@ -39,8 +39,11 @@ def own_svid(state: MeshState, workload: str) -> Svid:
     """
     The workload's own identity.
 
-    :raises Refusal: NO_IDENTITY, OWN_EXPIRED or OWN_REVOKED, so that nothing is ever sent without one.
+    :raises Refusal: NO_IDENTITY, OWN_EXPIRED, OWN_REVOKED or OWN_DENIED, so that nothing is ever sent without one.
     """
+    denied = state.denied_workloads.get(workload)
+    if denied is not None:
+        raise Refusal(OWN_DENIED, f"the own certificate of workload {workload!r} may not be used: {denied}")
     svid = state.svids.get(workload)
     if svid is None:
         status = state.identity_states.get(workload, IdentityState.INIT)

@@ -17,7 +17,9 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import INTERNAL, NO_BUNDLE
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.key_pin import verify_key_pin
+from tcpmesh.identity.denial import check_denied
+from tcpmesh.identity.deny_list import NOBODY, DenyList
+from tcpmesh.identity.key_pin import key_pin, verify_key_pin
 from tcpmesh.identity.known_chains import KnownChain, KnownChains
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import (
@@ -45,11 +47,13 @@ class PeerVerification:
         it is verified with a store of its own.
     :param now: wall-clock seconds, asked for when a refusal is explained.
     :param known: the chains that were accepted before, to be shared by all connections.
+    :param deny_list: whom nobody lets in, whoever vouches.
     """
 
     __slots__ = (
         "_bundles",
         "_chain",
+        "_deny_list",
         "_expected",
         "_failure",
         "_known",
@@ -68,8 +72,10 @@ class PeerVerification:
         now: Callable[[], float],
         voucher: TrustDomain | None = None,
         known: KnownChains | None = None,
+        deny_list: DenyList = NOBODY,
     ) -> None:
         self._bundles = bundles
+        self._deny_list = deny_list
         self._voucher = voucher
         self._expected = expected
         self._now = now
@@ -145,24 +151,49 @@ class PeerVerification:
         (self._leaf,) = self._known.read(chain[:1])
         return (self._leaf, *self._known.read(chain[1:]))
 
-    def rejudge(self, bundles: Mapping[TrustDomain, TrustBundle]) -> PeerIdentity:
+    def rejudge(self, bundles: Mapping[TrustDomain, TrustBundle], deny_list: DenyList = NOBODY) -> PeerIdentity:
         """
-        Judge the verified chain again, if these are other bundles than it was judged by.
+        Judge the verified chain again, if this is another deny-list or other bundles than it was judged by.
 
-        A bundle may have been withdrawn while the handshake was under way.
+        A bundle may have been withdrawn, or the peer denied, while the handshake was under way.
 
-        :raises Refusal: when they do not vouch for the peer.
+        :raises Refusal: when they do not vouch for the peer, or it is denied.
         """
         self._seen.clear()  # OpenSSL is through with them
-        if bundles is not self._bundles:
-            self._bundles = bundles
+        if bundles is not self._bundles or deny_list is not self._deny_list:
+            self._bundles, self._deny_list = bundles, deny_list
             self.peer = None  # until they have said otherwise
             self.peer = self._judge()
         if self.peer is None:
             raise Refusal(NO_BUNDLE, "the trust bundles no longer vouch for the peer")
         return self.peer
 
+    def recheck(self, bundles: Mapping[TrustDomain, TrustBundle], deny_list: DenyList) -> None:
+        """
+        Judge the peer of a live connection, whose handshake is long over; nothing to do before it was verified.
+
+        :raises Refusal: PEER_DENIED, VOUCHER_GONE.
+        """
+        peer, leaf, chain = self.peer, self._leaf, self._chain
+        if peer is None or leaf is None:
+            return
+        check_denied(deny_list, peer, leaf, self._keys)
+        voucher = peer.spiffe_id.trust_domain if peer.spiffe_id is not None else self._voucher
+        if chain is not None and voucher is not None:
+            self._known.keep(chain, voucher, bundles)
+
+    def _keys(self) -> Sequence[bytes]:
+        """The SHA-256 of the keys of everything that the peer is judged by."""
+        assert self._leaf is not None
+        return self._chain.keys() if self._chain is not None else (key_pin(self._leaf).sha256,)
+
     def _judge(self) -> PeerIdentity:
+        peer = self._identify()
+        assert self._leaf is not None
+        check_denied(self._deny_list, peer, self._leaf, self._keys)
+        return peer
+
+    def _identify(self) -> PeerIdentity:
         if self._expected is not None and expects_keys(self._expected):
             return self._judge_key(self._expected)
         names: tuple[DNSName, ...] = ()

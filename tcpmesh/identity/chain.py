@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tcpmesh.codes import CERTIFICATE_TOO_LARGE
 from tcpmesh.errors import Refusal
@@ -19,10 +20,12 @@ from tcpmesh.values import TrustBundle
 __all__ = [
     "MAX_CERTIFICATE_BYTES",
     "MAX_CHAIN_LENGTH",
+    "authorities_lost",
     "bundle_gap",
     "check_sizes",
     "issued_by",
     "same_name_other_key",
+    "stands_behind",
     "trust_domains_that_issued",
     "trust_domains_that_list",
 ]
@@ -91,3 +94,44 @@ def same_name_other_key(certificate: x509.Certificate, bundles: Bundles) -> list
         for authority in bundle.authorities
         if authority.subject == certificate.issuer and not issued_by(certificate, authority)
     ]
+
+
+def authorities_lost(before: Bundles, after: Bundles) -> bool:
+    """Whether an authority that vouched for a trust domain no longer does; what has come in cuts nobody."""
+    for domain, bundle in before.items():
+        now = after.get(domain)
+        if now is not bundle and not set(bundle.authorities) <= set(now.authorities if now is not None else ()):
+            return True
+    return False
+
+
+def stands_behind(authorities: Sequence[x509.Certificate], above: Sequence[x509.Certificate]) -> bool:
+    """
+    Whether one of the authorities vouches for a chain that was verified before, by other authorities.
+
+    It does when it is in the chain, when it has the name and the key of one that is (renewed, or signed by another
+    authority), or when it signed the last one and may.
+
+    :param above: the chain without its leaf, the former anchor last.
+    """
+    if any(certificate in authorities for certificate in above):
+        return True
+    names = {(authority.subject, _key(authority)) for authority in authorities}
+    if any((certificate.subject, _key(certificate)) in names for certificate in above):
+        return True
+    return any(_may_sign(authority, len(above)) and issued_by(above[-1], authority) for authority in authorities)
+
+
+def _key(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _may_sign(authority: x509.Certificate, below: int) -> bool:
+    """Whether it may have so many authorities below it, and names constrain nothing: nobody else looks at that here."""
+    extensions = authority.extensions
+    try:
+        limit = extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    except x509.ExtensionNotFound:
+        return False
+    constrained = any(isinstance(extension.value, x509.NameConstraints) for extension in extensions)
+    return not constrained and (limit is None or limit >= below)

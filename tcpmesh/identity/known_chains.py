@@ -13,6 +13,11 @@ from collections.abc import Mapping
 import attrs
 from cryptography import x509
 
+from tcpmesh.codes import VOUCHER_GONE
+from tcpmesh.errors import Refusal
+from tcpmesh.identity.certificates import name_text
+from tcpmesh.identity.chain import bundle_gap, stands_behind
+from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.profile import readable
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity.verify import check_anchor
@@ -33,12 +38,24 @@ class KnownChain:
     A chain that keeps the rules: the leaf first, the anchor last, and whom it names.
 
     Shared by all connections of that peer. ``vouched`` is the last round of :class:`KnownChains` in which an authority
-    of the peer's own trust domain stood behind it.
+    of the peer's own trust domain stood behind it, ``kept`` the last in which one stood behind its live connections.
     """
 
     certificates: tuple[x509.Certificate, ...]
     peer: PeerIdentity
     vouched: int = 0
+    kept: int = 0
+    _keys: tuple[bytes, ...] = ()
+
+    def keys(self) -> tuple[bytes, ...]:
+        """
+        The SHA-256 of each certificate's key, as deny-lists name them.
+
+        :raises Exception: whatever ``cryptography`` makes of a key that it cannot read.
+        """
+        if not self._keys:
+            self._keys = tuple([key_pin(certificate).sha256 for certificate in self.certificates])
+        return self._keys
 
 
 class KnownChains:
@@ -106,10 +123,40 @@ class KnownChains:
         :param bundles: those of this moment. They are told apart by their identity and must not be changed in place.
         :raises Refusal: NO_BUNDLE, CHAIN_INVALID, WRONG_ANCHOR.
         """
-        if bundles is not self._bundles:
-            self._bundles = bundles
-            self._round += 1
+        self._turn_to(bundles)
         if known.vouched != self._round:
             with readable("the peer's certificate"):
                 check_anchor(known.peer, known.certificates, bundles)
             known.vouched = self._round
+
+    def keep(self, known: KnownChain, voucher: TrustDomain, bundles: Mapping[TrustDomain, TrustBundle]) -> None:
+        """
+        Make sure that an authority still stands behind a chain whose connections live.
+
+        Less than :meth:`vouch` asks for: the chain that OpenSSL built is that of the handshake, and an authority that
+        was renewed since with its key vouches for it all the same.
+
+        :param voucher: the trust domain whose authority it must be.
+        :param bundles: as for :meth:`vouch`.
+        :raises Refusal: VOUCHER_GONE.
+        """
+        self._turn_to(bundles)
+        named = known.peer.spiffe_id is not None
+        if named and self._round in (known.vouched, known.kept):
+            return
+        chain = known.certificates
+        with readable("the peer's certificate"):
+            bundle = bundles.get(voucher)
+            # A server that is known by a DNS name may be listed itself.
+            above = chain[1:] if named else chain
+            if bundle is None or not bundle.authorities or not stands_behind(bundle.authorities, above):
+                gap = bundle_gap(voucher, bundles)
+                left = gap or f"{name_text(chain[-1].subject)}, which vouched for it, has left the bundle of {voucher}"
+                raise Refusal(VOUCHER_GONE, f"nobody vouches for the peer {known.peer} any longer: {left}")
+        if named:
+            known.kept = self._round
+
+    def _turn_to(self, bundles: Mapping[TrustDomain, TrustBundle]) -> None:
+        if bundles is not self._bundles:
+            self._bundles = bundles
+            self._round += 1

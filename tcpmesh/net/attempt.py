@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from cryptography import x509
+
 from tcpmesh.codes import (
     CLOSED_BEFORE_OK,
     HANDSHAKE_TIMEOUT,
@@ -42,6 +44,7 @@ class UpstreamConnection(LegKeeper, Protocol):
     """The connection that an attempt is for: its record, and the keeper of its legs' descriptors."""
 
     record: ConnectionRecord
+    shown: tuple[x509.Certificate, ...]
 
     def leg_opened(self, leg: Leg) -> None:
         """One more socket belongs to the connection."""
@@ -104,12 +107,13 @@ class Attempt(TLSLegOwner):
     ) -> None:
         settings = upstream.settings
         expected = upstream.expected(endpoint)
-        trust = trust_for(settings, expected, own_svid(state, workload).id.trust_domain)
+        own = own_svid(state, workload)
+        trust = trust_for(settings, expected, own.id.trust_domain)
         context = plane.contexts.client(state, workload, settings.tls, trust)
         voucher = trust if isinstance(trust, TrustDomain) else None
         core = TLSCore(
             context,
-            PeerVerification(state.bundles, expected, plane.wall_clock, voucher, plane.known_chains),
+            PeerVerification(state.bundles, expected, plane.wall_clock, voucher, plane.known_chains, state.deny_list),
             server=False,
             sni=upstream.sni(endpoint),
             alpn=(ALPN,) if settings.preface == "auto" else (),
@@ -126,6 +130,7 @@ class Attempt(TLSLegOwner):
         self._deadline: Any = None
         self._done = False
         self.started = self._phase_started = plane.clock.seconds()
+        connection.shown = own.chain
         record = connection.record
         record.generation = state.generation
         record.dst_addr = str(endpoint.address)
@@ -144,6 +149,17 @@ class Attempt(TLSLegOwner):
         if self._leg.transport is not None:
             self._leg.reset()
 
+    @property
+    def wire(self) -> TLSLeg:
+        """The leg to the endpoint, connected or not."""
+        return self._leg
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """Its peer is no longer allowed: it has failed."""
+        if self._leg.transport is not None:
+            self._leg.reset()
+        self._fail(refusal)
+
     # --- the steps
 
     def connected(self) -> None:
@@ -158,7 +174,8 @@ class Attempt(TLSLegOwner):
         record = self._connection.record
         record.handshake_ms = self._phase_ms()
         try:
-            peer = leg.core.verification.rejudge(self._plane.state.current.bundles)
+            state = self._plane.state.current
+            peer = leg.core.verification.rejudge(state.bundles, state.deny_list)
         except Refusal as refusal:
             leg.reset()
             self.leg_refused(leg, refusal)

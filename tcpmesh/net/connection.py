@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cryptography import x509
 from twisted.logger import Logger
 
 from tcpmesh.codes import CANCELLED, INTERNAL, Code
+from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.net.leg_owners import LegOwner, Loss
 from tcpmesh.net.legs import Leg
@@ -40,6 +42,7 @@ class MeshConnection(LegOwner):
         "plane",
         "record",
         "relay",
+        "shown",
         "src",
         "timeouts",
     )
@@ -62,6 +65,7 @@ class MeshConnection(LegOwner):
         self._legs: set[Leg] = set()  # whose sockets are open, those of failed attempts among them
         self._closed = False
         self._deadline: Any = None
+        self.shown: tuple[x509.Certificate, ...] = ()  # our own chain, as the peer saw it
         self.relay: Relay | None = None
         self.src: Leg | None = None
         self.dst: Leg | None = None
@@ -124,6 +128,13 @@ class MeshConnection(LegOwner):
             self.plane.sink.opened(self.record)
         self.relay = Relay(self.record, self.src, self.dst, self.timeouts, self.plane.clock, self.close, on_early_loss)
         self.relay.start(self._lifetime())
+        if self.closes_on_expiry and not self._closed:
+            self._watch_expiry()
+
+    def _watch_expiry(self) -> None:
+        peer = self.verification.peer if self.verification is not None else None
+        if peer is not None:
+            self.plane.expiries.add(self, peer.not_after)
 
     def _lifetime(self) -> float | None:
         lifetime = self.timeouts.lifetime
@@ -148,6 +159,26 @@ class MeshConnection(LegOwner):
         self.relay = None
         if not self._legs:
             self.plane.forget(self)
+
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg to the peer; None while there is none."""
+        raise NotImplementedError
+
+    @property
+    def verification(self) -> PeerVerification | None:
+        """What is known of the peer on the wire. (LiveConnection)"""
+        wire = self.wire
+        return wire.core.verification if wire is not None else None
+
+    @property
+    def closes_on_expiry(self) -> bool:
+        """Whether it ends with its peer's certificate. (LiveConnection)"""
+        raise NotImplementedError
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """What it was allowed by is gone. (LiveConnection)"""
+        self.cut(refusal.code, refusal.reason)
 
     @property
     def is_closed(self) -> bool:

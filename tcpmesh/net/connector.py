@@ -145,6 +145,18 @@ class Establishment:
         self._plane.sink.attempt_failed(self._owner.record, refusal.code, refusal.reason)
         self._wait = self._plane.clock.callLater(wait, self.attempt)
 
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg of the attempt that is under way."""
+        return self._attempt.wire if self._attempt is not None else None
+
+    def withdraw(self, refusal: Refusal) -> bool:
+        """End the attempt under way as a failed one; says whether there was one."""
+        if self._attempt is None:
+            return False
+        self._attempt.withdraw(refusal)
+        return True
+
     def closed(self) -> None:
         """The established connection ended."""
         if self._established is not None and self._endpoint is not None:

@@ -12,7 +12,16 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT, STOPPING, TARGET_FAILED
+from tcpmesh.codes import (
+    HANDSHAKE_TIMEOUT,
+    HANDSHAKE_TRUNCATED,
+    INTERNAL,
+    NO_BYTE,
+    PEER_ALERT,
+    PEER_DENIED,
+    STOPPING,
+    TARGET_FAILED,
+)
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.tls_core import TLSCore
@@ -57,9 +66,12 @@ class InboundListener:
         plane, settings = self.plane, self.settings
         state = plane.state.current
         context = plane.contexts.server(state, settings.workload, settings.tls, probe=settings.probe is not None)
-        verification = PeerVerification(state.bundles, None, plane.wall_clock, known=plane.known_chains)
+        verification = PeerVerification(
+            state.bundles, None, plane.wall_clock, known=plane.known_chains, deny_list=state.deny_list
+        )
         core = TLSCore(context, verification, server=True)
         connection = InboundConnection(self)
+        connection.shown = state.svids[settings.workload].chain
         leg = _AcceptedLeg(
             connection,
             connection,
@@ -102,6 +114,13 @@ class InboundConnection(MeshConnection):
     def _leg(self) -> TLSLeg:
         assert isinstance(self.src, TLSLeg)
         return self.src
+
+    wire = _leg
+
+    @property
+    def closes_on_expiry(self) -> bool:
+        """As the listener says. (LiveConnection)"""
+        return self.listener.settings.on_expiry == "close"
 
     # --- handshake
 
@@ -148,7 +167,7 @@ class InboundConnection(MeshConnection):
         self.note_peer(leg)
         state = self.plane.state.current
         try:
-            peer = leg.core.verification.rejudge(state.bundles)
+            peer = leg.core.verification.rejudge(state.bundles, state.deny_list)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -237,7 +256,9 @@ class InboundConnection(MeshConnection):
         """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
         leg = self._leg
         if leg.core.alpn == ALPN:
-            leg.refuse(Preface(ok=False, code=refusal.code.id, text=refusal.reason).encode())
+            # Who is denied, by which entry and why, is for our own log.
+            text = refusal.code.summary if refusal.code is PEER_DENIED else refusal.reason
+            leg.refuse(Preface(ok=False, code=refusal.code.id, text=text).encode())
         else:
             leg.reset()
         self.close(refusal.code, refusal.reason, "proxy")

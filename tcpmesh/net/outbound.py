@@ -85,6 +85,26 @@ class OutboundConnection(MeshConnection):
                 f"{who} may not use {self.listener.name!r}; allowed: uids {allowed.uids}, gids {allowed.gids}",
             )
 
+    # --- LiveConnection
+
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg to the service, that of an attempt under way among it."""
+        if isinstance(self.dst, TLSLeg):
+            return self.dst
+        return self._establishment.wire if self._establishment is not None else None
+
+    @property
+    def closes_on_expiry(self) -> bool:
+        """As the service says. (LiveConnection)"""
+        return self.listener.upstream.settings.on_expiry == "close"
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """Before anything was sent another endpoint may do better; what is wrong with ourselves stays so."""
+        attempting = self.dst is None and self._establishment is not None and refusal.code.retryable
+        if not (attempting and self._establishment.withdraw(refusal)):  # type: ignore[union-attr]
+            super().withdraw(refusal)
+
     # --- EstablishmentOwner
 
     def upstream_established(self, leg: TLSLeg) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
+from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from tcpmesh.codes import CONNECTION_LIMIT, HANDSHAKE_LIMIT, OUT_OF_DESCRIPTORS, Code
 from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.errors import Refusal
 from tcpmesh.identity.known_chains import KnownChains
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.net.expiry import Expiries
 from tcpmesh.net.handshake_turns import HandshakeTurns
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
@@ -25,16 +29,28 @@ from tcpmesh.open_files import PER_CONNECTION
 
 
 class LiveConnection(Protocol):
-    """What draining needs to know of a connection."""
+    """What draining and the review of live connections need to know of one."""
 
     record: ConnectionRecord
+    shown: tuple[x509.Certificate, ...]  # our own chain, as the peer saw it; empty before we show one
 
     @property
     def is_closed(self) -> bool:
         """Whether its end was reported; only a lingering socket may be left."""
 
+    @property
+    def verification(self) -> PeerVerification | None:
+        """What is known of the peer on the wire; None while there is no wire."""
+
+    @property
+    def closes_on_expiry(self) -> bool:
+        """Whether it is to end with its peer's certificate."""
+
     def cut(self, code: Code, reason: str) -> None:
         """End it now, visibly broken."""
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """What it was allowed by is gone: end it, or look for another peer while that is still possible."""
 
 
 class Gate:
@@ -100,6 +116,9 @@ class DataPlane:
     handshake_turns: HandshakeTurns = attrs.field(
         default=attrs.Factory(lambda self: HandshakeTurns(self.clock), takes_self=True)
     )
+    expiries: Expiries = attrs.field(
+        default=attrs.Factory(lambda self: Expiries(self.clock, self.wall_clock), takes_self=True)
+    )
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
     stopping: bool = False  # what is not established yet is better served elsewhere
@@ -114,6 +133,7 @@ class DataPlane:
     def forget(self, connection: LiveConnection) -> None:
         """The connection's sockets are closed."""
         self.live.discard(connection)
+        self.expiries.discard(connection)
         self.gate.leave()
         if not self.live and self._drained is not None:
             drained, self._drained = self._drained, None

@@ -26,6 +26,7 @@ _ERRORS: dict[Code, str] = {
     codes.NO_IDENTITY: "unexpected",
     codes.OWN_EXPIRED: "unexpected",
     codes.OWN_REVOKED: "unexpected",
+    codes.OWN_DENIED: "unexpected",
     codes.INTERNAL: "unexpected",
     codes.NO_ENDPOINT: "failfast",
     codes.BALANCER_FAILED: "failfast",

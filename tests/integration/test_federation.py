@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 
-from tcpmesh.codes import BUNDLE_STALE, CLEAN, NO_BUNDLE
+from tcpmesh.codes import BUNDLE_STALE, CLEAN, NO_BUNDLE, VOUCHER_GONE
 from tcpmesh.identity.authority import issue
 from tcpmesh.identity.certificates import pem_of
 from tcpmesh.mesh_state import MeshState
@@ -159,7 +159,7 @@ class FederationTests(MeshTestCase):
         self.assertIn(f"{url} cannot be reached", other["failure"])
 
     async def test_a_document_without_keys_ends_the_relation(self) -> None:
-        """While the proxies run: what lives goes on, what comes is refused."""
+        """While the proxies run: what lives is cut off, what comes is refused."""
         file = self.directory.absolute() / "mesh.json"
         file.write_bytes(document(self.pki.root.certificate))
         inner = self.server_of(f'{{bundle: "{file}"}}')
@@ -171,12 +171,12 @@ class FederationTests(MeshTestCase):
         file.write_bytes(document())
         domain = self.pki.trust_domain
         await self.until(inner, lambda state: not state.bundles[domain].authorities)
+        with self.assertRaises(ConnectionResetError):
+            await in_thread(client.recv, 1)
         refused = self.connect(outer.port("to-orders"))
         with self.assertRaises(ConnectionResetError):
             await in_thread(refused.recv, 1)
-        there = await inner.closed()
-        self.assertEqual(there.code, NO_BUNDLE)
-        self.assertIn("everything of that trust domain is revoked", there.reason)
-
-        client.sendall(b"b")
-        self.assertEqual(await in_thread(client.recv, 1), b"b")
+        for number, code in ((1, VOUCHER_GONE), (2, NO_BUNDLE)):
+            there = await inner.closed(number)
+            self.assertEqual(there.code, code)
+            self.assertIn("everything of that trust domain is revoked", there.reason)

@@ -470,10 +470,6 @@ class LaterTests(ConfigTestCase):
             "timeouts.resolve is not in this version",
         )
         self.check_problems(
-            variant("  sources:", "  ‸deny_list: {}\n  sources:"),
-            "identity.deny_list is not in this version",
-        )
-        self.check_problems(
             with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}"),
             "services.orders.health is not in this version",
             "services.orders.limits is not in this version",
@@ -484,10 +480,10 @@ class LaterTests(ConfigTestCase):
             "outbound[0].per_endpoint is not in this version",
         )
         self.check_problems(
-            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, ‸on_expiry: close, name: in,"),
+            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, ‸on_change: close, name: in,"),
             "inbound[0].proxy_protocol is not in this version",
             "inbound[0].passthrough is not in this version",
-            "inbound[0].on_expiry is not in this version",
+            "inbound[0].on_change is not in this version",
         )
 
     def test_rules(self) -> None:

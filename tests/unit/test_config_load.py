@@ -19,7 +19,6 @@ from tcpmesh.errors import ConfigurationError
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.interfaces import KINDS
 from tcpmesh.settings import (
-    IdentitySettings,
     InboundSettings,
     OutboundSettings,
     ServiceSettings,
@@ -211,7 +210,6 @@ limits: {connections: ‸0}
         """An entry leaves the table when its key is built."""
         classes: dict[str, type] = {
             "": Settings,
-            "identity": IdentitySettings,
             "services.*": ServiceSettings,
             "services.*.timeouts": TimeoutOverrides,
             "outbound.*": OutboundSettings,
