@@ -26,7 +26,14 @@ from tcpmesh.observe.identity_metrics import IdentityMetrics
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
 from tcpmesh.observe.review_metrics import ReviewMetrics
-from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
+from tcpmesh.observe.start_block import (
+    ListenerFacts,
+    StartFacts,
+    WorkloadFacts,
+    federation_lines,
+    start_block,
+    tls_lines,
+)
 from tcpmesh.open_files import Fit
 from tcpmesh.settings import TLSSettings
 from tcpmesh.values import Address, IdentityState, TCPAddress, format_duration
@@ -214,6 +221,7 @@ class Reporting:
             trust_domain=str(settings.trust_domain),
             listeners=self._listeners(),
             workloads=self._workloads(),
+            federated=list(federation_lines(settings.identity.federation, self._federation.held, self._wall_clock())),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
             rules=[line for named in self._policies.policies for line in named.policy.describe()],
             limits=self._limits(),

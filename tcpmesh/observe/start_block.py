@@ -10,13 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
+from tcpmesh.identity.certificates import span
+from tcpmesh.identity.endpoint_url import parse_endpoint_url
+from tcpmesh.identity.federated import FederatedBundle
+from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.observe.records import rfc3339
 from tcpmesh.observe.text import printable
-from tcpmesh.settings import Settings
+from tcpmesh.settings import FederationSettings, Settings
 from tcpmesh.tls_names import GROUPS, TLSGroup
 from tcpmesh.values import format_duration
 
-__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "start_block", "tls_lines"]
+__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "federation_lines", "start_block", "tls_lines"]
 
 _DIGEST = 12  # of the hash's characters: enough to tell two files apart
 
@@ -54,6 +58,7 @@ class StartFacts:
     trust_domain: str
     listeners: Sequence[ListenerFacts] = ()
     workloads: Sequence[WorkloadFacts] = ()
+    federated: Sequence[str] = ()  # one line per other trust domain
     tls: Sequence[str] = ()  # what is not as it is everywhere, one line each
     rules: Sequence[str] = ()  # one line each, as IAuthorizationPolicy.describe gives them
     limits: Mapping[str, str] = attrs.field(factory=dict)
@@ -81,6 +86,7 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
         ("workload", f"{name}  {workload.id}  {workload.state}{_validity(workload.expires, now)}")
         for name, workload in zip(_aligned(each.name for each in facts.workloads), facts.workloads, strict=True)
     ]
+    rows += [("federated", line) for line in facts.federated]
     rows += [("tls", line) for line in facts.tls]
     rows += [("rule", rule) for rule in facts.rules]
     if not facts.rules and any(listener.direction == "inbound" for listener in facts.listeners):
@@ -108,6 +114,37 @@ def tls_lines(settings: Settings, default: Sequence[str]) -> Iterator[str]:
         configured = [f"{key} {', '.join(names)}" for key, names in lists if names]
         if configured:
             yield f"{name}: {'; '.join(configured)}"
+
+
+def federation_lines(
+    relations: Mapping[TrustDomain, FederationSettings], held: Iterable[FederatedBundle], now: float
+) -> Iterator[str]:
+    """
+    Each other trust domain: where its bundle comes from, how that is verified, and what of it is there yet.
+
+    :param now: wall-clock seconds.
+    """
+    found = {bundle.trust_domain: bundle for bundle in held}
+    names = _aligned(str(domain) for domain in relations)
+    for name, (domain, relation) in zip(names, relations.items(), strict=True):
+        yield f"{name}  {_origin(relation)}, {_standing(found.get(domain), now)}"
+
+
+def _origin(relation: FederationSettings) -> str:
+    if relation.url is None:
+        return f"file {relation.bundle}"
+    server = f" as {relation.endpoint_id}" if relation.endpoint_id is not None else f", trust {relation.trust}"
+    return f"{relation.profile} {parse_endpoint_url(relation.url)}{server}"
+
+
+def _standing(held: FederatedBundle | None, now: float) -> str:
+    if held is None or held.bundle is None or held.received is None:
+        return "no bundle yet: its peers are refused" + (
+            f" ({held.failure})" if held is not None and held.failure else ""
+        )
+    count = len(held.bundle.authorities)
+    sequence = "" if held.sequence is None else f", sequence {held.sequence}"
+    return f"authorities: {count}{sequence}, received {span(max(0.0, now - held.received))} ago"
 
 
 def _aligned(names: Iterable[str]) -> list[str]:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.config import loads
-from tcpmesh.observe.start_block import ListenerFacts, StartFacts, WorkloadFacts, start_block, tls_lines
+from tcpmesh.identity.federated import FederatedBundle
+from tcpmesh.observe.start_block import (
+    ListenerFacts,
+    StartFacts,
+    WorkloadFacts,
+    federation_lines,
+    start_block,
+    tls_lines,
+)
 from tcpmesh.settings import Settings
+from tcpmesh.testing import TestAuthority
+from tcpmesh.values import TrustBundle
 from tests.unit.config_samples import FILE, PLUGINS, variant
 from tests.unit.record_samples import HOSTILE
 
@@ -35,6 +45,7 @@ class StartBlockTests(SynchronousTestCase):
                 WorkloadFacts("soon", "spiffe://a.test/soon", "ready", 1042.5),
                 WorkloadFacts("now", "spiffe://a.test/now", "ready", 1000.5),
             ],
+            federated=["b.test  file b.pem, authorities: 1, received 0 s ago"],
             tls=["inbound orders-in: groups X25519"],
             rules=["allow web-may-use-orders: spiffe://a.test/web to orders-in"],
             limits={"connections": "9000", "handshakes": "1000"},
@@ -54,6 +65,7 @@ class StartBlockTests(SynchronousTestCase):
                 "workload  old     spiffe://a.test/old  expired, expired at 1970-01-01T00:16:40.000Z",
                 "workload  soon    spiffe://a.test/soon  ready, expires at 1970-01-01T00:17:22.500Z (in 42s)",
                 "workload  now     spiffe://a.test/now  ready, expires at 1970-01-01T00:16:40.500Z (in less than 1s)",
+                "federated b.test  file b.pem, authorities: 1, received 0 s ago",
                 "tls       inbound orders-in: groups X25519",
                 "rule      allow web-may-use-orders: spiffe://a.test/web to orders-in",
                 "limits    connections 9000, handshakes 1000",
@@ -115,3 +127,46 @@ class TLSLinesTests(SynchronousTestCase):
         self.assertIn(line, list(tls_lines(self.load("groups: [X448]"), ("X25519", "ffdhe2048"))))
         settings = self.load("groups: [X448]", "groups: [X448]")
         self.assertNotIn(line, list(tls_lines(settings, ("X25519", "ffdhe2048"))))
+
+
+class FederationLinesTests(SynchronousTestCase):
+    """Other trust domains, as they stand at the start."""
+
+    def test_says_where_each_bundle_comes_from_and_what_is_there(self) -> None:
+        """A file, an endpoint of either profile, and what went wrong already; nothing of a URL's query."""
+        settings = loads(
+            variant(
+                "  sources:",
+                """  federation:
+    b.test: {bundle: b.json}
+    c.test: {url: "https://c.test/x", profile: https_web, trust: c.pem}
+    long.test: {url: "https://192.0.2.1:8443/", profile: https_spiffe, endpoint_id: "spiffe://long.test/s", bundle: l}
+    e.test: {url: "https://e.test/x", profile: https_web}
+    f.test: {bundle: f.pem}
+  sources:""",
+            ).encode(),
+            FILE,
+            PLUGINS,
+        )
+        named = {str(domain): domain for domain in settings.identity.federation}
+        root = TestAuthority("b.test").root.certificate
+        bundle = TrustBundle(named["b.test"], (root,))
+        held = [
+            FederatedBundle(named["b.test"], bundle, 42, received=1000.0),
+            FederatedBundle(named["c.test"]),
+            FederatedBundle(named["e.test"], failure="it refused the connection"),
+            FederatedBundle(named["f.test"], TrustBundle(named["f.test"], ()), received=900.0),
+        ]
+        lines = list(federation_lines(settings.identity.federation, held, 1003.0))
+        self.assertEqual(
+            lines,
+            [
+                "b.test     file /etc/mesh/b.json, authorities: 1, sequence 42, received 3 s ago",
+                "c.test     https_web https://c.test/x, trust /etc/mesh/c.pem, no bundle yet: its peers are refused",
+                "long.test  https_spiffe https://192.0.2.1:8443/ as spiffe://long.test/s, no bundle yet: its peers are "
+                "refused",
+                "e.test     https_web https://e.test/x, trust system, no bundle yet: its peers are refused (it refused "
+                "the connection)",
+                "f.test     file /etc/mesh/f.pem, authorities: 0, received 103 s ago",
+            ],
+        )
