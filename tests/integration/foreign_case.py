@@ -40,6 +40,8 @@ class Hop:
 class ForeignProgramTestCase(MeshTestCase):
     """Starts either side; certificates come from the authority of ``tcpmesh ca``."""
 
+    trust_domain = TRUST_DOMAIN  # ours
+
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
         self.directory.mkdir(parents=True)
@@ -57,12 +59,12 @@ class ForeignProgramTestCase(MeshTestCase):
         """Our inbound proxy as a block of the document configures it, with these DNS names in its certificate."""
         names = dns or ("orders.example.org",)
         text = self.acting_as("orders", *names) + fill(block, wire=0, plain=application) + _RULES
-        return self.start(text, trust_domain=TRUST_DOMAIN)
+        return self.start(text, trust_domain=self.trust_domain)
 
     def start_block_outbound(self, block: str, endpoint: int, *, files: Path | None = None) -> Proxy:
         """Our outbound proxy as a block of the document configures it."""
         text = self.acting_as("web") + fill(block, wire=endpoint, plain=0, files=files)
-        return self.start(text, trust_domain=TRUST_DOMAIN)
+        return self.start(text, trust_domain=self.trust_domain)
 
     async def client_hop(
         self, kind: str, block: str, serve: Serve, *, files: Path | None = None, change: Change = unchanged

@@ -1,5 +1,5 @@
 """
-The foreign TLS peers: programs of Debian's that hold a certificate of the mesh and know nothing of it.
+The foreign TLS peers: programs that hold a certificate of the mesh and know nothing of it.
 
 Each runs with its block of docs/foreign-peers.md. Seen from a test, a client is a socket whose bytes it carries to
 our inbound listener, and a server hands out the socket on which the application sits that it guards.
@@ -17,6 +17,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration import go_program, program, skip_or_fail
+from tests.integration.envoy import OPTIONS, envoy_program
 from tests.integration.field import CommandLineAuthority, authority
 from tests.integration.processes import PATIENCE, accepts, free_port
 from tests.integration.servers import Server, temporary_directory
@@ -52,6 +53,7 @@ WITHOUT_CERTIFICATE: dict[str, Change] = {
     "nginx": changed(r"^ *proxy_ssl_certificate(_key)? .*\n", ""),
     "haproxy": changed(r" crt \S+", ""),
     "ghostunnel": changed(r"--cert \S+ --key \S+", "--disable-authentication"),
+    "envoy": changed(r"^ *tls_certificates:\n.*\n.*\n", ""),
 }
 
 
@@ -73,7 +75,7 @@ def issued_files(test: SynchronousTestCase, name: str, *dns: str, issuer: Comman
 
 
 class _Peer:
-    """A program of Debian's with its configuration."""
+    """Such a program with its configuration."""
 
     def __init__(self, test: SynchronousTestCase, kind: str, files: Path, change: Change = unchanged) -> None:
         self.test = test
@@ -129,6 +131,11 @@ class _Peer:
     def _ghostunnel(self, text: str) -> Server:
         _name, *arguments = words(text)
         return self._start(go_program("ghostunnel"), *arguments)
+
+    def _envoy(self, text: str) -> Server:
+        file = self.directory / "envoy.yaml"
+        file.write_text(text)
+        return self._start(envoy_program(), *OPTIONS, "-c", file)
 
     def _openssl(self, text: str) -> Server:
         """Its standard input and output are one end of a socket pair, of which the test has the other."""

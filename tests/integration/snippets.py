@@ -40,13 +40,15 @@ def names() -> set[str]:
     return set(_blocks())
 
 
-def fill(name: str, *, wire: int, plain: int | None = None, files: Path | None = None) -> str:
+def fill(name: str, *, wire: int | None = None, plain: int | None = None, files: Path | None = None) -> str:
     """
     Give a block with these ports on loopback and this directory instead of the document's.
 
     :raises AssertionError: when the block does not have what is to be replaced.
     """
-    text = _replace(_WIRE, str(wire), _blocks()[name].replace(_ADDRESS, "127.0.0.1"), name)
+    text = _blocks()[name].replace(_ADDRESS, "127.0.0.1")
+    if wire is not None:
+        text = _replace(_WIRE, str(wire), text, name)
     if plain is not None:
         text = _replace(_PLAIN, str(plain), text, name)
     if files is not None:

@@ -23,7 +23,7 @@ from tests.integration.servers import run, temporary_directory
 from tests.integration.snippets import DOCUMENT, names
 
 NAME = "orders.example.org"
-KINDS = ("ghostunnel", "haproxy", "nginx", "openssl", "socat", "stunnel")
+KINDS = ("envoy", "ghostunnel", "haproxy", "nginx", "openssl", "socat", "stunnel")
 
 
 def greet(connection: socket.socket) -> None:
@@ -214,7 +214,8 @@ class DocumentTests(SynchronousTestCase):
         peers = {f"{kind}-{role}" for kind in KINDS for role in ("client", "server")}
         ours = {"inbound", "inbound-eof", "inbound-tls12", "service", "service-eof", "service-tls12"}
         ours |= {"inbound-groups", "service-groups", "service-without-preface", "service-by-dns-name"}
-        self.assertEqual(names(), peers | ours)
+        envoys = {"spiffe-validator", "federation", "files", "files-identity", "files-bundle", "sds", "sds-cluster"}
+        self.assertEqual(names(), peers | ours | {f"envoy-{name}" for name in envoys})
 
     def test_names_the_files_that_ca_issue_writes(self) -> None:
         """Whatever lies in /etc/peer/ is written by ``tcpmesh ca issue``, or made of that in the document."""
