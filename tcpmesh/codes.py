@@ -53,76 +53,81 @@ def all_codes() -> tuple[Code, ...]:
 # fmt: off
 # --- TM-I identity: the first digit is the layer: own source, own certificate, map, reach, present, trust, match
 NO_IDENTITY = _code("TM-I101", "this proxy has no identity for the workload yet",
-    "see the identity source's log lines: what it waits for, or why it fails; tcpmesh check")
+    "see what its source waits for, or why it fails: tcpmesh identity show, and the source's log lines")
 OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
-    "see why the source did not renew it: its log lines, the clock, tcpmesh_svid_expiry_seconds")
+    "see why the source did not renew it: tcpmesh identity show, the source's log lines, the clock")
 SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities still serve",
-    "see the identity source's log lines, before the certificate expires")
+    "see since when and why it fails: tcpmesh identity show; mend that before the certificate expires")
 OWN_REVOKED = _code("TM-I104", "the identity source has withdrawn the workload's identity",
-    "see who deleted or changed the workload's entry at its source; the source's log lines say when it withdrew it")
+    "see who deleted or changed the workload's entry at its source; since when: tcpmesh identity show")
 OWN_DENIED = _code("TM-I105", "this proxy's own certificate is on the deny-list",
-    "let its source issue another one with another key; or correct the entry that the line names")
+    "let its source issue one with another key, or correct the entry that the line names: tcpmesh identity show")
 KEY_MISMATCH = _code("TM-I201", "the private key does not belong to the certificate",
-    "put key and certificate of the same issue into place")
+    "put key and certificate of the same issue into place; whose key it must be: tcpmesh svid inspect")
 OWN_CHAIN_BROKEN = _code("TM-I202", "this proxy's own certificate does not verify under its own bundle",
-    "compare the chain's issuer with the bundle: openssl verify, tcpmesh ca show")
+    "compare the chain's issuer with the bundle: tcpmesh svid inspect; if the bundle was changed: tcpmesh bundle diff")
 OWN_PROFILE = _code("TM-I203", "this proxy's own certificate breaks the X.509-SVID profile",
-    "issue the certificate anew without the defect that the message names")
+    "issue the certificate anew without the defects that tcpmesh svid inspect shows")
 UNMAPPED = _code("TM-I301", "a foreign name has no SPIFFE ID",
     "correct the name, or the entry of identity.mapping that is nearest; then: tcpmesh identity resolve")
 AMBIGUOUS = _code("TM-I302", "a foreign name has several SPIFFE IDs",
-    "let one entry of identity.mapping take the name: its issuer or where; or say --mapping NAME")
+    "let one entry of identity.mapping take the name: its issuer or where; or tcpmesh identity resolve --mapping NAME")
 PLAINTEXT_PEER = _code("TM-I402", "the peer does not speak TLS",
-    "point the client at the outbound listener, or the service at the server's TLS port", retryable=True)
+    "point the client at the outbound listener, or the service at the TLS port: tcpmesh svid inspect HOST:PORT",
+    retryable=True)
 PEER_ALERT = _code("TM-I403", "the peer refused our handshake with a TLS alert",
-    "read the peer's log at the same time: it names the reason", retryable=True)
+    "read the peer's log at the same time: it names the reason; tcpmesh svid inspect HOST:PORT --identity",
+    retryable=True)
 TLS_FAILED = _code("TM-I404", "the TLS handshake failed",
-    "compare tls.min_version and tls.max_version with what the peer speaks: openssl s_client", retryable=True)
+    "compare tls.min_version and max_version with what the peer speaks: tcpmesh svid inspect, openssl s_client",
+    retryable=True)
 HANDSHAKE_TRUNCATED = _code("TM-I405", "the peer closed the connection during the TLS handshake",
-    "read the peer's log at the same time; a load balancer's health check looks like this too", retryable=True)
+    "read the peer's log at the same time; health checks look like this, too; tcpmesh svid inspect HOST:PORT",
+    retryable=True)
 NO_SPIFFE_ID = _code("TM-I501", "the peer's certificate carries no SPIFFE ID",
     "issue it with one URI name (tcpmesh ca issue --id), or expect its dns: name", retryable=True)
 SEVERAL_IDS = _code("TM-I502", "the peer's certificate carries several URI names",
     "issue it with exactly one URI name: tcpmesh ca issue --id", retryable=True)
 EXPIRED = _code("TM-I503", "the peer's certificate has expired",
-    "see why the peer did not renew it; compare both clocks", retryable=True)
+    "see why the peer did not renew it; compare both clocks: tcpmesh svid inspect HOST:PORT", retryable=True)
 NOT_YET_VALID = _code("TM-I504", "the peer's certificate is not yet valid",
-    "compare both clocks", retryable=True)
+    "compare both clocks: tcpmesh svid inspect HOST:PORT", retryable=True)
 NO_CERTIFICATE = _code("TM-I505", "the peer presented no certificate",
     "let the client come through its own proxy, or give it a certificate: tcpmesh ca issue", retryable=True)
 PROFILE = _code("TM-I506", "the peer's certificate breaks the X.509-SVID profile",
-    "issue the certificate anew without the defect that the message names", retryable=True)
+    "issue the certificate anew without the defects that tcpmesh svid inspect shows", retryable=True)
 INVALID_ID = _code("TM-I507", "the peer's certificate carries a malformed SPIFFE ID",
-    "issue it with a well-formed ID: the message says which rule it breaks", retryable=True)
+    "issue it with a well-formed ID: the message says which rule it breaks; tcpmesh svid inspect", retryable=True)
 CERTIFICATE_TOO_LARGE = _code("TM-I508", "the peer's certificates are too large or too many",
-    "issue a short chain with few names: the message names the limit", retryable=True)
+    "issue a short chain with few names: the message names the limit; tcpmesh svid inspect", retryable=True)
 MALFORMED_CERTIFICATE = _code("TM-I509", "the peer's certificate cannot be read",
-    "inspect it: openssl x509 -text; issue it anew", retryable=True)
+    "inspect it: tcpmesh svid inspect, openssl x509 -text; issue it anew", retryable=True)
 EXPIRED_SINCE = _code("TM-I510", "the peer's certificate expired while the connection lived (on_expiry: close)",
-    "let the application connect again, as it should; if that fails too, see why the peer did not renew it",
+    "let the application connect again, as it should; if that fails too: tcpmesh svid inspect HOST:PORT",
     retryable=True)
 NO_BUNDLE = _code("TM-I601", "there is no trust bundle for the peer's trust domain",
-    "configure a bundle for that trust domain, or correct the ID", retryable=True)
+    "configure a bundle for that trust domain, or correct the ID; what is held: tcpmesh identity show", retryable=True)
 WRONG_ANCHOR = _code("TM-I602", "the peer's certificate was signed by another trust domain's authority",
-    "have it issued by its own trust domain's authority, or correct the bundle of that domain", retryable=True)
+    "have it issued by its own trust domain's authority, or correct that one's bundle: tcpmesh bundle diff",
+    retryable=True)
 BUNDLE_STALE = _code("TM-I603", "another trust domain's bundle cannot be refreshed; the last one still serves",
-    "see the reason in the line: its file or endpoint (identity.federation), the network, the clock")
+    "see the reason in the line: file or endpoint (identity.federation), network, clock; tcpmesh identity show")
 UNKNOWN_AUTHORITY = _code("TM-I604", "no known authority signed the peer's certificate",
-    "compare the issuer that the message names with the bundle: tcpmesh ca show", retryable=True)
+    "compare the issuer in the message with the bundle: tcpmesh identity show, tcpmesh bundle diff", retryable=True)
 CHAIN_INVALID = _code("TM-I605", "the peer's certificate chain does not verify",
-    "inspect the chain for the defect that the message names: openssl verify -show_chain", retryable=True)
+    "inspect the chain for the defect in the message: tcpmesh svid inspect, openssl verify -show_chain", retryable=True)
 PEER_DENIED = _code("TM-I606", "the peer is on the deny-list",
-    "see the entry that the line names; a new certificate lets the peer in if the entry says issued_before",
+    "see the entry that the line names: tcpmesh identity show; a new certificate helps if it says issued_before",
     retryable=True)
 VOUCHER_GONE = _code("TM-I607", "the authority that vouched for a live connection's peer has left the trust bundle",
-    "see what changed the bundle: its source's log lines; the peer needs a certificate of an authority that is in it",
+    "see what changed the bundle: tcpmesh bundle diff, its source's log lines; the peer needs a certificate under it",
     retryable=True)
 ID_DIFFERS = _code("TM-I701", "the peer is not the one that was expected",
-    "correct the service's expect, or the endpoint's address", retryable=True)
+    "correct the service's expect, or the endpoint's address: tcpmesh identity map", retryable=True)
 TRUST_DOMAIN_DIFFERS = _code("TM-I702", "the peer is of another trust domain than expected",
-    "correct the service's expect, or the endpoint's address", retryable=True)
+    "correct the service's expect, or the endpoint's address: tcpmesh identity map", retryable=True)
 DNS_DIFFERS = _code("TM-I703", "the server's certificate is not for the expected DNS name",
-    "correct expect, or have the certificate issued for that name", retryable=True)
+    "correct expect, or have the certificate issued for that name: tcpmesh svid inspect HOST:PORT", retryable=True)
 KEY_DIFFERS = _code("TM-I704", "the server's key is not one of those that are pinned",
     "ask the server's owner whether the key was changed; then pin the new one: tcpmesh svid inspect", retryable=True)
 

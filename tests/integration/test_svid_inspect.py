@@ -102,7 +102,8 @@ class FileTests(InspectCase):
         self.assertEqual((ended.status, answer["id"], "tls" in answer), (1, "spiffe://a.test/late", False))
         (problem,) = answer["problems"]
         self.assertEqual(
-            (problem["code"], problem["next"]), ("TM-I503", "see why the peer did not renew it; compare both clocks")
+            (problem["code"], problem["next"]),
+            ("TM-I503", "see why the peer did not renew it; compare both clocks: tcpmesh svid inspect HOST:PORT"),
         )
         self.assertIn("expired", problem["reason"])
         self.assertEqual([len(one["sha256"]) for one in answer["certificates"]], [64, 64])
@@ -115,7 +116,7 @@ class FileTests(InspectCase):
             ended.out.splitlines()[-2:],
             [
                 "  PROBLEM   TM-I506 spiffe://a.test has no path: it names a trust domain's authority, not a workload",
-                "            next: issue the certificate anew without the defect that the message names",
+                "            next: issue the certificate anew without the defects that tcpmesh svid inspect shows",
             ],
         )
         self.assertEqual(ended.out.splitlines()[0], "no SPIFFE ID")

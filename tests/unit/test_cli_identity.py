@@ -237,7 +237,8 @@ class MissTests(IdentityCase):
             "them is meant, --mapping says",
             f"  either   spiffe://a.test/dns/b.test by identity.mapping.hosts at {self.config}:15:12",
             f"  either   spiffe://a.test/other/b.test by identity.mapping.others at {self.config}:16:13",
-            "  next     let one entry of identity.mapping take the name: its issuer or where; or say --mapping NAME",
+            "  next     let one entry of identity.mapping take the name: its issuer or where; or tcpmesh identity "
+            "resolve --mapping NAME",
         )
         ended = self.resolve("--dns", "b.test", "--mapping", "others")
         self.assertEqual((ended.status, ended.out.splitlines()[0]), (0, "spiffe://a.test/other/b.test"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
+from tcpmesh.cli import entry
 from tests import refusal_matrix
+from tests.documents import section
 
 
 class CodeTests(SynchronousTestCase):
@@ -69,6 +72,45 @@ class DocumentTests(SynchronousTestCase):
         """Anywhere in the text."""
         mentioned = set(re.findall(r"TM-[A-Z][0-9]{3}", refusal_matrix.FILE.read_text(encoding="utf-8")))
         self.assertEqual(mentioned, {code.id for code in codes.all_codes()})
+
+
+class CommandTests(SynchronousTestCase):
+    """The commands that are named for who has a code and wants to know more."""
+
+    def commands(self, text: str) -> list[click.Command]:
+        """Each command that a text names; fails for one that does not exist."""
+        found = []
+        for words in re.findall(r"tcpmesh((?: [a-z]+)+)", text):
+            command: click.Command = entry
+            for word in words.split():
+                if not isinstance(command, click.Group):
+                    break
+                inner = command.get_command(click.Context(command), word)
+                assert inner is not None, f"there is no command 'tcpmesh{words}'"
+                command = inner
+            self.assertFalse(isinstance(command, click.Group), words)
+            found.append(command)
+        return found
+
+    def test_every_identity_code_names_one(self) -> None:
+        """That looks closer at what the code is about."""
+        for code in codes.all_codes():
+            found = self.commands(code.next_step)
+            if code.id.startswith("TM-I"):
+                self.assertTrue(found, code.id)
+
+    def test_every_option_that_is_named_exists(self) -> None:
+        """Of the command before it."""
+        for code in codes.all_codes():
+            for words, option in re.findall(r"tcpmesh((?: [a-z]+)+)(?: [A-Z:]+)* (--[a-z]+)", code.next_step):
+                (command,) = self.commands(f"tcpmesh{words}")
+                self.assertIn(option, [name for each in command.params for name in each.opts], code.id)
+
+    def test_says_which_command_is_for_what(self) -> None:
+        """Those for identities, where one looks first."""
+        text = section(refusal_matrix.FILE.read_text(encoding="utf-8"), "Where to look")
+        named = {f"{command.name}" for command in self.commands(text)}
+        self.assertEqual(named, {"check", "show", "inspect", "diff", "map", "resolve"})
 
 
 class MatrixTests(SynchronousTestCase):
