@@ -2,7 +2,7 @@
 The identity source ``workload-api``: a SPIFFE Workload API, such as a SPIRE agent's, on a socket of this machine.
 
 Ring 3. Holds one call open and lets the server push; each message is the complete state. Whatever goes wrong, the
-last good identities go on to serve, but for one case: PermissionDenied says that they are ours no more.
+last good identities go on to serve, but where the server, asked twice, says that they are ours no more.
 (SPIFFE_Workload_API.md, SPIFFE_Workload_Endpoint.md)
 """
 
@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
@@ -23,15 +22,15 @@ from zope.interface import implementer
 from tcpmesh.addresses import Address
 from tcpmesh.codes import INTERNAL
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.identity.workload_delivery import read_delivery
+from tcpmesh.identity.workload_delivery import NOTHING, Delivery, read_delivery
 from tcpmesh.identity.workload_messages import MessageError
-from tcpmesh.identity.workload_socket import ENVIRONMENT_VARIABLE, parse_workload_socket
+from tcpmesh.identity.workload_socket import ENVIRONMENT_VARIABLE
 from tcpmesh.interfaces import IIdentityObserver, IIdentitySource, IIdentitySourceFactory, IReloadable, PluginContext
 from tcpmesh.sources.grpc_stream import GrpcStream, StreamEnd
 from tcpmesh.sources.grpc_wire import Status
 from tcpmesh.sources.local_sockets import Connect, connect_to, why_not
-from tcpmesh.values import TrustBundle
+from tcpmesh.sources.withdrawal import Withdrawal
+from tcpmesh.sources.workload_api_settings import WorkloadAPISettings, WorkloadAPIWorkload, local_socket
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = [
@@ -55,35 +54,6 @@ _POINTLESS = frozenset({Status.INVALID_ARGUMENT, Status.UNIMPLEMENTED})
 _random = secrets.SystemRandom().random
 
 
-def _check_socket(_instance: object, _attribute: object, value: str | None) -> None:
-    if value is not None:
-        _local_socket(value)
-
-
-def _local_socket(text: str) -> Address:
-    address = parse_workload_socket(text)
-    if not address.is_loopback:
-        raise ValueError(
-            f"{address} is on another machine, and a Workload API hands out private keys in plain text; "
-            "use the agent of this machine"
-        )
-    return address
-
-
-@attrs.frozen
-class WorkloadAPISettings:
-    """``socket``: where the API answers; without it, the environment's ``SPIFFE_ENDPOINT_SOCKET`` says it."""
-
-    socket: str | None = attrs.field(default=None, validator=_check_socket)
-
-
-@attrs.frozen
-class WorkloadAPIWorkload:
-    """``hint``: which of several SVIDs with this workload's ID; without it, the first that has the ID."""
-
-    hint: str | None = None
-
-
 @implementer(IIdentitySource, IReloadable)
 class WorkloadAPISource:
     """
@@ -91,7 +61,8 @@ class WorkloadAPISource:
 
     Asks for SVIDs with their bundles; without a workload to serve, for bundles only. A failed call is made again after
     1 s, doubling to 30 s, shortened at random by up to a half; a call that ended in order, at once; one that was
-    answered with InvalidArgument or Unimplemented, after five minutes.
+    answered with InvalidArgument or Unimplemented, after five minutes. What withdraws an identity makes a call at
+    once, and only its answer withdraws it.
 
     :param wall_clock: certificates are verified at this time.
     :param random: between 0 and 1.
@@ -120,7 +91,8 @@ class WorkloadAPISource:
         self._retry = FIRST_RETRY
         self._revoked = ""
         self._unserved: tuple[str, ...] = ()
-        self._bundles: Mapping[TrustDomain, TrustBundle] = {}  # that were delivered last
+        self._last = NOTHING  # what was delivered
+        self._withdrawal = Withdrawal(context.clock)
 
     def start(self, observer: IIdentityObserver) -> None:
         """Make the first call."""
@@ -130,6 +102,7 @@ class WorkloadAPISource:
     def stop(self) -> Deferred[None] | None:
         """End the call; the Deferred fires when its connection is gone. Safe in every order."""
         self._observer = None
+        self._withdrawal.drop()
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -182,10 +155,17 @@ class WorkloadAPISource:
         if observer is None or stream is not self._stream:
             return
         self._stream, self._past = None, stream
+        denied = end.status is Status.PERMISSION_DENIED
+        if denied and self._last is not NOTHING and self._withdrawal.doubt(lambda: self._revoke(end.reason)):
+            self._begin()
+            return
         self._call = self._context.clock.callLater(self._delay(end.status), self._begin)
-        if end.status is Status.PERMISSION_DENIED:
-            self._revoke(observer, end.reason)
-        elif end.status is not Status.OK:
+        if denied:
+            self._withdrawal.drop()
+            self._revoke(end.reason)
+            return
+        self._withdrawal.stand()
+        if end.status is not Status.OK:
             observer.identity_failed(f"the Workload API at {self._address}: {end.reason}")
 
     def _delay(self, status: Status) -> float:
@@ -202,12 +182,13 @@ class WorkloadAPISource:
         """At random by up to a half, so that proxies that lost one agent together do not return together."""
         return seconds * (1 - self._random() / 2)
 
-    def _revoke(self, observer: IIdentityObserver, reason: str) -> None:
+    def _revoke(self, reason: str) -> None:
         """Say once that nothing may be used; until there is a message, the next calls will be told the same."""
-        if reason == self._revoked:
+        observer = self._observer
+        if observer is None or reason == self._revoked:
             return
         self._revoked = reason
-        self._bundles = {}
+        self._last = NOTHING
         observer.identity_revoked(
             f"the Workload API at {self._address}: {reason}; see which workload this process is registered as there, "
             "with SPIRE: spire-server entry show"
@@ -220,7 +201,7 @@ class WorkloadAPISource:
         if observer is None:
             return
         try:
-            delivery = read_delivery(message, self._context.workloads, self._bundles, self._wall_clock())
+            delivery = read_delivery(message, self._context.workloads, self._last, self._wall_clock())
         except (MessageError, Refusal) as error:
             self._skip(observer, str(error))
         except Exception as error:  # noqa: BLE001  one message that nobody thought of must not end the others
@@ -228,13 +209,33 @@ class WorkloadAPISource:
             self._skip(observer, f"{INTERNAL.id} {type(error).__name__}")
         else:
             self._retry = FIRST_RETRY
-            self._revoked = ""
-            self._bundles = delivery.snapshot.bundles
-            self._tell(delivery.unserved)
-            observer.identity_changed(delivery.snapshot)
-            if delivery.defects and self._observer is observer:
-                where = f"the Workload API at {self._address}"
-                observer.identity_failed(f"{where}: {'; '.join(delivery.defects)}; what was there before stays in use")
+            served = {svid.id for svid in delivery.snapshot.svids}
+            less = any(svid.id not in served for svid in self._last.snapshot.svids)
+            if less and self._withdrawal.doubt(lambda: self._deliver(delivery)):
+                self._ask_again()
+            else:
+                self._withdrawal.drop()
+                self._deliver(delivery)
+
+    def _ask_again(self) -> None:
+        """End the call that is open and make another one."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._past = stream
+            stream.abort()
+        self._begin()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        observer = self._observer
+        if observer is None:
+            return
+        self._revoked = ""
+        self._last = delivery
+        self._tell(delivery.unserved)
+        observer.identity_changed(delivery.snapshot)
+        if delivery.defects and self._observer is observer:
+            where = f"the Workload API at {self._address}"
+            observer.identity_failed(f"{where}: {'; '.join(delivery.defects)}; what was there before stays in use")
 
     def _skip(self, observer: IIdentityObserver, reason: str) -> None:
         observer.identity_failed(f"the Workload API at {self._address} sent what cannot be used, skipped: {reason}")
@@ -278,10 +279,10 @@ class WorkloadAPIFactory:
         :raises ValueError: when neither the settings nor the environment name a socket of this machine.
         """
         if settings.socket is not None:
-            address = _local_socket(settings.socket)
+            address = local_socket(settings.socket)
         elif text := self._environment.get(ENVIRONMENT_VARIABLE):
             try:
-                address = _local_socket(text)
+                address = local_socket(text)
             except ValueError as error:
                 raise ValueError(f"the environment's {ENVIRONMENT_VARIABLE}: {error}") from None
         else:

@@ -2,7 +2,8 @@
 A Workload API on gRPC's own library, as a program: ``python -m tests.integration.grpc_server SOCKET MESSAGE-FILE``.
 
 Says READY when it listens, answers every call with the message, and then does on all open ones what each line on its
-standard input says: ``send FILE``, ``deny WORDS``, ``end``; ``stop`` ends the program in order, with a second of grace.
+standard input says: ``send FILE``, ``deny WORDS`` (and later ones too, up to the next send), ``end``; ``stop`` ends the
+program in order, with a second of grace.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ class Service:
 
     def __init__(self, message: bytes) -> None:
         self.message = message
+        self.denial: str | None = None
         self.calls: list[queue.Queue[str]] = []
 
     def fetch(self, _request: bytes, context: Any) -> Iterator[bytes]:
         if dict(context.invocation_metadata()).get("workload.spiffe.io") != "true":
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing from request")
+        if self.denial is not None:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, self.denial)
         orders: queue.Queue[str] = queue.Queue()
         self.calls.append(orders)
         context.add_callback(lambda: orders.put("gone"))
@@ -42,6 +46,8 @@ class Service:
 
     def order(self, line: str) -> None:
         order, _, words = line.partition(" ")
+        if order in ("send", "deny"):
+            self.denial = words if order == "deny" else None
         if order == "send":
             self.message = Path(words).read_bytes()
         for orders in self.calls:

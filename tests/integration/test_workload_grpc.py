@@ -128,6 +128,7 @@ class GRPCServerTests(TestCase):
         self.tell(server, "deny no identity issued: 'näh'")
         await self.observer.when(lambda: self.observer.revocations)
         self.assertIn("PermissionDenied: \"no identity issued: 'n\\xe4h'\"", self.observer.revocations[0])
+        self.tell(server, f"send {file}")
         await self.observer.when(lambda: len(self.observer.snapshots) == 3)
         self.assertEqual(self.observer.failures, [])
 

@@ -12,6 +12,7 @@ from tcpmesh.identity.protobuf import read_fields
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.sources.grpc_stream import ANSWER_TIME, KEEPALIVE, MAX_FRAMES, PONG_TIME
 from tcpmesh.sources.grpc_wire import MAX_MESSAGE, Status
+from tcpmesh.sources.withdrawal import CONFIRMATION
 from tcpmesh.sources.workload_api import (
     FIRST_RETRY,
     LAST_RETRY,
@@ -22,6 +23,7 @@ from tcpmesh.sources.workload_api import (
     WorkloadAPIWorkload,
 )
 from tcpmesh.testing import FakeIdentityObserver, FakeWorkloadAPI, TestAuthority, plugin_context
+from tcpmesh.testing.workload_api import WorkloadAPICall
 from tcpmesh.testing.workload_messages import (
     der_of,
     protobuf_field,
@@ -158,13 +160,13 @@ class AskingTests(SourceCase):
 
 class StatusTests(SourceCase):
     def test_permission_denied_ends_the_use(self) -> None:
-        """At once, with the server's words; later it is asked again, and what it gives then serves."""
+        """When it is said twice, with the server's words; later it is asked again, and what it gives then serves."""
         self.served()
         self.api.refuse(Status.PERMISSION_DENIED, "no identity issued")
-        self.assertEqual(self.told(), ["changed", "revoked"])
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed", "revoked"], 2))
         self.assertIn("PermissionDenied: 'no identity issued'", self.observer.revocations[0])
         self.clock.pump([FIRST_RETRY, 2 * FIRST_RETRY])
-        self.assertEqual(len(self.api.requests), 3)
+        self.assertEqual(len(self.api.requests), 4)
         self.assertEqual(self.told(), ["changed", "revoked"])
         self.api.serve(self.snapshot())
         self.clock.advance(4 * FIRST_RETRY)
@@ -241,6 +243,166 @@ class StatusTests(SourceCase):
             self.api.end_with([("grpc-status", code), ("grpc-message", "a%0Ab")])
             self.assertEqual(self.told(), ["changed", "failed"], code)
             self.assertIn(f"the unknown status {shown}, 'a\\nb'", self.observer.failures[0])
+
+
+class SilentAPI(FakeWorkloadAPI):
+    """Can leave a call without an answer."""
+
+    silent = False
+
+    def take_request(self, call: WorkloadAPICall, headers: dict[str, str]) -> None:
+        if self.silent:
+            self.requests.append(headers)
+        else:
+            super().take_request(call, headers)
+
+
+class WithdrawalTests(SourceCase):
+    """What SPIRE says while it replaces what a tainted authority has signed: nothing is there, and then new ones."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.api: SilentAPI = SilentAPI()
+
+    def test_a_denial_that_the_next_call_takes_back(self) -> None:
+        """Nobody hears of it; the open call is the second one."""
+        self.served()
+        self.api.end(Status.PERMISSION_DENIED, "no identity issued")
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed", "changed"], 2))
+        self.clock.advance(CONFIRMATION)
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed", "changed"], 2))
+
+    def test_a_denial_of_bundles_that_the_next_call_takes_back(self) -> None:
+        """Also for a source that serves nobody."""
+        self.api.serve(self.snapshot())
+        self.start(workloads={})
+        self.api.end(Status.PERMISSION_DENIED, "no identity issued")
+        self.assertEqual(self.told(), ["changed", "changed"])
+
+    def test_a_denial_before_anything_was_given(self) -> None:
+        """There is nothing to doubt."""
+        self.api.refuse(Status.PERMISSION_DENIED, "no identity issued")
+        self.start()
+        self.assertEqual((self.told(), len(self.api.requests)), (["revoked"], 1))
+
+    def test_no_second_answer_confirms_it(self) -> None:
+        """Silence is waited for, not longer than that; what comes later serves again."""
+        self.served()
+        self.api.silent = True
+        self.api.end(Status.PERMISSION_DENIED, "no identity issued")
+        self.clock.advance(CONFIRMATION - 0.01)
+        self.assertEqual(self.told(), ["changed"])
+        self.clock.advance(0.01)
+        self.assertEqual(self.told(), ["changed", "revoked"])
+        self.assertIn("no identity issued", self.observer.revocations[0])
+        self.api.silent = False
+        self.api.serve(self.snapshot())
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed", "revoked", "changed"], 2))
+
+    def test_a_failure_of_the_second_call_confirms_it(self) -> None:
+        """An agent that denies and is gone has denied."""
+        self.served()
+        self.api.reachable = False
+        self.api.end(Status.PERMISSION_DENIED, "no identity issued")
+        self.assertEqual(self.told(), ["changed", "revoked", "failed"])
+
+    def test_a_server_that_goes_to_and_fro_is_believed(self) -> None:
+        """The second denial in so short a time counts, and the next call has to wait."""
+        self.served()
+        self.api.end(Status.PERMISSION_DENIED)
+        self.api.end(Status.PERMISSION_DENIED)
+        self.assertEqual((self.told(), len(self.api.requests)), (["changed", "changed", "revoked"], 2))
+        self.check_reconnects_after(FIRST_RETRY)
+        self.clock.advance(CONFIRMATION)
+        self.api.end(Status.PERMISSION_DENIED)
+        self.assertEqual(self.told(), ["changed", "changed", "revoked", "changed", "changed"])
+
+    def two_workloads(self) -> None:
+        self.api.serve(self.snapshot("/web", "/reports"))
+        self.start({name: self.authority.workload(name, WorkloadAPIWorkload()) for name in ("web", "reports")})
+
+    def test_a_message_with_less_that_the_next_one_takes_back(self) -> None:
+        """One workload's certificate was missing for a moment: it was there all the time."""
+        self.two_workloads()
+        self.api.send(x509_svid_response(self.snapshot("/web")))
+        self.assertEqual([len(snapshot.svids) for snapshot in self.observer.snapshots], [2, 2])
+        self.assertEqual((len(self.api.requests), len(self.api.calls)), (2, 1))
+
+    def test_a_message_with_less_that_is_confirmed(self) -> None:
+        """By the next one, or by silence."""
+        for silent, wait in ((False, 0.0), (True, CONFIRMATION)):
+            self.setUp()
+            self.two_workloads()
+            self.api.silent = silent
+            self.api.serve(self.snapshot("/web"))
+            self.clock.advance(wait)
+            self.assertEqual([len(snapshot.svids) for snapshot in self.observer.snapshots], [2, 1])
+            self.assertEqual(self.observer.snapshots[1].svids[0].id.path, "/web")
+
+    def test_stops_while_it_waits(self) -> None:
+        """Nothing is left over."""
+        self.api.serve(self.snapshot())
+        source = self.start()
+        self.api.silent = True
+        self.api.end(Status.PERMISSION_DENIED)
+        source.stop()
+        self.assertEqual((self.told(), self.clock.getDelayedCalls(), self.api.calls), (["changed"], [], []))
+
+
+class RevokedAuthorityTests(SourceCase):
+    """A certificate that comes again beside a bundle from which its authority was taken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.successor = TestAuthority(now=NOW)
+        self.both = {self.authority.trust_domain: self.bundle(self.authority, self.successor)}
+        self.new = {self.authority.trust_domain: self.bundle(self.successor)}
+        self.old_web = self.authority.svid("/web")
+
+    def bundle(self, *authorities: TestAuthority) -> TrustBundle:
+        return TrustBundle(self.authority.trust_domain, tuple(one.root.certificate for one in authorities))
+
+    def test_the_bundle_counts(self) -> None:
+        """Whoever still has a certificate of that authority is refused, and we do not show ours."""
+        self.api.serve(IdentitySnapshot((self.old_web,), self.both))
+        self.start()
+        self.api.serve(IdentitySnapshot((self.old_web,), self.new))
+        self.assertEqual(self.told(), ["changed", "changed"])
+        self.assertEqual(self.observer.snapshots[1].svids, ())
+        bundle = self.observer.snapshots[1].bundles[self.authority.trust_domain]
+        self.assertEqual(bundle.authorities, (self.successor.root.certificate,))
+        self.api.serve(IdentitySnapshot((self.successor.svid("/web"),), self.new))
+        self.assertEqual(len(self.observer.snapshots[2].svids), 1)
+
+    def test_others_are_served_on(self) -> None:
+        """Their certificates are renewed while the old one is offered again and again."""
+        self.api.serve(IdentitySnapshot((self.old_web, self.successor.svid("/reports")), self.both))
+        self.start({name: self.authority.workload(name, WorkloadAPIWorkload()) for name in ("web", "reports")})
+        for _ in range(2):
+            renewed = self.successor.svid("/reports")
+            self.api.serve(IdentitySnapshot((self.old_web, renewed), self.new))
+            (svid,) = self.observer.snapshots[-1].svids
+            self.assertEqual(svid.leaf, renewed.leaf)
+        self.assertEqual(set(self.told()), {"changed"})
+
+    def test_says_whose_certificate_it_was(self) -> None:
+        """With what the bundle lacks."""
+        self.api.serve(IdentitySnapshot((self.old_web,), self.both))
+        context = plugin_context(
+            clock=self.clock, workloads={"web": self.authority.workload("web", WorkloadAPIWorkload())}
+        )
+        events: list[dict[str, Any]] = []
+        context.log.observer = events.append  # type: ignore[assignment]
+        source = WorkloadAPISource(SOCKET, context, lambda: NOW, lambda: 0.0, self.api.connect)
+        self.addCleanup(source.stop)
+        source.start(self.observer)
+        self.api.serve(IdentitySnapshot((self.old_web,), self.new))
+        (event,) = events
+        self.assertIn(
+            "its authority has been taken from the bundle, and there is no new certificate: TM-I202 no author",
+            event["text"],
+        )
+        self.assertIn("spiffe://example.test/web", event["text"])
 
 
 class ReloadTests(SourceCase):
