@@ -1,62 +1,23 @@
-"""How Envoy checks SPIFFE IDs, of one trust domain and of two, when it dials, and how it ends connections."""
+"""How Envoy checks SPIFFE IDs, of one trust domain and of two, and whether it dials before."""
 
 from __future__ import annotations
 
 import re
-import signal
-import socket
-from collections.abc import Callable
 
-from OpenSSL import SSL
-
-from tcpmesh.codes import CLEAN, PEER_ALERT, RESET
-from tcpmesh.observe.records import ConnectionRecord, Side
-from tests.integration.applications import BROKEN, Outbox, Received, push, receive, reset, until, whole
-from tests.integration.applications import RESET as RESET_SEEN
+from tcpmesh.codes import CLEAN, PEER_ALERT
+from tcpmesh.observe.records import ConnectionRecord
+from tests.integration.applications import until, whole
 from tests.integration.envoy import PARTNER_BUNDLE, SPIFFE_VALIDATOR, Change, in_place_of, then, unchanged, with_tls
+from tests.integration.envoy_case import HELLO, EnvoyTestCase
 from tests.integration.field import TRUST_DOMAIN, authority
-from tests.integration.foreign import ForeignTLS
-from tests.integration.foreign_case import ForeignProgramTestCase, Hop, Serve
-from tests.integration.foreign_programs import ForeignServer, changed, issued_files
-from tests.integration.mesh import Pki, echo, in_thread
+from tests.integration.foreign_case import Hop
+from tests.integration.foreign_programs import changed, issued_files
+from tests.integration.mesh import Pki, echo
 from tests.integration.sds_agent import Agent
 
 OTHER = changed(r"exact: ['\"]?spiffe://example.org/(orders|web)['\"]?", 'exact: "spiffe://example.org/other"')
 EVERY_BUNDLE = in_place_of('name: "spiffe://example.org"', "name: ALL")
 PARTNERS = in_place_of('exact: "spiffe://example.org/', 'exact: "spiffe://partner.test/')
-SIDES: tuple[Side, ...] = ("src", "dst")
-HELLO = b"hello"
-
-
-class EnvoyTestCase(ForeignProgramTestCase):
-    """Has Envoy at either side."""
-
-    kind = "envoy"
-
-    async def envoy_hop(self, side: Side, serve: Serve, change: Change = unchanged) -> Hop:
-        """Envoy before our inbound proxy, or behind our outbound one."""
-        if side == "src":
-            return await self.client_hop(self.kind, "inbound", serve, change=change)
-        return await self.server_hop(self.kind, "service", serve, change=change)
-
-    async def ask(self, hop: Hop, data: bytes = HELLO) -> Received:
-        """Send something and take all that comes."""
-
-        def ask() -> Received:
-            with hop.connect() as client:
-                if data:
-                    push(client, data)
-                    client.shutdown(socket.SHUT_WR)
-                return receive(client)
-
-        return await in_thread(ask)
-
-    async def said(self, hop: Hop, pattern: str) -> None:
-        """Wait until Envoy's log has it."""
-        try:
-            await until(lambda: re.search(pattern, hop.peer.said, re.MULTILINE), f"it says {pattern}")
-        except AssertionError:
-            raise AssertionError(f"Envoy does not say {pattern}, but {hop.peer.said}") from None
 
 
 class ExpectedIdentityTests(EnvoyTestCase):
@@ -121,122 +82,6 @@ class EarlyDialTests(EnvoyTestCase):
     async def test_as_documented(self) -> None:
         """It sees nothing."""
         self.assertEqual(await self.dialled(unchanged), [])
-
-
-class ResetTests(EnvoyTestCase):
-    """A reset of either end becomes a reset at the other, through Envoy and us."""
-
-    async def test_of_the_client(self) -> None:
-        """The application has what was sent before, and an error."""
-        for side in SIDES:
-            seen: Outbox[Received] = Outbox()
-
-            def serve(connection: socket.socket, seen: Outbox[Received] = seen) -> None:
-                got = receive(connection, len(HELLO))
-                push(connection, HELLO)
-                seen.put(got)
-                seen.put(receive(connection))
-
-            hop = await self.envoy_hop(side, serve)
-
-            def ask(hop: Hop = hop) -> None:
-                client = hop.connect()
-                push(client, HELLO)
-                receive(client, len(HELLO))
-                reset(client)
-
-            await in_thread(ask)
-            self.assertEqual(await seen.take(), whole(HELLO))
-            self.assertEqual((await seen.take()).ending, RESET_SEEN)
-            record = await hop.proxy.closed()
-            self.assertEqual((record.code, record.closed_by), (RESET, "src"), record)
-
-    async def test_of_the_application(self) -> None:
-        """The client has what was sent before, and an error."""
-        for side in SIDES:
-
-            def serve(connection: socket.socket) -> None:
-                receive(connection, len(HELLO))
-                push(connection, HELLO)
-                receive(connection, len(HELLO))
-                reset(connection)
-
-            hop = await self.envoy_hop(side, serve)
-
-            def ask(hop: Hop = hop) -> tuple[Received, Received]:
-                with hop.connect() as client:
-                    push(client, HELLO)
-                    first = receive(client, len(HELLO))
-                    push(client, HELLO)
-                    return first, receive(client)
-
-            first, second = await in_thread(ask)
-            self.assertEqual(first, whole(HELLO))
-            self.assertIn(second.ending, BROKEN)
-            record = await hop.proxy.closed()
-            self.assertEqual((record.code, record.closed_by), (RESET, "dst"), record)
-
-
-class LeavingTests(EnvoyTestCase):
-    """Envoy ends a connection that nobody else ends: both applications see an orderly end."""
-
-    async def assert_ends(self, side: Side, change: Change, cause: Callable[[Hop], object]) -> None:
-        seen: Outbox[Received] = Outbox()
-
-        def serve(connection: socket.socket) -> None:
-            push(connection, HELLO)
-            seen.put(receive(connection))
-
-        hop = await self.envoy_hop(side, serve, change)
-        client = hop.connect()
-        self.assertEqual(await in_thread(receive, client, len(HELLO)), whole(HELLO))
-        cause(hop)
-        self.assertEqual(await in_thread(receive, client), whole(b""))
-        client.close()
-        self.assertEqual(await seen.take(), whole(b""))
-        record = await hop.proxy.closed()
-        self.assertEqual((record.code, record.closed_by), (CLEAN, side), record)
-
-    async def test_idle_connection(self) -> None:
-        """By default that is an hour."""
-        idle = changed(r"^( *)stat_prefix: orders$", r"\1stat_prefix: orders\n\1idle_timeout: 0.5s")
-        await self.assert_ends("src", idle, lambda _hop: None)
-        await self.assert_ends("dst", idle, lambda _hop: None)
-
-    async def test_stopped(self) -> None:
-        """It waits for nobody."""
-
-        def stop(hop: Hop) -> None:
-            assert hop.peer.server is not None
-            hop.peer.server.signal(signal.SIGTERM)
-
-        await self.assert_ends("src", unchanged, stop)
-        await self.assert_ends("dst", unchanged, stop)
-
-
-class TruncationTests(EnvoyTestCase):
-    """What Envoy makes of a FIN without close_notify, which ours never sends."""
-
-    async def test_as_a_server(self) -> None:
-        """An end like any other: the application cannot tell that something may be missing."""
-        seen: Outbox[Received] = Outbox()
-        application = self.application(lambda connection: seen.put(receive(connection)))
-        peer = await in_thread(lambda: ForeignServer(self, self.kind, issued_files(self, "orders"), application))
-        files = issued_files(self, "web")
-        context = SSL.Context(SSL.TLS_METHOD)
-        context.use_certificate_chain_file(str(files / "certificate.pem"))
-        context.use_privatekey_file(str(files / "key.pem"))
-
-        def cut() -> None:
-            with socket.create_connection(("127.0.0.1", peer.wire)) as connection:
-                tls = ForeignTLS(connection, context, server=False)
-                tls.handshake()
-                tls.sendall(HELLO)
-                tls.fin()
-                connection.recv(1)
-
-        await in_thread(cut)
-        self.assertEqual(await seen.take(), whole(HELLO))
 
 
 def swap(text: str) -> str:
