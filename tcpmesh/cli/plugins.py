@@ -106,7 +106,8 @@ def test(ctx: click.Context, name: str, kind: str | None, config: Path | None, a
 
     The plugin is really started: an identity source asks its authority, a discovery its source of addresses.
 
-    Exit status: 0 when every point is kept, 1 when one is not, 2 when the contract cannot be run.
+    Exit status: 0 when every point is kept, 1 when one is not, 2 when the contract cannot be run, or not all of it: a
+    plugin that connects to somebody by itself delivers nothing here, where there is a clock and no reactor.
     """
     from tcpmesh.plugins import PluginRegistry
 

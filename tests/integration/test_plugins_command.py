@@ -38,7 +38,7 @@ class CommandTestCase(SynchronousTestCase):
         (self.project / "twisted" / "plugins").mkdir(parents=True)
 
     def run_python(self, *arguments: str, project: Path | None = None) -> subprocess.CompletedProcess[str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TCPMESH_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TCPMESH_", "SPIFFE_"))}
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.directory,
@@ -236,6 +236,27 @@ class TestTests(CommandTestCase):
             self.assertIn(message, result.stderr)
             place = f"{self.directory / 'wrong.yaml'}:1:1: " if "wrong.yaml" in arguments else "tcpmesh: "
             self.assertEqual([line for line in result.stderr.splitlines() if not line.startswith(place)], [])
+
+    def test_what_asks_somebody_is_tried_as_far_as_that_goes(self) -> None:
+        """A source that needs a server says what it lacks, in one line; nothing is called broken for that."""
+        result = self.plugins("test", "workload-api")
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertIn("identity plugin 'workload-api' cannot be made with these settings: ", result.stderr)
+        self.assertIn("write socket: unix:///run/spire/agent.sock", result.stderr)
+        self.assertEqual(len(result.stderr.splitlines()), 1)
+        self.write_quickstart()
+        text = (self.directory / "mesh.yaml").read_text()
+        (self.directory / "mesh.yaml").write_text(
+            text.replace("plugin: embedded, state: var/quickstart", 'plugin: workload-api, socket: "unix:///nobody"')
+        )
+        result = self.plugins("test", "workload-api", "--config", "mesh.yaml")
+        self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
+        *points, summary = [line for line in result.stdout.splitlines() if not line.startswith(" ")]
+        self.assertEqual({point.split()[0] for point in points}, {"ok", "skip"})
+        self.assertIn("skip delivers_a_snapshot: ", result.stdout)
+        self.assertIn("ok   can_be_stopped_at_once: ", result.stdout)
+        self.assertEqual(summary, f"identity plugin workload-api: none of {len(points)} points failed")
+        self.assertIn("points could not be tried: it asks the reactor for connectUNIX", result.stderr)
 
     def test_a_name_of_two_kinds_needs_the_kind(self) -> None:
         """Which of them is meant is asked, not guessed."""
