@@ -45,7 +45,7 @@ VALUES: Mapping[str, frozenset[str]] = {
 PLUGINS: Mapping[str, frozenset[str]] = {
     "identity": frozenset(),
     "discovery": frozenset({"dns", "file"}),
-    "authorization": frozenset({"linkerd", "opa"}),
+    "authorization": frozenset({"opa"}),
     "retry": frozenset({"fixed"}),
     "balance": frozenset({"least-connections", "p2c-ewma", "random", "source-hash"}),
 }

@@ -8,6 +8,7 @@ make large (depth, aliases, merged keys) is bounded here, so that the readers be
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
@@ -18,7 +19,7 @@ from tcpmesh.config.problems import Problems
 from tcpmesh.config.syntax import check_characters, explain
 from tcpmesh.errors import Mark
 
-__all__ = ["Entry", "ListNode", "MapNode", "Node", "Scalar", "compose"]
+__all__ = ["Entry", "ListNode", "MapNode", "Node", "Scalar", "compose", "compose_all"]
 
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
@@ -85,10 +86,33 @@ def compose(text: str, problems: Problems, max_values: int = MAX_VALUES) -> Node
 
     :raises tcpmesh.errors.ConfigurationError: when the text is not YAML, or too deep or too large to go on.
     """
+    (root,) = _compose(text, problems, max_values, lambda loader: [loader.get_single_node()])
+    return None if root is None else _Conversion(problems, max_values).convert(root)
+
+
+def compose_all(text: str, problems: Problems, max_values: int = MAX_VALUES) -> list[Node]:
+    """
+    Read every document of a stream, those with nothing in them left out; else as :func:`compose`.
+
+    :param max_values: how many values all of them together may hold.
+    :raises tcpmesh.errors.ConfigurationError: as :func:`compose`.
+    """
+
+    def documents(loader: _Loader) -> list[Any]:
+        found = []
+        while loader.check_node():
+            found.append(loader.get_node())
+        return found
+
+    conversion = _Conversion(problems, max_values)
+    return [conversion.convert(root) for root in _compose(text, problems, max_values, documents)]
+
+
+def _compose(text: str, problems: Problems, max_values: int, read: Callable[[_Loader], list[Any]]) -> list[Any]:
     check_characters(text, problems)
     loader = _Loader(text, problems, max_values)
     try:
-        root = loader.get_single_node()
+        return read(loader)
     except yaml.YAMLError as error:
         message, mark = explain(error)
         problems.fail(message, _at(problems.file, mark) if mark is not None else None)
@@ -96,7 +120,6 @@ def compose(text: str, problems: Problems, max_values: int = MAX_VALUES) -> Node
         problems.fail("a number in an escape or a directive is too large", _at(problems.file, loader.get_mark()))
     finally:
         loader.dispose()
-    return None if root is None else _Conversion(problems, max_values).convert(root)
 
 
 def _at(file: str, mark: Any) -> Mark:

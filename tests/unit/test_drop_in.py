@@ -44,6 +44,7 @@ class DropInTests(SynchronousTestCase):
                 "identity_files",
                 "identity_workload_api",
                 "discovery_static",
+                "authorization_linkerd",
                 "authorization_rules",
                 "balance_round_robin",
                 "retry_none",

@@ -47,6 +47,12 @@ authorization_rules = PluginDescriptor(
     "allow and deny rules in the configuration, by exact SPIFFE ID",
     "tcpmesh.policy.rules:RulesFactory",
 )
+authorization_linkerd = PluginDescriptor(
+    AUTHORIZATION,
+    "linkerd",
+    "Linkerd's Servers and authorizations, from files, taken anew when they change",
+    "tcpmesh.sources.linkerd:LinkerdFactory",
+)
 balance_round_robin = PluginDescriptor(
     BALANCE,
     "round-robin",

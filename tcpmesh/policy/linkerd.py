@@ -1,0 +1,170 @@
+"""
+Who may use which inbound listener by Linkerd's resources: compiled to one list of authorizations for each listener.
+
+Ring 1. Linkerd knows no denial: of all authorizations of a Server one must admit the client, by where it is and who it
+is. Of a listener that the settings do not describe this policy says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+from zope.interface import implementer
+
+from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.policy.linkerd_names import ServiceAccountNames
+from tcpmesh.policy.linkerd_schema import AccessPolicy, Resource
+from tcpmesh.policy.networks import Network, source_number
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
+
+__all__ = ["Authorization", "Clients", "LinkerdListener", "LinkerdPolicy", "Port", "Range", "default_authorization"]
+
+_ABSTAIN = Decision(Effect.ABSTAIN)
+
+
+@attrs.frozen
+class LinkerdListener:
+    """Which pod and port an inbound listener stands for: what Servers select it by."""
+
+    namespace: str
+    port: int
+    labels: Mapping[str, str]
+    port_name: str = ""
+    kind: Literal["pod", "external-workload"] = "pod"
+    default: AccessPolicy = "deny"
+
+
+@attrs.frozen
+class Range:
+    """A network without some parts of it."""
+
+    network: Network
+    except_: tuple[Network, ...] = ()
+
+    def contains(self, number: int | None) -> bool:
+        """Whether an address is in it."""
+        return self.network.contains(number) and not any(part.contains(number) for part in self.except_)
+
+
+@attrs.frozen
+class Clients:
+    """Whom an authorization means: whole identities, and the ends of DNS names (empty: every DNS name)."""
+
+    identities: frozenset[str] = frozenset()
+    suffixes: tuple[str, ...] = ()
+
+    def contain(self, uri: str, dns: str) -> bool:
+        """Whether a peer is among them; ``uri`` and ``dns`` are its names, empty for one that it has not."""
+        if uri in self.identities or (dns and dns in self.identities):
+            return True
+        return bool(dns) and any(dns.endswith(suffix) for suffix in self.suffixes)
+
+
+@attrs.frozen
+class Authorization:
+    """
+    One way to be admitted.
+
+    :ivar networks: from where; None for anywhere, also where there is no address.
+    :ivar clients: who; None for whoever got as far as this: a verified peer.
+    :ivar decision: what is answered then.
+    """
+
+    networks: tuple[Range, ...] | None
+    clients: Clients | None
+    decision: Decision
+
+    def admits(self, number: int | None, uri: str, dns: str) -> bool:
+        """Whether it admits a client."""
+        return (self.networks is None or any(one.contains(number) for one in self.networks)) and (
+            self.clients is None or self.clients.contain(uri, dns)
+        )
+
+
+@attrs.frozen
+class Port:
+    """
+    What holds for one inbound listener.
+
+    :ivar server: the Server that selects it, None where the default holds.
+    :ivar authorizations: in the order in which they are asked.
+    """
+
+    server: Resource | None
+    access_policy: AccessPolicy
+    authorizations: tuple[Authorization, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """For the record of a denial."""
+        return str(self.server.mark) if self.server is not None else "default"
+
+    def __str__(self) -> str:
+        return str(self.server) if self.server is not None else "the default policy"
+
+
+EVERY_DNS_NAME = Clients(suffixes=("",))
+
+
+def default_authorization(
+    access: AccessPolicy, cluster: tuple[Range, ...] | None, whose: str, place: str
+) -> Authorization | None:
+    """
+    Turn the name of a default policy into what it admits; None for nobody.
+
+    :param cluster: the cluster's own networks.
+    :param whose: of which Server or listener, for the reason.
+    :param place: where it is written.
+    """
+    if access == "deny":
+        return None
+    if access == "audit":
+        reason = f"nothing but the audit policy of {whose} admits this identity; without it, it would be denied"
+    else:
+        reason = f"the policy {access} of {whose} admits it"
+    return Authorization(
+        networks=cluster if access.startswith("cluster") else None,
+        clients=EVERY_DNS_NAME if access.endswith("-authenticated") else None,
+        decision=Decision(Effect.ALLOW, access, place, reason),
+    )
+
+
+@implementer(IAuthorizationPolicy)
+class LinkerdPolicy:
+    """Answers by what was compiled; never changes."""
+
+    def __init__(self, ports: Mapping[str, Port], names: ServiceAccountNames) -> None:
+        self._ports = dict(ports)
+        self._names = names
+
+    def decide(self, request: AuthorizationRequest) -> Decision:
+        """Allow by the first authorization that admits the peer, deny without one, abstain about other listeners."""
+        port = self._ports.get(request.inbound)
+        if port is None:
+            return _ABSTAIN
+        number = source_number(request.source)
+        uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
+        for authorization in port.authorizations:
+            if authorization.admits(number, uri, dns):
+                return authorization.decision
+        name = port.server.id if port.server is not None else "default"
+        also = f" ({dns})" if uri and dns else ""
+        where = request.source.host if number is not None else "a unix socket"  # type: ignore[union-attr]
+        reason = (
+            f"{port} admits nobody"
+            if not port.authorizations
+            else f"none of the authorizations of {port} admits {request.peer}{also} from {where}"
+        )
+        return Decision(Effect.DENY, name, port.rule, reason)
+
+    def describe(self) -> Sequence[str]:
+        """One line per listener."""
+        lines = []
+        for name, port in self._ports.items():
+            count = len(port.authorizations)
+            by = f"{port}, policy {port.access_policy}, authorizations: {count}"
+            lines.append(f"linkerd {name}: {'; '.join([by, *port.notes])}")
+        return lines
