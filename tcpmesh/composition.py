@@ -69,10 +69,11 @@ class Composition:
 class _Maker:
     """Creates plugins and collects what is wrong with them, so that all of it is reported at once."""
 
-    def __init__(self, settings: Settings, plugins: PluginRegistry, clock: Any) -> None:
+    def __init__(self, settings: Settings, plugins: PluginRegistry, clock: Any, wall_clock: WallClock) -> None:
         self._settings = settings
         self._plugins = plugins
         self._clock = clock
+        self._wall_clock = wall_clock
         self.problems: list[Problem] = []
 
     def make(
@@ -85,6 +86,9 @@ class _Maker:
             log=Logger(namespace=f"tcpmesh.plugin.{choice.plugin}"),
             directory=self._settings.file.parent,
             workloads=workloads or {},
+            inbound={inbound.name: inbound.target for inbound in self._settings.inbound},
+            services=tuple(self._settings.services),
+            wall_clock=self._wall_clock,
         )
         try:
             return self._plugins.create(kind, choice, context)
@@ -108,7 +112,7 @@ def compose(
     :param group_setter: how TLS contexts set their groups; None for pyOpenSSL's public interface.
     :raises ConfigurationError: with everything that plugins, trust files and the TLS library complain of.
     """
-    maker = _Maker(settings, plugins, clock)
+    maker = _Maker(settings, plugins, clock, wall_clock)
     cell = MeshStateCell()
     federation = Federation(settings.identity.federation, settings.trust_domain, clock, wall_clock)
     control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from)

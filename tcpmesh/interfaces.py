@@ -22,6 +22,7 @@ from zope.interface import Attribute, Interface
 
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.values import (
+    Address,
     AttemptFailure,
     AuthorizationRequest,
     Decision,
@@ -30,6 +31,7 @@ from tcpmesh.values import (
     RetryContext,
     Workload,
 )
+from tcpmesh.wall_clock import WallClock, wall_clock
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -48,6 +50,9 @@ class PluginContext:
     log: Logger  # namespaced with the plugin's name
     directory: Path  # of the configuration file: relative paths in settings are already resolved against it
     workloads: Mapping[str, Workload] = attrs.field(factory=dict)  # for identity sources: whom to serve
+    inbound: Mapping[str, Address] = attrs.field(factory=dict)  # inbound listeners by name, with their targets
+    services: Sequence[str] = ()  # by name
+    wall_clock: WallClock = wall_clock  # seconds since the epoch: certificates and office hours go by it
 
 
 class IPluginFactory(IPlugin):

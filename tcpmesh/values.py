@@ -51,6 +51,7 @@ __all__ = [
     "KeyPin",
     "OutboundName",
     "PeerIdentity",
+    "PolicyNote",
     "RetryContext",
     "ServiceName",
     "Size",
@@ -209,7 +210,13 @@ class PeerIdentity:
 
 @attrs.frozen
 class AuthorizationRequest:
-    """What a policy may look at to decide about one connection."""
+    """
+    What a policy may look at to decide about one connection.
+
+    Inbound, ``peer`` is who came, and ``port`` that of the application (0 for a unix socket). Outbound, about which only
+    an :class:`~tcpmesh.policy_interfaces.IOutboundPolicy` is asked, ``peer`` is the own workload, ``service`` where it
+    wants to go, and ``inbound`` empty.
+    """
 
     peer: PeerIdentity
     source: Address
@@ -217,6 +224,8 @@ class AuthorizationRequest:
     workload: str
     sni: str = ""
     alpn: str = ""
+    port: int = 0
+    service: str = ""
 
 
 class Effect(Enum):
@@ -228,11 +237,21 @@ class Effect(Enum):
 
 
 @attrs.frozen
+class PolicyNote:
+    """What a policy that decides nothing said of a connection: ``audit``, ``would-allow`` or ``would-deny``."""
+
+    policy: str
+    rule: str
+    says: str
+
+
+@attrs.frozen
 class Decision:
     """
     A policy's answer, with what the record needs to explain it.
 
-    ``valid_for`` is how many seconds the answer may be remembered; None means until the policy changes.
+    ``valid_for`` is how many seconds the answer may be remembered; None means until the policy changes. ``notes`` go to
+    the record, whatever is decided.
     """
 
     effect: Effect
@@ -240,6 +259,7 @@ class Decision:
     rule: str = ""
     reason: str = ""
     valid_for: float | None = None
+    notes: tuple[PolicyNote, ...] = ()
 
 
 @attrs.frozen

@@ -27,6 +27,7 @@ RINGS = {
     "tcpmesh.moments": 0,
     "tcpmesh.observe.records": 0,
     "tcpmesh.open_files": 0,
+    "tcpmesh.policy_interfaces": 0,
     "tcpmesh.probe_settings": 0,
     "tcpmesh.settings": 0,
     "tcpmesh.timeouts": 0,

@@ -24,9 +24,7 @@ KEYS: Mapping[str, frozenset[str]] = {
     "inbound.*": frozenset({"limits", "on_change", "passthrough", "proxy_protocol", "routes", "sni"}),
     "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
-    "authorization.*:rules.policies.*": frozenset({"limit", "mode"}),
-    "authorization.*:rules.policies.*.from.*": frozenset({"dns", "except", "networks", "prefixes", "trust_domains"}),
-    "authorization.*:rules.policies.*.to": frozenset({"alpn", "ports", "services", "sni"}),
+    "authorization.*:rules.policies.*": frozenset({"limit"}),
     "timeouts": _TIMES,
 }
 
@@ -38,7 +36,7 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
 
 # Words that a key may have later, by pattern of the key's place.
 VALUES: Mapping[str, frozenset[str]] = {
-    "authorization.*:rules.policies.*.action": frozenset({"audit"}),
+    "authorization.*:rules.policies.*.from.*.any": frozenset({"unauthenticated"}),
 }
 
 # Plugins by kind.

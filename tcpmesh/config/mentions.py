@@ -15,7 +15,8 @@ from tcpmesh.config.places import ROOT, Place
 from tcpmesh.discovery.static import StaticEndpoint, StaticSettings
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.policy.rules import Policy, RulesSettings
+from tcpmesh.policy.identities import IdPattern
+from tcpmesh.policy.language import Policy, RulesSettings
 from tcpmesh.settings import ServiceSettings, Settings
 from tcpmesh.values import Address, ExpectedIdentity
 
@@ -58,28 +59,34 @@ def mentions(identity: SpiffeId, settings: Settings, marks: Marks) -> Mentions:
             if workload.id == identity
         ),
         tuple(
-            Mention(policy.name, marks.get(place.path), policy.action, tuple(policy.to.inbound) if policy.to else ())
-            for policy, peer, place in _rules(settings)
-            if peer == identity
+            Mention(policy.name, marks.get(place.path), policy.action, _listeners(policy))
+            for policy, pattern, place in _rules(settings)
+            if pattern.matches(identity)
         ),
         tuple(
             Mention(choice.plugin, choice.mark)
             for choice in settings.authorization
-            if not isinstance(choice.settings, RulesSettings)
+            if not isinstance(choice.settings, RulesSettings) or list(choice.settings.paths())
         ),
     )
 
 
-def _rules(settings: Settings) -> Iterator[tuple[Policy, SpiffeId, Place]]:
+def _listeners(policy: Policy) -> tuple[str, ...]:
+    return tuple(policy.to.inbound or ()) if policy.to else ()
+
+
+def _rules(settings: Settings) -> Iterator[tuple[Policy, IdPattern, Place]]:
+    """The IDs that the policies of the configuration itself name by themselves or by a pattern."""
     for position, choice in enumerate(settings.authorization):
         if not isinstance(choice.settings, RulesSettings):
             continue
         policies = ROOT.key("authorization").item(position).key("policies")
-        for number, policy in enumerate(choice.settings.policies):
+        for number, policy in enumerate(choice.settings.inline):
             for entry, principals in enumerate(policy.from_):
-                ids = policies.item(number).key("from").item(entry).key("ids")
-                for index, peer in enumerate(principals.ids):
-                    yield policy, peer, ids.item(index)
+                at = policies.item(number).key("from").item(entry)
+                for key, patterns in principals.id_patterns().items():
+                    for index, pattern in enumerate(patterns):
+                        yield policy, pattern, at.key(key).item(index)
 
 
 @attrs.frozen

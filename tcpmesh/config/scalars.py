@@ -31,6 +31,7 @@ from tcpmesh.config.nodes import Scalar
 from tcpmesh.config.tls_words import parse_cipher_suite, parse_group
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.moments import Moment, parse_moment
+from tcpmesh.policy.words import WORDS
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Duration,
@@ -277,6 +278,7 @@ SCALARS: dict[Any, ScalarType] = {
     Path: ScalarType(_PATH, _read_path),
     Moment: ScalarType(_MOMENT, _read_moment),
     TLSGroup: _text("a key exchange group such as X25519MLKEM768, X25519 or P-256", parse_group),
+    **{word: _text(description, parse) for word, (description, parse) in WORDS.items()},
     CipherSuite: _text("a cipher suite such as TLS_AES_256_GCM_SHA384", parse_cipher_suite),
     **{
         name: _text(f"the name of an {word}" if word[0] in "aio" else f"the name of a {word}")

@@ -1,158 +1,80 @@
 """
-The authorization policy ``rules``: who may use which inbound listener, by exact SPIFFE ID.
+The authorization policy ``rules``: who may use which inbound listener, and which workload which service.
 
-Ring 1. Rules are compiled when the policy is made: a decision is one or two dictionary look-ups, however many rules.
+Ring 1. The language is :mod:`tcpmesh.policy.language`, what becomes of it :mod:`tcpmesh.policy.ruling`, and the plugin
+:mod:`tcpmesh.sources.rules`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
-import attrs
 from zope.interface import implementer
 
-from tcpmesh.errors import Mark
-from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.interfaces import IAuthorizationPolicy, IAuthorizationPolicyFactory, PluginContext
-from tcpmesh.values import AuthorizationRequest, Decision, Effect, InboundName
+from tcpmesh.errors import Problem
+from tcpmesh.policy.doubts import doubts
+from tcpmesh.policy.entries import selectors
+from tcpmesh.policy.language import Policy
+from tcpmesh.policy.ruling import Ruling
+from tcpmesh.policy_interfaces import IDoubtedPolicy, IOutboundPolicy, ITimedPolicy
+from tcpmesh.values import Address, AuthorizationRequest, Decision
+from tcpmesh.wall_clock import WallClock, wall_clock
 
-__all__ = ["Policy", "Principals", "Rules", "RulesFactory", "RulesSettings", "Targets"]
-
-
-def _check_name(_instance: object, _attribute: object, value: str) -> None:
-    if not value:
-        raise ValueError("the name is empty; records name the policy")
-
-
-def _not_empty(_instance: object, _attribute: object, value: Sequence[object]) -> None:
-    # A deny rule about nobody, or about no listener, would silently protect nothing.
-    if not value:
-        raise ValueError("nothing is named here, so that the policy would mean nobody")
+__all__ = ["Rules"]
 
 
-def _check_inbound(_instance: object, _attribute: object, value: Sequence[object]) -> None:
-    if not value:
-        raise ValueError("the list is empty; name a listener, or leave out 'to' for every inbound listener")
-
-
-@attrs.frozen
-class Targets:
-    """What a policy is about: these inbound listeners."""
-
-    inbound: list[InboundName] = attrs.field(validator=_check_inbound)
-
-
-@attrs.frozen
-class Principals:
-    """Whom a policy is about: holders of one of these SPIFFE IDs."""
-
-    ids: list[SpiffeId] = attrs.field(validator=_not_empty)
-    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
-
-
-@attrs.frozen
-class Policy:
-    """One entry of ``policies``: allow or deny these peers at these listeners, at all of them without ``to``."""
-
-    name: str = attrs.field(validator=_check_name)
-    action: Literal["allow", "deny"]
-    from_: list[Principals] = attrs.field(validator=_not_empty)  # the key "from", a Python keyword
-    to: Targets | None = None
-    mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
-
-
-def _check_names(_instance: object, _attribute: object, value: Sequence[Policy]) -> None:
-    for name, count in Counter(policy.name for policy in value).items():
-        if count > 1:
-            marks = ", ".join(str(policy.mark) for policy in value if policy.name == name and policy.mark)
-            where = f" ({marks})" if marks else ""
-            raise ValueError(
-                f"{count} policies are named {name!r}{where}; records name the policy, so each needs its own"
-            )
-
-
-@attrs.frozen
-class RulesSettings:
-    """``policies``: any that denies wins over all that allow; whom none names is denied."""
-
-    policies: list[Policy] = attrs.field(validator=_check_names)
-
-
-_Key = tuple[str, SpiffeId]  # listener and peer
-
-_EVERY = ""  # stands for every listener; none can have that name
-
-_ABSTAIN = Decision(Effect.ABSTAIN)
-
-
-@implementer(IAuthorizationPolicy)
+@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy)
 class Rules:
-    """Answers from a table that holds, for every listener and ID that a rule names, the rule that decides."""
+    """
+    Decides by policies that do not change.
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
-        self._lines = tuple(_describe(policy) for policy in policies)
-        self._decisions = _compile(policies)
+    :param inbound: the inbound listeners with their targets, for warnings.
+    """
+
+    def __init__(
+        self, policies: Sequence[Policy], now: WallClock = wall_clock, inbound: Mapping[str, Address] | None = None
+    ) -> None:
+        self.policies = tuple(policies)
+        self._inbound = inbound or {}
+        self._ruling = Ruling(self.policies, now)
+        self.decides_outbound = self._ruling.decides_outbound
 
     def decide(self, request: AuthorizationRequest) -> Decision:
-        """Deny, allow, or abstain when no rule names the peer; a peer without a SPIFFE ID is named by none."""
-        peer = request.peer.spiffe_id
-        if peer is None:
-            return _ABSTAIN
-        found = self._decisions.get((request.inbound, peer)) or self._decisions.get((_EVERY, peer))
-        return found or _ABSTAIN
+        """Deny, allow, or abstain when no rule matches. (IAuthorizationPolicy)"""
+        return self._ruling.decide(request)
+
+    def next_boundary(self, now: float) -> float | None:
+        """When a window of a policy begins or ends next. (ITimedPolicy)"""
+        return self._ruling.next_boundary(now)
+
+    def warnings(self) -> Sequence[Problem]:
+        """Rules that can never decide. (IDoubtedPolicy)"""
+        return doubts(self.policies, self._inbound)
 
     def describe(self) -> Sequence[str]:
-        """One line per policy."""
-        return self._lines
-
-
-@implementer(IAuthorizationPolicyFactory)
-class RulesFactory:
-    """Makes policies from rules in the configuration."""
-
-    name = "rules"
-    description = "allow and deny rules in the configuration, by exact SPIFFE ID"
-    settings = RulesSettings
-
-    def create(self, settings: RulesSettings, context: PluginContext) -> Rules:
-        """Compile the rules."""
-        return Rules(settings.policies)
-
-
-def _compile(policies: Sequence[Policy]) -> dict[_Key, Decision]:
-    rules: dict[_Key, list[tuple[int, Decision]]] = defaultdict(list)
-    for order, (policy, peer, decision) in enumerate(_rules(policies)):
-        for listener in policy.to.inbound if policy.to else [_EVERY]:
-            rules[listener, peer].append((order, decision))
-    for (listener, peer), own in rules.items():
-        if listener != _EVERY:
-            own += rules.get((_EVERY, peer), [])  # so that the entry of a listener needs no second look-up
-    return {key: _first(entries) for key, entries in rules.items()}
-
-
-def _rules(policies: Sequence[Policy]) -> list[tuple[Policy, SpiffeId, Decision]]:
-    found = []
-    for number, policy in enumerate(policies):
-        effect = Effect(policy.action)
-        for position, principals in enumerate(policy.from_):
-            for place, peer in enumerate(principals.ids):
-                rule = f"policies[{number}].from[{position}].ids[{place}]"
-                if mark := principals.mark or policy.mark:
-                    rule += f" ({mark})"
-                reason = f"policy {policy.name!r} {'allows' if effect is Effect.ALLOW else 'denies'} {peer}"
-                found.append((policy, peer, Decision(effect, policy.name, rule, reason)))
-    return found
-
-
-def _first(entries: list[tuple[int, Decision]]) -> Decision:
-    """The first rule that denies, else the first that allows, in the order of the file."""
-    return min(entries, key=lambda entry: (entry[1].effect is not Effect.DENY, entry[0]))[1]
+        """One line per policy. (IAuthorizationPolicy)"""
+        return [_describe(policy) for policy in self.policies]
 
 
 def _describe(policy: Policy) -> str:
-    peers = [str(peer) for principals in policy.from_ for peer in principals.ids]
+    peers = [
+        "every authenticated peer" if selector is None else str(selector)
+        for entry in policy.from_
+        for _, selector in selectors(entry)
+    ]
     shown = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
-    where = ", ".join(policy.to.inbound) if policy.to else "every inbound listener"
-    return f"{policy.action} {policy.name}: {shown} to {where}"
+    limits = [name for name, value in (("when", policy.when), ("dry-run", policy.mode == "dry-run")) if value]
+    return f"{policy.action} {policy.name}: {shown} to {_where(policy)}" + "".join(f" ({limit})" for limit in limits)
+
+
+def _where(policy: Policy) -> str:
+    if policy.to is None:
+        return "every inbound listener"
+    if policy.services:
+        return f"{'service' if len(policy.services) == 1 else 'services'} {', '.join(policy.services)}"
+    parts = [", ".join(policy.to.inbound) if policy.to.inbound else "every inbound listener"]
+    for key in ("ports", "sni", "alpn"):
+        values = getattr(policy.to, key)
+        if values is not None:
+            parts.append(f"{key} {', '.join(str(value) for value in values)}")
+    return " with ".join(parts)

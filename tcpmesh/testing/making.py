@@ -6,7 +6,7 @@ Public. Every function takes keywords for what the test does care about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +25,7 @@ from tcpmesh.values import (
     TCPAddress,
     Workload,
 )
+from tcpmesh.wall_clock import WallClock
 
 __all__ = ["attempt_failure", "authorization_request", "endpoint", "peer_identity", "plugin_context"]
 
@@ -38,6 +39,9 @@ def plugin_context(
     trust_domain: TrustDomain = TRUST_DOMAIN,
     directory: Path | None = None,
     workloads: Mapping[str, Workload] | None = None,
+    inbound: Mapping[str, Address] | None = None,
+    services: Sequence[str] = (),
+    wall_clock: WallClock = lambda: 0.0,
 ) -> PluginContext:
     """What the proxy lends to a plugin; its clock stands still unless the test passes one and advances it."""
     return PluginContext(
@@ -47,6 +51,9 @@ def plugin_context(
         log=Logger(namespace=f"tcpmesh.testing.{name}"),
         directory=Path.cwd() if directory is None else directory,
         workloads={} if workloads is None else workloads,
+        inbound={} if inbound is None else inbound,
+        services=services,
+        wall_clock=wall_clock,
     )
 
 
@@ -74,7 +81,12 @@ def authorization_request(
     inbound: str = "orders-in",
     workload: str = "orders",
     source: Address | None = None,
+    port: int = 5000,
+    service: str = "",
 ) -> AuthorizationRequest:
-    """A peer, or the holder of a SPIFFE ID, that asks for an inbound listener."""
+    """A peer, or the holder of a SPIFFE ID, that asks for an inbound listener; or a workload, for a service."""
     identity = peer_identity(peer) if isinstance(peer, str) else peer
-    return AuthorizationRequest(identity, source or TCPAddress("192.0.2.1", 40000), inbound, workload)
+    came_from = source or TCPAddress("192.0.2.1", 40000)
+    if service:
+        return AuthorizationRequest(identity, came_from, "", workload, service=service)
+    return AuthorizationRequest(identity, came_from, inbound, workload, port=port)

@@ -2,8 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.policy.rules import Policy, Principals, Rules, RulesFactory, RulesSettings, Targets
+from tcpmesh.policy.identities import parse_id_pattern
+from tcpmesh.policy.language import Policy, Principals, RulesSettings, Targets
+from tcpmesh.policy.rules import Rules
+from tcpmesh.sources.rules import RulesFactory
 from tcpmesh.testing import AuthorizationPolicyContract, authorization_request
 from tcpmesh.values import AuthorizationRequest, InboundName
 
@@ -15,7 +17,7 @@ class RulesContractTests(AuthorizationPolicyContract, SynchronousTestCase):
         return RulesFactory()
 
     def make_settings(self) -> RulesSettings:
-        web, batch = (Principals([SpiffeId.parse(f"spiffe://example.test/{name}")]) for name in ("web", "batch"))
+        web, batch = (Principals([parse_id_pattern(f"spiffe://example.test/{name}")]) for name in ("web", "batch"))
         return RulesSettings(
             [
                 Policy("web-may", "allow", [web, batch], Targets([InboundName("orders-in")])),

@@ -61,6 +61,6 @@ class ProviderTests(SynchronousTestCase):
         plugins = {
             name for name, cls in providers().items() if any(interface.implementedBy(cls) for interface in interfaces)
         }
-        self.assertIn("tcpmesh.policy.rules.RulesFactory", plugins)
+        self.assertIn("tcpmesh.sources.rules.RulesFactory", plugins)
         tested = names_in_contracts()
         self.assertEqual([name for name in plugins if name.rpartition(".")[2] not in tested], [])

@@ -14,10 +14,10 @@ from tcpmesh.config import loads
 from tcpmesh.discovery.static import StaticFactory
 from tcpmesh.errors import ConfigurationError, Mark
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, IPluginFactory, PluginKind
-from tcpmesh.policy.rules import RulesFactory
 from tcpmesh.retry.exponential import ExponentialFactory
 from tcpmesh.retry.none import NoRetryFactory
 from tcpmesh.settings import NoSettings, Settings
+from tcpmesh.sources.rules import RulesFactory
 from tcpmesh.values import DNSName, Duration
 
 FILE = Path("/etc/mesh/tcpmesh.yaml")

@@ -487,23 +487,12 @@ class LaterTests(ConfigTestCase):
         )
 
     def test_rules(self) -> None:
-        """Keys, words and patterns of the policy language to come."""
+        """Keys and words of the policy language to come."""
         rule = "authorization[0].policies[0]"
         self.check_problems(
-            variant(
-                "action: allow, from: [{ids:",
-                "‸mode: dry-run, ‸limit: 5, action: ‸audit, from: [{‸networks: [], ‸except: [], ids:",
-            ),
-            f"{rule}.mode is not in this version",
+            variant("action: allow, from: [{ids:", "‸limit: 5, action: allow, from: [{any: ‸unauthenticated, ids:"),
             f"{rule}.limit is not in this version",
-            f"{rule}.action: 'audit' is not in this version",
-            f"{rule}.from[0].networks is not in this version",
-            f"{rule}.from[0].except is not in this version",
-        )
-        self.check_problems(
-            variant('ids: ["spiffe://example.org/web"]', 'ids: [‸"spiffe://example.org/*"]'),
-            f"{rule}.from[0].ids[0]: wildcards are not in this version; "
-            "write each ID in full instead of 'spiffe://example.org/*'",
+            f"{rule}.from[0].any: 'unauthenticated' is not in this version",
         )
 
     def test_plugins(self) -> None:

@@ -17,7 +17,7 @@ from tcpmesh.config.problems import Problems
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.interfaces import IDENTITY, KINDS
 from tcpmesh.plugins import PluginRegistry
-from tcpmesh.policy.rules import RulesSettings
+from tcpmesh.policy.language import RulesSettings
 from tcpmesh.settings import Settings, TimeoutOverrides, keys
 from tcpmesh.sources.embedded import EmbeddedWorkload
 from tcpmesh.values import Duration, parse_duration

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.errors import Mark
-from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.policy.rules import Policy, Principals, Rules, RulesFactory, RulesSettings, Targets
+from tcpmesh.policy.identities import parse_id_pattern
+from tcpmesh.policy.language import Policy, Principals, RulesSettings, Targets
+from tcpmesh.policy.rules import Rules
+from tcpmesh.sources.rules import RulesFactory
 from tcpmesh.testing import authorization_request, peer_identity, plugin_context
 from tcpmesh.values import Decision, Effect, InboundName
 
@@ -14,7 +16,7 @@ WEB, BATCH, OTHER = (f"spiffe://example.test/{name}" for name in ("web", "batch"
 
 
 def who(*ids: str) -> Principals:
-    return Principals([SpiffeId.parse(text) for text in ids])
+    return Principals([parse_id_pattern(text) for text in ids])
 
 
 def at(*names: str) -> Targets:
@@ -22,7 +24,9 @@ def at(*names: str) -> Targets:
 
 
 def rules(*policies: Policy) -> Rules:
-    return RulesFactory().create(RulesSettings(list(policies)), plugin_context())
+    made = RulesFactory().create(RulesSettings(list(policies)), plugin_context())
+    assert isinstance(made, Rules)
+    return made
 
 
 def ask(policy: Rules, peer: str, inbound: str = "orders-in") -> Decision:
@@ -76,7 +80,7 @@ class RulesTests(SynchronousTestCase):
         """With a mark the reader is sent to file and line."""
         decision = ask(rules(Policy("web-may", "allow", [who(WEB)], mark=Mark("mesh.yaml", 31, 9))), WEB)
         self.assertEqual(decision.rule, "policies[0].from[0].ids[0] (mesh.yaml:31:9)")
-        nearer = Principals([SpiffeId.parse(WEB)], Mark("mesh.yaml", 34, 12))
+        nearer = Principals([parse_id_pattern(WEB)], mark=Mark("mesh.yaml", 34, 12))
         decision = ask(rules(Policy("web-may", "allow", [nearer], mark=Mark("mesh.yaml", 31, 9))), WEB)
         self.assertEqual(decision.rule, "policies[0].from[0].ids[0] (mesh.yaml:34:12)")
 
@@ -98,7 +102,7 @@ class RulesTests(SynchronousTestCase):
     def test_refuses_policies_that_mean_nothing(self) -> None:
         """Each refusal says what to write; the configuration's reader adds where."""
         good = Policy("web-may", "allow", [who(WEB)], mark=Mark("mesh.yaml", 31, 9))
-        nobody = "nothing is named here, so that the policy would mean nobody"
+        nobody = "the list is empty, so that the policy would mean nobody; leave the key out if it says nothing"
         cases = [
             (
                 lambda: RulesSettings([good, Policy("other", "deny", [who(WEB)]), good]),
@@ -107,7 +111,8 @@ class RulesTests(SynchronousTestCase):
             ),
             (lambda: Policy("x", "deny", []), nobody),
             (lambda: who(), nobody),
-            (lambda: at(), "the list is empty; name a listener, or leave out 'to' for every inbound listener"),
+            (lambda: at(), nobody),
+            (lambda: Targets(), "nothing is named; name a listener, or leave out 'to' for every inbound listener"),
             (lambda: Policy("", "deny", [who(WEB)]), "the name is empty; records name the policy"),
         ]
         for make, message in cases:

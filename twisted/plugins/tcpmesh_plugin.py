@@ -44,8 +44,8 @@ discovery_static = PluginDescriptor(
 authorization_rules = PluginDescriptor(
     AUTHORIZATION,
     "rules",
-    "allow and deny rules in the configuration, by exact SPIFFE ID",
-    "tcpmesh.policy.rules:RulesFactory",
+    "allow, deny and audit by identity, network, listener, service and time",
+    "tcpmesh.sources.rules:RulesFactory",
 )
 authorization_linkerd = PluginDescriptor(
     AUTHORIZATION,

@@ -1,0 +1,88 @@
+"""
+The entries of ``from`` and ``except``, taken apart: what each is found by, and what else must fit.
+
+Ring 1. An entry is found by the values of its leading key, the first that it gives of ``ids``, ``prefixes``,
+``trust_domains``, ``dns`` and ``networks``; its other keys are asked then. So every rule has one place in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tcpmesh.policy.identities import IdPattern
+from tcpmesh.policy.language import Excluded, Principals
+from tcpmesh.policy.networks import Networks, source_number
+from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Sought, Table
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
+
+__all__ = ["all_of", "guard_of", "leading_key", "selectors"]
+
+_KEYS = ("ids", "prefixes", "trust_domains", "dns", "networks")
+
+
+def leading_key(entry: Excluded) -> str:
+    """The key that an entry is found by."""
+    return next((key for key in _KEYS if getattr(entry, key) is not None), "any")
+
+
+def selectors(entry: Excluded) -> Iterator[tuple[str, Selector]]:
+    """What an entry is found by, each with its place in the entry, as ``ids[2]``."""
+    key = leading_key(entry)
+    if key == "any":
+        yield key, None
+        return
+    patterns = entry.id_patterns()
+    for index, selector in enumerate(patterns[key] if key in patterns else getattr(entry, key)):
+        yield f"{key}[{index}]", selector
+
+
+def guard_of(entry: Excluded) -> Guard | None:
+    """What must fit beside that; None if nothing."""
+    leading = leading_key(entry)
+    guards: list[Guard] = [
+        _of_ids(patterns) for key, patterns in entry.id_patterns().items() if patterns and key != leading
+    ]
+    if entry.networks is not None and leading != "networks":
+        guards.append(_in_networks(Networks(entry.networks)))
+    if isinstance(entry, Principals) and entry.except_ is not None:
+        guards.append(_outside(entry.except_))
+    return all_of(guards)
+
+
+def all_of(guards: Sequence[Guard]) -> Guard | None:
+    """One guard for several; None for none."""
+    if len(guards) < 2:
+        return guards[0] if guards else None
+    kept = tuple(guards)
+    return lambda request: all(guard(request) for guard in kept)
+
+
+def _of_ids(patterns: Sequence[IdPattern]) -> Guard:
+    def fits(request: AuthorizationRequest) -> bool:
+        identity = request.peer.spiffe_id
+        return identity is not None and any(pattern.matches(identity) for pattern in patterns)
+
+    return fits
+
+
+def _in_networks(networks: Networks) -> Guard:
+    return lambda request: source_number(request.source) in networks
+
+
+_LEFT_OUT = Decision(Effect.ABSTAIN)
+
+
+def _outside(entries: Sequence[Excluded]) -> Guard:
+    table = Table(
+        Rule(0, selector, _LEFT_OUT, guard)
+        for entry in entries
+        for guard in [guard_of(entry)]
+        for _, selector in selectors(entry)
+    )
+
+    def fits(request: AuthorizationRequest) -> bool:
+        found: list[Bucket] = []
+        table.find(Sought(request.peer, request.source), found)
+        return not any(rule.guard is None or rule.guard(request) for bucket in found for rule in bucket)
+
+    return fits

@@ -1,0 +1,189 @@
+"""
+Policies, compiled: which rule decides about a connection, and what the others note.
+
+Ring 1. Of the rules that match, the first denial in the order of the files decides; without one, the first that allows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
+
+from tcpmesh.policy.entries import all_of, guard_of, selectors
+from tcpmesh.policy.language import Policy, Targets
+from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table
+from tcpmesh.policy.times import Schedule
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote
+from tcpmesh.wall_clock import WallClock, wall_clock
+
+__all__ = ["MAX_NOTES", "Ruling", "rule_place"]
+
+MAX_NOTES = 8  # in one decision
+
+_ABSTAIN = Decision(Effect.ABSTAIN)
+_EVERYWHERE = ""  # no listener has this name
+_NEVER = float("inf")
+
+_Where = str | int  # a listener's name, or a port
+
+
+class Ruling:
+    """
+    Decides by a list of policies.
+
+    :param now: seconds since the epoch; asked only when a rule with ``when`` is met.
+    """
+
+    def __init__(self, policies: Sequence[Policy], now: WallClock = wall_clock) -> None:
+        self._now = now
+        self._schedules = [Schedule(policy.when) if policy.when is not None else None for policy in policies]
+        deciding = list(_in_rank(policies))
+        self._inbound = _tables(self._rules((n, p) for n, p in deciding if not p.services))
+        self._outbound = _tables(self._rules((n, p) for n, p in deciding if p.services))
+        noting = [(number, policy) for number, policy in enumerate(policies) if not policy.decides]
+        self._noted_inbound = _tables(self._rules((n, p) for n, p in noting if not p.services), keep_all=True)
+        self._noted_outbound = _tables(self._rules((n, p) for n, p in noting if p.services), keep_all=True)
+
+    @property
+    def decides_outbound(self) -> bool:
+        """Whether any policy is about services."""
+        return bool(self._outbound or self._noted_outbound)
+
+    def next_boundary(self, now: float) -> float | None:
+        """The first moment after ``now`` at which a window of any policy begins or ends."""
+        soonest = min((schedule.next_boundary(now) for schedule in self._schedules if schedule), default=_NEVER)
+        return None if soonest == _NEVER else soonest
+
+    def decide(self, request: AuthorizationRequest) -> Decision:
+        """Deny, allow, or abstain when no rule matches."""
+        peer = Sought(request.peer, request.source)
+        outbound = bool(request.service)
+        chosen, change = self._first(self._found(self._outbound if outbound else self._inbound, request, peer), request)
+        decision = _ABSTAIN if chosen is None else chosen.decision
+        noted = self._noted_outbound if outbound else self._noted_inbound
+        if noted:
+            notes, soonest = self._notes(self._found(noted, request, peer), request)
+            if notes:
+                decision = attrs.evolve(decision, notes=notes)
+            change = min(change, soonest)
+        if change != _NEVER:
+            decision = attrs.evolve(decision, valid_for=max(0.0, change - self._now()))
+        return decision
+
+    def _found(self, tables: Mapping[_Where, Table], request: AuthorizationRequest, peer: Sought) -> list[Bucket]:
+        found: list[Bucket] = []
+        if request.service:
+            table = tables.get(request.service)
+            if table is not None:
+                table.find(peer, found)
+            return found
+        for where in (request.inbound, request.port, _EVERYWHERE):
+            table = tables.get(where)
+            if table is not None:
+                table.find(peer, found)
+        return found
+
+    def _first(self, found: list[Bucket], request: AuthorizationRequest) -> tuple[Rule | None, float]:
+        """The rule that decides, and the first moment at which another one may."""
+        chosen, best, change = None, sys.maxsize, _NEVER
+        for bucket in found:
+            for rule in bucket:
+                if rule.rank >= best:
+                    break
+                if rule.guard is not None and not rule.guard(request):
+                    continue
+                if rule.schedule is not None:
+                    holds, until = rule.schedule.at(request.peer, self._now())
+                    change = min(change, until)
+                    if not holds:
+                        continue
+                chosen, best = rule, rule.rank
+                break
+        return chosen, change
+
+    def _notes(self, found: list[Bucket], request: AuthorizationRequest) -> tuple[tuple[PolicyNote, ...], float]:
+        matching: dict[str, Rule] = {}
+        change = _NEVER
+        for rule in sorted((rule for bucket in found for rule in bucket), key=lambda rule: rule.rank):
+            policy = rule.decision.policy
+            if policy in matching or (rule.guard is not None and not rule.guard(request)):
+                continue
+            if rule.schedule is not None:
+                holds, until = rule.schedule.at(request.peer, self._now())
+                change = min(change, until)
+                if not holds:
+                    continue
+            matching[policy] = rule
+            if len(matching) == MAX_NOTES:
+                break
+        return tuple(rule.decision.notes[0] for rule in matching.values()), change
+
+    def _rules(self, policies: Iterable[tuple[int, Policy]]) -> Iterator[tuple[Sequence[_Where], Rule]]:
+        """Every rule with where it holds, in the order of rank."""
+        rank = 0
+        for number, policy in policies:
+            schedule = self._schedules[number]
+            where = _where(policy.to)
+            target = _guard_of_targets(policy.to)
+            for position, entry in enumerate(policy.from_):
+                own = guard_of(entry)
+                guard = all_of([one for one in (target, own) if one is not None])
+                for place, selector in selectors(entry):
+                    decision = _decision(policy, rule_place(policy, number, position, place), selector)
+                    yield where, Rule(rank, selector, decision, guard, schedule)
+                    rank += 1
+
+
+def rule_place(policy: Policy, number: int, position: int, place: str) -> str:
+    """What records call a rule: its path, counted over all files, and the file and line of its entry."""
+    mark = policy.from_[position].mark or policy.mark
+    return f"policies[{number}].from[{position}].{place}" + (f" ({mark})" if mark else "")
+
+
+def _in_rank(policies: Sequence[Policy]) -> Iterator[tuple[int, Policy]]:
+    numbered = [(number, policy) for number, policy in enumerate(policies) if policy.decides]
+    yield from (entry for entry in numbered if entry[1].action == "deny")
+    yield from (entry for entry in numbered if entry[1].action == "allow")
+
+
+def _where(targets: Targets | None) -> Sequence[_Where]:
+    """By which listeners, ports or services a policy is found; the other keys are asked as guards."""
+    if targets is None:
+        return (_EVERYWHERE,)
+    return targets.services or targets.inbound or targets.ports or (_EVERYWHERE,)
+
+
+def _guard_of_targets(targets: Targets | None) -> Guard | None:
+    if targets is None:
+        return None
+    guards: list[Guard] = []
+    if targets.ports is not None and targets.inbound is not None:
+        ports = frozenset(targets.ports)
+        guards.append(lambda request: request.port in ports)
+    if targets.sni is not None:
+        names = tuple(targets.sni)
+        guards.append(lambda request: any(name.matches(request.sni) for name in names))
+    if targets.alpn is not None:
+        protocols = frozenset(targets.alpn)
+        guards.append(lambda request: request.alpn in protocols)
+    return all_of(guards)
+
+
+def _decision(policy: Policy, place: str, selector: object) -> Decision:
+    if not policy.decides:
+        return Decision(Effect.ABSTAIN, policy.name, place, notes=(PolicyNote(policy.name, place, policy.says),))
+    effect = Effect(policy.action)
+    whom = "every authenticated peer" if selector is None else str(selector)
+    verb = "allows" if effect is Effect.ALLOW else "denies"
+    return Decision(effect, policy.name, place, f"policy {policy.name!r} {verb} {whom}")
+
+
+def _tables(rules: Iterable[tuple[Sequence[_Where], Rule]], *, keep_all: bool = False) -> Mapping[_Where, Table]:
+    by_place: dict[_Where, list[Rule]] = defaultdict(list)
+    for where, rule in rules:
+        for place in where:
+            by_place[place].append(rule)
+    return {place: Table(found, keep_all=keep_all) for place, found in by_place.items()}
