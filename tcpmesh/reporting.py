@@ -6,10 +6,11 @@ Ring 4. The service opens and closes it at the right moments; nothing here decid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
@@ -23,6 +24,7 @@ from tcpmesh.net.review import Review
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
+from tcpmesh.observe.limit_facts import limit_facts
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
 from tcpmesh.observe.review_metrics import ReviewMetrics
@@ -36,9 +38,13 @@ from tcpmesh.observe.start_block import (
 )
 from tcpmesh.open_files import Fit
 from tcpmesh.settings import TLSSettings
-from tcpmesh.values import Address, IdentityState, TCPAddress, format_duration
+from tcpmesh.values import Address, IdentityState, TCPAddress
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
+
+if TYPE_CHECKING:
+    from tcpmesh.identity_checks import IdentityChecks
+    from tcpmesh.net.plane import DataPlane
 
 _log = Logger(namespace="tcpmesh")
 
@@ -52,6 +58,10 @@ class Reported(Protocol):
 
     def bound_ports(self) -> dict[str, Any]:
         """By listener name: the address that is really bound."""
+
+    @property
+    def plane(self) -> DataPlane | None:
+        """What its connections share, while it runs."""
 
 
 class Reporting:
@@ -83,6 +93,8 @@ class Reporting:
             federated=lambda: self._federation.held,
         )
         self._control = composition.control
+        self._composition = composition
+        self._checks: IdentityChecks | None = None
         self._denials = composition.denials
         self._metrics.register(IdentityMetrics(self._control))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
@@ -127,7 +139,9 @@ class Reporting:
             self._ports.append(admin.listen(self._reactor, self._settings.admin.listen, site))
 
     def ports(self) -> list[IListeningPort]:
-        """Hand over the admin interface's ports, to be closed."""
+        """Hand over the admin interface's ports, to be closed; what is under way for who asked there ends."""
+        if self._checks is not None:
+            self._checks.stop()
         ports, self._ports = self._ports, []
         return ports
 
@@ -195,6 +209,17 @@ class Reporting:
         self._control.reload()
         return {"sources": self.sources(), "deny_list": self._denials.report()}
 
+    def check_identities(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """Look for what keeps services from being reached, with the identities and bundles that are held here."""
+        plane = self._proxy.plane
+        if plane is None or self._proxy.stopping:
+            return succeed({"busy": "it is stopping"})
+        if self._checks is None:
+            from tcpmesh.identity_checks import IdentityChecks  # what few ask for is read when somebody does
+
+            self._checks = IdentityChecks(self._composition)
+        return self._checks.ask(plane, arguments)
+
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """Do one step of the rotation of an identity source's authority, and say what came of it."""
         return change_authority([entry.source for entry in self._control.sources if entry.started], arguments)
@@ -224,7 +249,7 @@ class Reporting:
             federated=list(federation_lines(settings.identity.federation, self._federation.held, self._wall_clock())),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
             rules=[line for named in self._policies.policies for line in named.policy.describe()],
-            limits=self._limits(),
+            limits=limit_facts(settings, self._fit.connections),
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
             warnings=warnings,
         )
@@ -250,20 +275,6 @@ class Reporting:
             status = state.identity_states.get(name, IdentityState.INIT)
             facts.append(WorkloadFacts(name, str(workload.id), status.value, expires))
         return facts
-
-    def _limits(self) -> Mapping[str, str]:
-        times = self._settings.timeouts
-        return {
-            "connections": str(self._fit.connections),
-            "handshakes": str(self._settings.limits.handshakes),
-            "connect": format_duration(times.connect),
-            "handshake": format_duration(times.handshake),
-            "preface": format_duration(times.preface),
-            "idle": format_duration(times.idle) if times.idle is not None else "off",
-            "half_close": format_duration(times.half_close),
-            "lifetime": format_duration(times.lifetime) if times.lifetime is not None else "off",
-            "shutdown": format_duration(times.shutdown),
-        }
 
 
 def _bundle_as_mapping(entry: FederatedBundle, now: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import click
 from tcpmesh.observe.text import printable
 from tcpmesh.values import UnixAddress, format_duration
 
-__all__ = ["AdminError", "admin_address", "ask"]
+__all__ = ["AdminError", "NotRunningError", "admin_address", "ask"]
 
 TIMEOUT = 10.0  # seconds without a byte
 MAX_ANSWER = 1 << 28  # bytes; 9,000 connections take some 6 MB
@@ -27,6 +27,10 @@ class AdminError(click.ClickException):
     """The proxy could not be asked; the message says why and what to do."""
 
     exit_code = 2
+
+
+class NotRunningError(AdminError):
+    """Nobody is there to be asked."""
 
 
 def admin_address(admin: str | None, config: Path) -> UnixAddress:
@@ -53,7 +57,7 @@ def admin_address(admin: str | None, config: Path) -> UnixAddress:
     settings = load(config.absolute(), PluginRegistry())
     listen = settings.admin.listen
     if not isinstance(listen, UnixAddress):
-        raise AdminError(
+        raise NotRunningError(
             f'{settings.file} has no admin socket: write admin: {{listen: "unix:PATH"}} there, or use --admin unix:PATH'
         )
     return listen
@@ -78,9 +82,9 @@ def ask(
         response = connection.getresponse()
         body = response.read(limit + 1)
     except FileNotFoundError:
-        raise AdminError(f"no proxy is running: {shown} does not exist") from None
+        raise NotRunningError(f"no proxy is running: {shown} does not exist") from None
     except ConnectionRefusedError:
-        raise AdminError(f"no proxy is running: nobody listens on {shown} any longer") from None
+        raise NotRunningError(f"no proxy is running: nobody listens on {shown} any longer") from None
     except PermissionError:
         raise AdminError(f"{shown} may not be used by this user: {_owner(address)}") from None
     except TimeoutError:

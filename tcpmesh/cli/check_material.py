@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import attrs
-
-from tcpmesh.composition import Composition, compose
+from tcpmesh.checking.knowledge import Knowledge
+from tcpmesh.composition import compose
 from tcpmesh.config import load_with_marks
+from tcpmesh.config.mentions import destinations
 from tcpmesh.errors import Mark, StartError
 from tcpmesh.identity.bundle_document import BundleError
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
@@ -25,34 +25,15 @@ from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.bundle_file import BundleFile
 from tcpmesh.sources.file_identities import FileSet, FilesWorkload
 from tcpmesh.sources.files import FilesSettings
-from tcpmesh.values import IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle, Workload
 from tcpmesh.wall_clock import wall_clock
 
-__all__ = ["Material", "read_material"]
+__all__ = ["read_material"]
 
 
-@attrs.frozen(eq=False)
-class Material:
+def read_material(config: Path) -> tuple[Knowledge, Mapping[str, Mark]]:
     """
-    A configuration, and what its files hold.
-
-    :ivar defects: by workload: why its files give no identity.
-    :ivar unread: by workload: why nobody but the proxy can say whether it has an identity.
-    :ivar unread_bundles: by trust domain: why its bundle is not known here, or a defect of its file.
-    """
-
-    settings: Settings
-    marks: Mapping[str, Mark]
-    composition: Composition
-    state: MeshState
-    defects: Mapping[str, StartError]
-    unread: Mapping[str, str]
-    unread_bundles: Mapping[TrustDomain, str]
-
-
-def read_material(config: Path) -> Material:
-    """
-    Read everything.
+    Read everything; with it, where in the file each key stands.
 
     :raises ConfigurationError: when the configuration cannot be used.
     """
@@ -85,7 +66,7 @@ def read_material(config: Path) -> Material:
                         pooled[domain] = bundle
                     else:
                         elsewhere[domain] = f"the bundle of {domain} comes from another source: identity.bundles_from"
-    held, unread_bundles = _federated(settings, pooled.get(settings.trust_domain), now)
+    held, lacking = _federated(settings, pooled.get(settings.trust_domain), now)
     bundles, refused = merged_bundles(pooled, held, settings.trust_domain)
     state = MeshState(
         generation=1,
@@ -94,10 +75,30 @@ def read_material(config: Path) -> Material:
             name: IdentityState.READY if name in svids else IdentityState.INIT for name in settings.identity.workloads
         },
         bundles=bundles,
+        endpoints={
+            destination.service: tuple(map(Endpoint, destination.addresses))
+            for destination in destinations(settings, marks)
+            if destination.addresses is not None
+        },
     )
-    lacking = {domain: why for domain, why in elsewhere.items() if domain not in pooled}
-    lacking |= {**unread_bundles, **{domain: f"the bundle of {domain} {why}" for domain, why in refused.items()}}
-    return Material(settings, marks, composition, state, defects, unread, lacking)
+    lacking |= {domain: f"the bundle of {domain} {why}" for domain, why in refused.items()}
+    only_there = {domain for domain, relation in settings.identity.federation.items() if relation.bundle is None}
+    knowledge = Knowledge(
+        settings,
+        state,
+        composition.contexts,
+        composition.upstreams,
+        wall_clock,
+        defects=defects,
+        unread=unread,
+        bundle_defects={
+            domain: why
+            for domain, why in {**elsewhere, **lacking}.items()
+            if domain not in only_there and (domain in lacking or domain not in pooled)
+        },
+        unread_bundles={domain: why for domain, why in lacking.items() if domain in only_there},
+    )
+    return knowledge, marks
 
 
 def _files(choice: PluginChoice, workload: Workload) -> FileSet | None:

@@ -2,38 +2,38 @@
 ``tcpmesh identity check``: from our own certificate to the peer's acceptance, which layer is broken, and what to do.
 
 Ring 4. Statuses: 0 nothing is broken, 1 something is, 2 one of the layers before the peer's acceptance could not be
-looked at, 64 wrong usage.
+looked at or the proxy could not be asked, 64 wrong usage.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import click
 
-from tcpmesh.cli.check_findings import LAYERS, Finding, Outcome, Pair
+from tcpmesh.cli.admin_client import AdminError, NotRunningError, admin_address, ask
 from tcpmesh.cli.options import config_option, json_option
-from tcpmesh.config.mentions import destinations
+from tcpmesh.errors import ConfigurationError, Mark
 from tcpmesh.observe.text import printable
-from tcpmesh.settings import Settings
-from tcpmesh.values import Address, Endpoint, parse_address
 
 if TYPE_CHECKING:
-    from tcpmesh.cli.check_material import Material
+    from tcpmesh.checking.choice import Choice
 
 __all__ = ["check"]
 
-_SECONDS = 10.0  # for each pair
+_PATIENCE = 35.0  # seconds; the proxy's admin interface answers within 30, or not at all
 
 
 @click.command()
 @click.option("--service", "services", metavar="NAME", multiple=True, help="Only this service; may be repeated.")
 @click.option("--peer", metavar="HOST:PORT", help="Only this address, whether a service lists it or not.")
 @click.option("--workload", metavar="NAME", help="As this workload, where the configuration does not say as whom.")
+@click.option("--offline", is_flag=True, help="Do not ask the proxy: read its files, as this user.")
+@click.option("--admin", metavar="ADDRESS", help="The proxy's admin socket, as unix:PATH; else as the configuration.")
 @config_option
 @json_option
 @click.pass_context
@@ -42,149 +42,78 @@ def check(
     services: tuple[str, ...],
     peer: str | None,
     workload: str | None,
+    offline: bool,
+    admin: str | None,
     config: Path,
     as_json: bool,
 ) -> None:
     """
     Look for what keeps a service from being reached: our certificate, its address, its certificate, its acceptance.
 
-    Works from the configuration and its files, with the certificates in them, as the user who types it. Each endpoint
-    is connected to once, for a TLS handshake, and no payload is sent; a tcpmesh there also connects to its application.
-    The first layer that is broken is shown with what to do; layers behind it are not looked at. Exit status: 0 when
-    nothing is broken, 1 when something is or the configuration is invalid, 2 when a layer could not be looked at.
+    The running proxy does it, with the identities that it holds and over its own sockets. With --offline, or when no
+    proxy is running, it is done here, from the configuration and its files. Each endpoint is connected to once or
+    twice, for a TLS handshake, and no payload is sent; a tcpmesh there also connects to its application. The first
+    layer that is broken is shown with what to do; layers behind it are not looked at. Exit status: 0 when nothing is
+    broken, 1 when something is or the configuration is invalid, 2 when a layer could not be looked at or the proxy
+    could not be asked.
     """
-    from tcpmesh.cli.check_layers import check_pair
-    from tcpmesh.cli.check_material import read_material
+    from tcpmesh.checking.choice import Choice, WrongChoiceError
+    from tcpmesh.cli.check_output import locate, status_of, text_lines
 
-    if services and peer is not None:
-        raise click.UsageError("name services or a peer, not both", ctx)
-    address = _address(peer, ctx) if peer is not None else None
-    material = read_material(config)
-    settings = material.settings
-    _known(ctx, settings, "service", services, settings.services)
-    _known(ctx, settings, "workload", (workload,) if workload else (), settings.identity.workloads)
-    pairs = list(_pairs(ctx, material, services, address, workload))
-    results = [(pair, check_pair(pair, material, _SECONDS)) for pair in pairs]
-    if as_json:
-        shown = [_as_mapping(pair, findings) for pair, findings in results]
-        click.echo(json.dumps({"file": str(settings.file), "checks": shown}))
-    else:
-        for pair, findings in results:
-            click.echo("\n".join(_lines(pair, findings, settings)))
-    every = [finding for _, findings in results for finding in findings]
-    if any(finding.outcome is Outcome.BROKEN for finding in every):
-        ctx.exit(1)
-    ctx.exit(2 if any(_hides(finding) for finding in every) else 0)
-
-
-def _hides(finding: Finding) -> bool:
-    """Whether a layer could not be looked at; that a peer has no way to say that it accepts is no gap of ours."""
-    return finding.outcome is Outcome.UNKNOWN and finding.layer < len(LAYERS)
-
-
-# --- what to look at
-
-
-def _address(text: str, ctx: click.Context) -> Address:
+    if offline and admin is not None:
+        raise click.UsageError("say --offline or --admin, not both", ctx)
+    live = not offline
     try:
-        return parse_address(text)
-    except ValueError as error:
-        raise click.UsageError(f"--peer: {error}", ctx) from None
+        choice = Choice.of(services, peer, workload)
+        if live:
+            try:
+                answer = _from_proxy(admin, config, choice)
+                marks = _marks(config, answer)
+            except NotRunningError as reason:
+                if admin is not None:
+                    raise
+                click.echo(f"{reason.format_message()}\nlooked at its files instead, as --offline does", err=True)
+                live = False
+        if not live:
+            from tcpmesh.cli.check_offline import check_offline
+
+            answer, marks = check_offline(config, choice)
+    except WrongChoiceError as error:
+        raise click.UsageError(str(error), ctx) from None
+    locate(answer, marks)
+    if as_json:
+        click.echo(json.dumps({"by": "proxy" if live else "files", **answer}))
+    else:
+        for line in text_lines(answer, live=live):
+            click.echo(line)
+    ctx.exit(status_of(answer))
 
 
-def _known(ctx: click.Context, settings: Settings, what: str, names: Sequence[str], known: Any) -> None:
-    for name in names:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known) or 'none'}"
-            raise click.UsageError(f"{settings.file} has no {what} {name!r}; {hint}", ctx)
+def _from_proxy(admin: str | None, config: Path, choice: Choice) -> dict[str, Any]:
+    from tcpmesh.checking.choice import WrongChoiceError
+    from tcpmesh.cli.check_output import is_answer
+
+    address = admin_address(admin, config)
+    words = [("service", name) for name in choice.services]
+    words += [("peer", str(choice.peer))] if choice.peer is not None else []
+    words += [("workload", choice.workload)] if choice.workload is not None else []
+    answer = ask(address, f"/identity/check?{urlencode(words)}", method="POST", timeout=_PATIENCE)
+    if isinstance(answer, dict) and isinstance(answer.get("wrong"), str):
+        raise WrongChoiceError(printable(answer["wrong"]))
+    if isinstance(answer, dict) and isinstance(answer.get("busy"), str):
+        raise AdminError(f"the proxy does not check anything now: {printable(answer['busy'])}")
+    if not is_answer(answer):
+        raise AdminError(f"what answers on {printable(str(address))} finds nothing as tcpmesh does")
+    return dict(answer)
 
 
-def _pairs(
-    ctx: click.Context, material: Material, services: Sequence[str], peer: Address | None, workload: str | None
-) -> Iterator[Pair]:
-    """As each listener would reach each endpoint; then the workloads that reach nobody, unless one is asked for."""
-    settings = material.settings
-    found: list[Pair] = []
-    for service, addresses in _addresses(material, services).items():
-        wanted = [address for address in addresses or () if peer is None or address == peer]
-        if peer is not None and not wanted:
-            continue
-        ways: dict[str, str] = {str(one.workload): one.name for one in settings.outbound if one.service == service}
-        if workload is not None:
-            ways = {workload: ways.get(workload, "")}
-        elif not ways:
-            ways = {_only_workload(ctx, settings, f"no outbound listener leads to service {service}"): ""}
-        for name, listener in ways.items():
-            if addresses is None:
-                found.append(Pair(name, service, None, listener))
-            found += [Pair(name, service, Endpoint(address), listener) for address in wanted]
-    if peer is not None and not found:
-        name = workload or _only_workload(ctx, settings, f"no service lists {peer}")
-        found.append(Pair(name, None, Endpoint(peer)))
-    yield from found
-    if not services and peer is None:
-        reaching = {pair.workload for pair in found}
-        for name in settings.identity.workloads:
-            if name not in reaching and workload in (None, name):
-                yield Pair(name)
+def _marks(config: Path, answer: Mapping[str, Any]) -> Mapping[str, Mark]:
+    """Where each key stands, if the file is still the one that the proxy was started with."""
+    from tcpmesh.config import load_with_marks
+    from tcpmesh.plugins import PluginRegistry
 
-
-def _addresses(material: Material, services: Sequence[str]) -> dict[str, tuple[Address, ...] | None]:
-    wanted = services or None
-    return {each.service: each.addresses for each in destinations(material.settings, material.marks, wanted)}
-
-
-def _only_workload(ctx: click.Context, settings: Settings, why: str) -> str:
-    names = list(settings.identity.workloads)
-    if len(names) != 1:
-        raise click.UsageError(f"{why}; say as whom: --workload {'|'.join(names[:5])}", ctx)
-    return names[0]
-
-
-# --- what came of it
-
-
-def _as_mapping(pair: Pair, findings: Sequence[Finding]) -> dict[str, Any]:
-    return {
-        "workload": pair.workload,
-        "service": pair.service,
-        "endpoint": str(pair.endpoint.address) if pair.endpoint is not None else None,
-        "layers": [
-            {
-                "layer": finding.layer,
-                "name": LAYERS[finding.layer - 1],
-                "outcome": finding.outcome.value,
-                "text": finding.text,
-                **(
-                    {"code": finding.code.id, "expected": finding.expected, "next": finding.code.next_step}
-                    if finding.code is not None
-                    else {}
-                ),
-                **({"where": finding.where} if finding.where else {}),
-            }
-            for finding in findings
-        ],
-        "not_looked_at": list(LAYERS[len(findings) :]),
-    }
-
-
-def _lines(pair: Pair, findings: Sequence[Finding], settings: Settings) -> Iterator[str]:
-    there = f" to {pair.service or 'nobody that is known'} at {pair.endpoint.address}" if pair.endpoint else ""
-    if pair.endpoint is None and pair.service is not None:
-        there = f" to {pair.service}, whose endpoints are found while the proxy runs"
-    yield printable(f"{pair.workload} ({settings.identity.workloads[pair.workload].id}){there}")
-    for finding in findings:
-        code = f"{finding.code.id} " if finding.code is not None else ""
-        head = f"  L{finding.layer} {LAYERS[finding.layer - 1]:8}{finding.outcome.value.upper():9}"
-        yield printable(f"{head}{code}{finding.text}")
-        indent = " " * 22
-        if finding.expected:
-            yield printable(f"{indent}expected: {finding.expected}")
-        if finding.code is not None:
-            yield printable(f"{indent}next: {finding.code.next_step}")
-        if finding.where:
-            yield printable(f"{indent}where: {finding.where}")
-    behind = LAYERS[len(findings) :]
-    if behind:
-        yield f"  not looked at: {', '.join(behind)}"
+    try:
+        settings, marks = load_with_marks(config.absolute(), PluginRegistry())
+    except ConfigurationError:
+        return {}
+    return marks if settings.digest == answer.get("sha256") else {}

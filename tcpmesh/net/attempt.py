@@ -37,7 +37,7 @@ from tcpmesh.settings import Timeouts
 from tcpmesh.values import Endpoint
 
 # What an inbound proxy refuses with. Any other code would be a peer's claim about things that only we can know.
-_FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6")
+FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6")
 
 
 class UpstreamConnection(LegKeeper, Protocol):
@@ -63,7 +63,7 @@ class AttemptOwner(Protocol):
         """It came to nothing; the socket, if there was one, is closing."""
 
 
-class _DialledLeg(TLSLeg):
+class DialledLeg(TLSLeg):
     """The leg to an endpoint."""
 
     __slots__ = ()
@@ -123,7 +123,7 @@ class Attempt(TLSLegOwner):
         self._endpoint = endpoint
         self._timeouts = timeouts
         self._plane = plane
-        self._leg = _DialledLeg(
+        self._leg = DialledLeg(
             connection, self, core, timeouts, plane, client=True, truncation_is_end=settings.truncation == "eof"
         )
         self._dial: Dial | None = None
@@ -199,7 +199,7 @@ class Attempt(TLSLegOwner):
         leg.finish()
         code = by_id(preface.code)
         text = preface.text or "without a reason"
-        if code is None or not code.id.startswith(_FROM_PEERS):
+        if code is None or not code.id.startswith(FROM_PEERS):
             self._fail(Refusal(REFUSED_BY_PEER, f"the peer refused with {preface.code!a}: {text!a}"))
         else:
             self._fail(Refusal(code, f"refused by the peer: {text}"))

@@ -6,8 +6,10 @@ Ring 3. Words only; the service provides it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
 
 __all__ = ["IProxyStatus"]
 
@@ -26,6 +28,13 @@ class IProxyStatus(Protocol):
 
     def reload_identities(self) -> dict[str, Any]:
         """Let identity sources look for something new now, and say where they stand: plain JSON values."""
+
+    def check_identities(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """
+        Look for what keeps services from being reached: ``service``, ``peer``, ``workload``.
+
+        Fires with plain JSON values; cancelling it ends whatever is under way.
+        """
 
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """Do one step of an authority's rotation, and say what came of it: plain JSON values."""

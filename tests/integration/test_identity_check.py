@@ -387,7 +387,7 @@ class CheckCase(SynchronousTestCase):
         self.patch(sys, "stderr", err)
         words = [word.replace("ADDRESS", address) for word in arguments]
         file = str(setup.base / "tcpmesh.yaml")
-        status = self.assertRaises(SystemExit, main, ["identity", "check", "--config", file, *words]).code
+        status = self.assertRaises(SystemExit, main, ["identity", "check", "--offline", "--config", file, *words]).code
         return Ended(status, out.getvalue(), err.getvalue())
 
     def answer(self, ended: Ended) -> Any:

@@ -6,12 +6,13 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
@@ -37,6 +38,9 @@ class FakeStatus:
         self.reloads = 0
         self.changes: list[dict[str, str]] = []
         self.failure: Exception | None = None
+        self.checks: list[dict[str, list[str]]] = []
+        self.checking: Deferred[dict[str, Any]] = Deferred()
+        self.cancelled: list[bool] = []
 
     def ready(self) -> tuple[bool, str]:
         """(IProxyStatus)."""
@@ -51,6 +55,12 @@ class FakeStatus:
     def identities(self) -> dict[str, Any]:
         """(IProxyStatus)."""
         return {"generation": 3, "workloads": [], "trust_domains": []}
+
+    def check_identities(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """(IProxyStatus)."""
+        self.checks.append({name: list(values) for name, values in arguments.items()})
+        self.checking = Deferred(lambda _: self.cancelled.append(True))
+        return self.checking
 
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """(IProxyStatus)."""
@@ -226,6 +236,49 @@ class TCPSiteTests(SiteCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
+class CheckTests(SiteCase):
+    """A question that takes its time."""
+
+    def begin(self, target: str = "/identity/check?service=a&service=b&workload=web") -> tuple[Any, Transport]:
+        protocol, transport = self.connect(self.unix)
+        protocol.dataReceived(f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self.clock.advance(1)
+        self.assertEqual((transport.value(), transport.closed), (b"", ""))
+        return protocol, transport
+
+    def test_is_answered_when_it_is_answered(self) -> None:
+        """With what was asked for passed on; of some names there may be several."""
+        protocol, transport = self.begin()
+        self.assertEqual(self.status.checks, [{"service": ["a", "b"], "workload": ["web"]}])
+        self.status.checking.callback({"checks": []})
+        answer = Answer(transport.value())
+        self.assertEqual((answer.status, json.loads(answer.body)), (b"HTTP/1.1 200 OK", {"checks": []}))
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual((transport.closed, self.status.cancelled), ("lost", []))
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ends_when_nobody_waits_for_it(self) -> None:
+        """It is cancelled, and that is no failure."""
+        protocol, transport = self.begin()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((self.status.cancelled, transport.value()), ([True], b""))
+
+    def test_says_that_it_failed(self) -> None:
+        """With the traceback in the log and not in the answer."""
+        _, transport = self.begin()
+        self.status.checking.errback(ValueError("a secret"))
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 500 "))
+        self.assertNotIn(b"secret", transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_is_an_action(self) -> None:
+        """It opens connections: nobody does that by following a link."""
+        self.assertEqual(self.ask(self.unix, "/identity/check").status[9:12], b"405")
+        self.assertEqual(self.ask(self.tcp, "/identity/check", "POST").status[9:12], b"404")
+        self.assertEqual(self.status.checks, [])
+
+
 class LimitTests(SiteCase):
     """What a client can do to it."""
 
@@ -277,7 +330,8 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
             self.ask(self.unix, "/x").body,
-            b"not found; here are /authority /connections /identity /identity/reload /live /metrics /ready /status\n",
+            b"not found; here are /authority /connections /identity /identity/check /identity/reload /live /metrics "
+            b"/ready /status\n",
         )
 
     def test_shows_the_status(self) -> None:
