@@ -40,6 +40,8 @@ class PollingIdentitySource:
     again after 1 s, doubling to 60 s or ``interval``, whichever is shorter. A result that comes after its deadline is
     dropped. There are never two at once: one that hangs is waited for.
 
+    Everything else that it keeps has names of its own (two underscores): a subclass may use any other.
+
     Class attributes, to be set by the subclass or in its ``__init__``:
 
     :cvar interval: seconds between the end of one ``fetch`` and the next.
@@ -61,13 +63,13 @@ class PollingIdentitySource:
         :param random: between 0 and 1.
         """
         self.context = context
-        self._clock = context.clock
-        self._in_thread = in_thread
-        self._random = random
-        self._observer: IIdentityObserver | None = None
-        self._call: IDelayedCall | None = None
-        self._fetch: _Fetch | None = None
-        self._retry = _FIRST_RETRY
+        self.__clock = context.clock
+        self.__in_thread = in_thread
+        self.__random = random
+        self.__observer: IIdentityObserver | None = None
+        self.__call: IDelayedCall | None = None
+        self.__fetch: _Fetch | None = None
+        self.__retry = _FIRST_RETRY
 
     def fetch(self) -> IdentitySnapshot:
         """
@@ -81,79 +83,79 @@ class PollingIdentitySource:
         """Ask for the first time, now."""
         if self.interval <= 0 or self.deadline <= 0:
             raise ValueError(f"{type(self).__name__}: interval and deadline must be more than 0 seconds")
-        self._observer = observer
-        self._begin()
+        self.__observer = observer
+        self.__begin()
 
     def stop(self) -> None:
         """Ask no more. A ``fetch`` that is under way goes on in its thread and its result is dropped."""
-        self._observer = None
-        self._fetch = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self.__observer = None
+        self.__fetch = None
+        if self.__call is not None:
+            self.__call.cancel()
+            self.__call = None
 
     def reload(self) -> None:
         """Ask now; a ``fetch`` that is under way is waited for instead. (IReloadable)"""
-        if self._observer is not None and self._fetch is None:
-            if self._call is not None:
-                self._call.cancel()
-            self._begin()
+        if self.__observer is not None and self.__fetch is None:
+            if self.__call is not None:
+                self.__call.cancel()
+            self.__begin()
 
-    def _begin(self) -> None:
-        self._call = None
-        fetch = self._fetch = _Fetch(self._clock.seconds())
-        self._call = self._clock.callLater(self.deadline, self._too_late, fetch)
-        run = self._in_thread
+    def __begin(self) -> None:
+        self.__call = None
+        fetch = self.__fetch = _Fetch(self.__clock.seconds())
+        self.__call = self.__clock.callLater(self.deadline, self.__too_late, fetch)
+        run = self.__in_thread
         if run is None:
-            run = in_daemon_thread(self._clock) if IReactorFromThreads.providedBy(self._clock) else in_caller
+            run = in_daemon_thread(self.__clock) if IReactorFromThreads.providedBy(self.__clock) else in_caller
         try:
-            run(self.fetch, lambda result: self._ended(fetch, result))
+            run(self.fetch, lambda result: self.__ended(fetch, result))
         except Exception:  # noqa: BLE001  no thread to be had: an attempt that failed, not the end of all attempts
-            self._ended(fetch, Failure())
+            self.__ended(fetch, Failure())
 
-    def _too_late(self, fetch: _Fetch) -> None:
+    def __too_late(self, fetch: _Fetch) -> None:
         """Report a fetch that hangs, again each time that it has taken twice as long."""
         fetch.late = True
-        taken = self._clock.seconds() - fetch.started
-        self._call = self._clock.callLater(taken, self._too_late, fetch)
-        self._failed(f"fetching has taken longer than {taken:g} s and goes on")
+        taken = self.__clock.seconds() - fetch.started
+        self.__call = self.__clock.callLater(taken, self.__too_late, fetch)
+        self.__failed(f"fetching has taken longer than {taken:g} s and goes on")
 
-    def _ended(self, fetch: _Fetch, result: Any) -> None:
-        if fetch is not self._fetch:
+    def __ended(self, fetch: _Fetch, result: Any) -> None:
+        if fetch is not self.__fetch:
             return  # stopped in the meantime
-        self._fetch = None
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self.__fetch = None
+        if self.__call is not None:
+            self.__call.cancel()
+            self.__call = None
         if fetch.late:
-            self._again()
+            self.__again()
         elif isinstance(result, IdentitySnapshot):
-            self._succeeded(result)
+            self.__succeeded(result)
         else:
-            self._again()
+            self.__again()
             if isinstance(result, Failure):
                 self.context.log.debug("fetching failed: {traceback}", traceback=result.getTraceback())
-                self._failed(f"fetching failed: {_reason(result)}")
+                self.__failed(f"fetching failed: {_reason(result)}")
             else:
-                self._failed(f"fetch() gave {shown(repr(result), 80)} instead of an IdentitySnapshot")
+                self.__failed(f"fetch() gave {shown(repr(result), 80)} instead of an IdentitySnapshot")
 
-    def _succeeded(self, snapshot: IdentitySnapshot) -> None:
-        self._retry = _FIRST_RETRY
-        self._wait(self.interval)
-        if self._observer is not None:
-            self._observer.identity_changed(snapshot)
+    def __succeeded(self, snapshot: IdentitySnapshot) -> None:
+        self.__retry = _FIRST_RETRY
+        self.__wait(self.interval)
+        if self.__observer is not None:
+            self.__observer.identity_changed(snapshot)
 
-    def _again(self) -> None:
+    def __again(self) -> None:
         limit = min(_LAST_RETRY, self.interval)
-        self._wait(min(self._retry, limit))
-        self._retry = min(self._retry * 2, limit)
+        self.__wait(min(self.__retry, limit))
+        self.__retry = min(self.__retry * 2, limit)
 
-    def _wait(self, seconds: float) -> None:
-        self._call = self._clock.callLater(seconds * (1 + _SPREAD * (2 * self._random() - 1)), self._begin)
+    def __wait(self, seconds: float) -> None:
+        self.__call = self.__clock.callLater(seconds * (1 + _SPREAD * (2 * self.__random() - 1)), self.__begin)
 
-    def _failed(self, reason: str) -> None:
-        if self._observer is not None:
-            self._observer.identity_failed(reason)
+    def __failed(self, reason: str) -> None:
+        if self.__observer is not None:
+            self.__observer.identity_failed(reason)
 
 
 class _Fetch:

@@ -45,6 +45,28 @@ class Source(PollingIdentitySource):
     deadline = 10.0
 
 
+class Crowded(PollingIdentitySource):
+    """An author's class, with attributes and methods of all the names that one might think of."""
+
+    _call = _observer = _retry = _clock = _random = _in_thread = "the author's own"
+
+    def __init__(self, context: PluginContext, answer: IdentitySnapshot) -> None:
+        super().__init__(context)
+        self._observer = self._call = self._clock = "the author's own, too"
+        self._answer = answer
+
+    def fetch(self) -> IdentitySnapshot:
+        return self._fetch()
+
+    def _fetch(self) -> IdentitySnapshot:
+        return self._answer
+
+    def _begin(self) -> None:
+        raise AssertionError("not for the base to call")
+
+    _ended = _too_late = _succeeded = _again = _wait = _failed = _begin
+
+
 class PollingCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -59,6 +81,28 @@ class PollingCase(SynchronousTestCase):
     def started(self) -> Source:
         self.source.start(self.observer)
         return self.source
+
+
+class SubclassTests(PollingCase):
+    def test_may_use_any_name_that_is_not_documented(self) -> None:
+        """Nothing of the base is overwritten by it, and no subclass has to know what the base is made of."""
+        answer = IdentitySnapshot((), {})
+        source = Crowded(self.context, answer)
+        source.start(self.observer)
+        source.reload()
+        self.clock.pump([70.0] * 3)
+        self.assertEqual(self.observer.events, [("changed", answer)] * 5)
+        source.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_base_keeps_nothing_else_under_a_plain_name(self) -> None:
+        """Only what is documented, and may be set or called."""
+        own = {name for name in vars(self.source) if not name.startswith("_PollingIdentitySource__")}
+        methods = {
+            name for name in vars(PollingIdentitySource) if not name.startswith(("__", "_PollingIdentitySource__"))
+        }
+        self.assertEqual(own, {"context"})
+        self.assertEqual(methods, {"interval", "deadline", "fetch", "start", "stop", "reload"})
 
 
 class ScheduleTests(PollingCase):
