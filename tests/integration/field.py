@@ -70,14 +70,22 @@ def stranger() -> CommandLineAuthority:
 class ProxyProcess:
     """A running ``tcpmesh run``."""
 
-    def __init__(self, test: SynchronousTestCase, directory: Path, name: str, configuration: str) -> None:
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        directory: Path,
+        name: str,
+        configuration: str,
+        trust_domain: str = TRUST_DOMAIN,
+    ) -> None:
         self._access = directory / f"{name}.access.log"
         self.metrics_port = free_port()
+        self.admin = directory / f"{name}.sock"
         file = directory / f"{name}.yaml"
         file.write_text(
-            f"version: 1\ntrust_domain: {TRUST_DOMAIN}\n"
+            f"version: 1\ntrust_domain: {trust_domain}\n"
             + textwrap.dedent(configuration)
-            + f'admin: {{metrics: "127.0.0.1:{self.metrics_port}"}}\n'
+            + f'admin: {{metrics: "127.0.0.1:{self.metrics_port}", listen: "unix:{self.admin}"}}\n'
             + f"log: {{format: json, access: {self._access}}}\n"
         )
         self.running = Running(test, [*TCPMESH, "run", str(file)], directory=directory)
