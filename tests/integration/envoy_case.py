@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 
 from tcpmesh.observe.records import Side
-from tests.integration.applications import Received, push, receive, until
+from tests.integration.applications import Received, exchange, receive, until
 from tests.integration.envoy import Change, unchanged
 from tests.integration.foreign_case import ForeignProgramTestCase, Hop, Serve
 from tests.integration.mesh import in_thread
@@ -32,10 +31,7 @@ class EnvoyTestCase(ForeignProgramTestCase):
 
         def ask() -> Received:
             with hop.connect() as client:
-                if data:
-                    push(client, data)
-                    client.shutdown(socket.SHUT_WR)
-                return receive(client)
+                return exchange(client, data) if data else receive(client)
 
         return await in_thread(ask)
 
