@@ -29,6 +29,7 @@ from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.plugins import PluginRegistry
+from tcpmesh.policy.decision_cache import LaterAnswers
 from tcpmesh.policy_control import PolicyControl
 from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.federation import Federation
@@ -125,7 +126,7 @@ def compose(
         balancer = maker.make(BALANCE, service.balance, name)
         upstreams[name] = Upstream(name, service, balancer, maker.make(RETRY, service.retry, name))
     policies = tuple(
-        NamedPolicy(choice.plugin, maker.make(AUTHORIZATION, choice, f"authorization[{number}]"))
+        NamedPolicy(choice.plugin, maker.make(AUTHORIZATION, choice, f"authorization[{number}]"), LaterAnswers(clock))
         for number, choice in enumerate(settings.authorization)
     )
     maker.problems += _unusable_tls(settings, group_setter)

@@ -8,7 +8,7 @@ reads ``cell.current``. This is where the process can later be split into one co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -17,6 +17,29 @@ from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle
 
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from tcpmesh.values import AuthorizationRequest, Decision
+
+
+class Answers(Protocol):
+    """What a policy has answered that does not answer at once: ``tcpmesh.policy.decision_cache``."""
+
+    in_use: bool
+
+    def find(self, request: AuthorizationRequest) -> Decision | Deferred[Decision] | None:
+        """The answer, if it is known or will be."""
+        ...
+
+    def hold(self, request: AuthorizationRequest, answer: Deferred[Decision]) -> Deferred[Decision]:
+        """Remember what will be answered."""
+        ...
+
+    def renewed(self) -> Answers:
+        """One that knows nothing yet."""
+        ...
+
 
 @attrs.frozen
 class NamedPolicy:
@@ -24,6 +47,7 @@ class NamedPolicy:
 
     name: str
     policy: IAuthorizationPolicy
+    answers: Answers | None = attrs.field(default=None, eq=False, repr=False)  # those that came later
 
 
 @attrs.frozen(eq=False)

@@ -132,7 +132,8 @@ class PolicyControl:
             self.note_failure(position, "delivered something that is not a policy")
             return
         policies = list(self._cell.current.policies)
-        policies[position] = attrs.evolve(named, policy=policy)
+        answers = named.answers.renewed() if named.answers is not None else None
+        policies[position] = attrs.evolve(named, policy=policy, answers=answers)
         state = self._cell.swap(policies=tuple(policies))
         self.failing.pop(position, None)
         self.outcomes[named.name, "changed"] += 1

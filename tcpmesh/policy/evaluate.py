@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT, Code
+from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, format_duration
 
@@ -78,8 +79,13 @@ class _Inquiry:
 
     def ask(self, order: int, named: NamedPolicy) -> None:
         """Put the request to one policy."""
+        answers = named.answers
         try:
-            answer = named.policy.decide(self._request)
+            answer = answers.find(self._request) if answers is not None and answers.in_use else None
+            if answer is None:
+                answer = named.policy.decide(self._request)
+                if answers is not None and isinstance(answer, Deferred):
+                    answer = answers.hold(self._request, answer)
         except Exception:  # noqa: BLE001 - a plugin's failure denies; logged with its traceback
             self._failed(Failure(), order, named.name)
             return
@@ -126,6 +132,11 @@ class _Inquiry:
         self._pending.pop(order, None)
         if self.verdict is not None and failure.check(CancelledError):
             return  # we cancelled it
+        if isinstance(failure.value, Refusal):  # a failure that the plugin explains, and that needs no traceback
+            self._log.debug("policy plugin {plugin} refuses: {reason}", plugin=plugin, reason=failure.value.reason)
+            if self.verdict is None:
+                self._deny(failure.value.code, plugin, f"policy plugin {plugin!r}: {failure.value.reason}")
+            return
         self._log.failure("policy plugin {plugin} failed; that denies", failure=failure, plugin=plugin)
         if self.verdict is None:
             name = failure.type.__name__ if failure.type else "an exception"
