@@ -16,7 +16,7 @@ from tests.integration.snippets import fill
 
 __all__ = [
     "AGENT", "OPTIONS", "PARTNER_BUNDLE", "RESOURCES", "SPIFFE_VALIDATOR", "Change", "envoy_program", "in_place_of",
-    "then", "unchanged", "with_cluster", "with_tls",
+    "then", "unchanged", "with_agent", "with_tls",
 ]  # fmt: skip
 
 Change = Callable[[str], str]
@@ -105,15 +105,21 @@ def with_tls(block: str, *, server: bool, change: Change = unchanged) -> Change:
     return put
 
 
-def with_cluster(block: str, socket: Path) -> Change:
-    """A configuration with one more cluster, of the agent that listens on a unix socket."""
+def with_agent(socket: Path, *, server: bool, change: Change = unchanged) -> Change:
+    """
+    A configuration in which certificate and bundles come from an agent on a unix socket.
+
+    :param server: whether it is for orders; the document shows web's.
+    :param change: of the block that says what it asks the agent for.
+    """
 
     def add(configuration: str) -> str:
         document = yaml.safe_load(configuration)
-        document["static_resources"]["clusters"] += yaml.safe_load(in_place_of(AGENT, str(socket))(fill(block)))
+        cluster = in_place_of(AGENT, str(socket))(fill("envoy-sds-cluster"))
+        document["static_resources"]["clusters"] += yaml.safe_load(cluster)
         return _dumped(document)
 
-    return add
+    return then(with_tls("envoy-sds", server=server, change=change), add)
 
 
 def _dumped(document: Any) -> str:

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration import skip_or_fail
-from tests.integration.envoy import Change, then, unchanged, with_cluster, with_tls
 from tests.integration.field import TRUST_DOMAIN
 from tests.integration.processes import ROOT
 from tests.integration.sds_messages import certificate_secret, trust_secret
@@ -71,11 +70,3 @@ class Agent:
         assert self._process.stdin is not None
         self._process.stdin.write("send\n")
         self._process.stdin.flush()
-
-    def change(self, *, server: bool, change: Change = unchanged) -> Change:
-        """
-        Envoy's configuration with this agent.
-
-        :param change: of the block that says what it asks the agent for.
-        """
-        return then(with_tls("envoy-sds", server=server, change=change), with_cluster("envoy-sds-cluster", self.socket))

@@ -7,7 +7,16 @@ import re
 from tcpmesh.codes import CLEAN, PEER_ALERT
 from tcpmesh.observe.records import ConnectionRecord
 from tests.integration.applications import until, whole
-from tests.integration.envoy import PARTNER_BUNDLE, SPIFFE_VALIDATOR, Change, in_place_of, then, unchanged, with_tls
+from tests.integration.envoy import (
+    PARTNER_BUNDLE,
+    SPIFFE_VALIDATOR,
+    Change,
+    in_place_of,
+    then,
+    unchanged,
+    with_agent,
+    with_tls,
+)
 from tests.integration.envoy_case import HELLO, EnvoyTestCase
 from tests.integration.field import TRUST_DOMAIN, authority
 from tests.integration.foreign_case import Hop
@@ -149,4 +158,4 @@ class AgentFederationTests(FederationTests):
         agent.put_bundles("ALL", dict(zip(domains, bundles, strict=True)))
         name = "orders" if server else "web"
         agent.put_certificate(name, issued_files(self, name))
-        return agent.change(server=server, change=then(EVERY_BUNDLE, PARTNERS))
+        return with_agent(agent.socket, server=server, change=then(EVERY_BUNDLE, PARTNERS))

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from tcpmesh.codes import CLEAN, PEER_ALERT
 from tcpmesh.identity.certificates import serial_text
 from tests.integration.applications import Received, push, receive, whole
-from tests.integration.envoy import RESOURCES, Change, in_place_of, with_tls
+from tests.integration.envoy import RESOURCES, Change, in_place_of, with_agent, with_tls
 from tests.integration.field import TRUST_DOMAIN, authority, stranger
 from tests.integration.foreign_case import ForeignMixin, ForeignProgramTestCase, Hop, Serve
 from tests.integration.foreign_programs import issued_files
@@ -146,7 +146,7 @@ class AgentTests(RenewalTests, EnvoyCase):
         self.agent = await in_thread(Agent, self)
         self.agent.put_bundles(DOMAIN, {TRUST_DOMAIN: authority().bundle})
         self.agent.put_certificate(name, issued_files(self, name))
-        return await self.begin_as(name, serve, self.files, self.agent.change(server=name == "orders"))
+        return await self.begin_as(name, serve, self.files, with_agent(self.agent.socket, server=name == "orders"))
 
     def renew(self, name: str) -> str:
         serial = self.issue(name, self.files)
