@@ -16,6 +16,7 @@ from tcpmesh.config.mapping import check_mapping
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
+from tcpmesh.config.unmapped import unmapped_ids
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.probe_settings import ProbeSettings
@@ -98,7 +99,7 @@ def warnings(settings: Settings) -> list[Problem]:
                 settings.inbound[0].mark,
             )
         )
-    return found
+    return [*found, *unmapped_ids(settings)]
 
 
 def _at(read: SettingsReader, place: Place, message: str) -> Problem:

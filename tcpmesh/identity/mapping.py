@@ -18,7 +18,7 @@ from tcpmesh.identity.spiffe import InvalidSpiffeId, SpiffeId, TrustDomain
 from tcpmesh.identity.templates import Template, Variable, encode_segment, parse_prefix, parse_template
 from tcpmesh.settings import MappingKind, MappingSettings
 
-__all__ = ["Miss", "NameMapping", "Resolution", "UnmappedError", "compile_mappings", "indistinct", "resolve"]
+__all__ = ["Miss", "NameMapping", "Resolution", "UnmappedError", "compile_mappings", "indistinct", "listed", "resolve"]
 
 _LISTED = 5
 _Where = Mapping[str, Sequence[str]]
@@ -134,7 +134,7 @@ class NameMapping:
             if value in texts:
                 met += 1
             else:
-                failed = failed or f"{_variable(name, variable)} is {shown(value)}, not {_listed(texts)}"
+                failed = failed or f"{_variable(name, variable)} is {shown(value)}, not {listed(texts)}"
         if failed:
             raise UnmappedError(2 + met, failed)
 
@@ -150,7 +150,8 @@ def _words(error: Exception) -> str:
     return str(error.args[0])
 
 
-def _listed(texts: Sequence[str]) -> str:
+def listed(texts: Sequence[str]) -> str:
+    """The texts that a condition allows, in words."""
     more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
     return " or ".join(shown(text) for text in texts[:_LISTED]) + more
 

@@ -14,7 +14,7 @@ import attrs
 from tcpmesh.addresses import shown
 from tcpmesh.identity.spiffe import MAX_ID_BYTES
 
-__all__ = ["Template", "Variable", "encode_segment", "parse_prefix", "parse_template"]
+__all__ = ["Template", "Variable", "decode_segment", "encode_segment", "parse_prefix", "parse_template"]
 
 _SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]+\Z")
 _SLASH_OUTSIDE_BRACES = re.compile(r"/(?![^{}]*\})")
@@ -133,3 +133,30 @@ def encode_segment(value: str, *, escape: bool) -> str:
 
 
 _ESCAPED_DOT = "_x2E"  # only where a dot segment would come out: elsewhere a dot stays
+
+
+def decode_segment(segment: str, *, escape: bool) -> str:
+    """
+    Read what :func:`encode_segment` wrote.
+
+    :raises ValueError: when it gives this segment to no value; the message follows the segment.
+    """
+    if not escape:
+        return segment
+    data = bytearray()
+    rest = segment
+    while rest:
+        if (match := _ESCAPE.match(rest)) is None:
+            raise ValueError("is not an escaped text: '_' is followed by '_', or by 'x' and two upper-case hex digits")
+        data += b"_" if match[0] == "__" else bytes([int(match[1], 16)]) if match[1] else match[0].encode()
+        rest = rest[match.end() :]
+    try:
+        value = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not an escaped text: its bytes are no UTF-8") from None
+    if encode_segment(value, escape=True) != segment:
+        raise ValueError(f"is not how {shown(value)} is escaped")
+    return value
+
+
+_ESCAPE = re.compile(r"__|_x([0-9A-F]{2})|[^_]+")

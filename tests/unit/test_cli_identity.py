@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -319,16 +320,34 @@ class MapTests(IdentityCase):
         """Every identity of every service, with its place."""
         ended = self.run_map()
         self.assertEqual((ended.status, ended.err), (0, ""))
-        head, *rows = [line.split() for line in ended.out.splitlines()]
-        self.assertEqual(head, ["SERVICE", "ENDPOINTS", "EXPECTED", "FROM"])
+        head, *rows = [re.split(r" {2,}", line.strip()) for line in ended.out.splitlines()]
+        self.assertEqual(head, ["SERVICE", "ENDPOINTS", "EXPECTED", "NAME", "FROM"])
+        claims = "OIDC claims of 'https://github' with repository_id '74'"
+        account = "Kubernetes service account shop/web"
         self.assertEqual(
             rows,
             [
-                ["orders", "127.0.0.1:4143", "127.0.0.1:4144", "spiffe://a.test/gh/74", f"{self.config}:20:14"],
-                ["spiffe://a.test/k8s/ns/shop/sa/web", f"{self.config}:20:39"],
-                ["archive", "127.0.0.1:4145", "dns:archive.test", f"{self.config}:23:14"],
+                ["orders", "127.0.0.1:4143 127.0.0.1:4144", "spiffe://a.test/gh/74", claims, f"{self.config}:20:14"],
+                ["spiffe://a.test/k8s/ns/shop/sa/web", account, f"{self.config}:20:39"],
+                ["archive", "127.0.0.1:4145", "dns:archive.test", "-", f"{self.config}:23:14"],
             ],
         )
+
+    def test_shows_what_the_mapping_gives_to_nobody(self) -> None:
+        """In the table and for programs; without a mapping there is nothing to say of names."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace('expect: ["spiffe://a.test/gh/74"', 'expect: ["spiffe://a.test/gh/7/4"'))
+        problem = "it has 2 segments below '/gh', and '{repository_id}' gives 1"
+        self.assertIn(f"PROBLEM: identity.mapping.github gives it to nobody: {problem}", self.run_map().out)
+        (first, second, third) = json.loads(self.run_map("--json").out)["destinations"]
+        self.assertEqual(first["name"], {"mapping": "github", "text": None, "problem": problem})
+        self.assertEqual(
+            second["name"], {"mapping": "prod", "text": "Kubernetes service account shop/web", "problem": None}
+        )
+        self.assertIsNone(third["name"])
+        start, rest = text.split("  mapping:\n")
+        self.config.write_text(start + rest[rest.index("services:") :])
+        self.assertEqual(self.run_map().out.split()[:4], ["SERVICE", "ENDPOINTS", "EXPECTED", "FROM"])
 
     def test_tells_programs_about_single_services(self) -> None:
         """Those that are named."""
@@ -344,6 +363,7 @@ class MapTests(IdentityCase):
                         "discovery": "static",
                         "endpoints": ["127.0.0.1:4145"],
                         "expected": "dns:archive.test",
+                        "name": None,
                         "from": self.place(23, 14),
                     }
                 ],
