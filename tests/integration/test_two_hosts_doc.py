@@ -11,12 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import documents
 from tests.documents import ROOT, Block
-from tests.integration import program, skip_or_fail
+from tests.integration import go_program, program, skip_or_fail
 from tests.integration.processes import TWISTD, Running, wait_until
 from tests.integration.servers import PostgreSQL, Server, run, temporary_directory
 from tests.integration.terminal import INTERRUPT, Terminal
 
 DOCUMENT = (ROOT / "docs" / "two-hosts.md").read_text()
+WITH_FILES, _, WITH_SPIRE = DOCUMENT.partition("\n# The same with SPIRE\n")
 ADDRESSES = {"db": "192.0.2.10", "web": "192.0.2.20"}
 # Copies to another machine: its last argument is HOST.shop.example:, whose directory lies beside this one's.
 SCP = """#!/bin/sh
@@ -60,7 +61,9 @@ def needs_namespaces() -> None:
         skip_or_fail(f"no network namespace can be made: {tried.stderr.decode(errors='replace').strip()}")
 
 
-class TwoHostsTests(SynchronousTestCase):
+class TwoHostsTestCase(SynchronousTestCase):
+    """Two machines, of which one has a PostgreSQL."""
+
     def setUp(self) -> None:
         needs_namespaces()
         self.database = PostgreSQL(self)
@@ -100,7 +103,8 @@ class TwoHostsTests(SynchronousTestCase):
         tools.mkdir()
         (tools / "scp").write_text(SCP)
         (tools / "scp").chmod(0o755)
-        path = [str(tools), str(Path(TWISTD[1]).parent), str(Path(self.psql).parent), os.environ["PATH"]]
+        programs = [TWISTD[1], self.psql, *self.more_programs()]
+        path = [str(tools), *(str(Path(each).parent) for each in programs), os.environ["PATH"]]
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("TCPMESH_", "PG"))},
             "PATH": os.pathsep.join(path),
@@ -111,10 +115,14 @@ class TwoHostsTests(SynchronousTestCase):
             "TERM": "dumb",
         }
 
-    def test_does_what_it_says(self) -> None:
-        """Every block in its order, on its machine; the renewal is taken and touches no session."""
+    def more_programs(self) -> list[str]:
+        """What else has to be on the path."""
+        return []
+
+    def do(self, text: str) -> None:
+        """Every block in its order, on its machine."""
         output = ""
-        for block in documents.blocks(DOCUMENT):
+        for block in documents.blocks(text):
             machine = self.machines.get(block.words.get("on", ""))
             if machine and "file" in block.words:
                 (machine.directory / block.words["file"]).write_text(block.text)
@@ -130,15 +138,16 @@ class TwoHostsTests(SynchronousTestCase):
                 )
             else:
                 self.assertEqual((block.language, output), ("console", block.text))
-        self.assertEqual(sorted(self.terminals), ["client", "db", "web"])
-        self.assert_renewed()
 
     def open_terminal(self, machine: Machine, block: Block) -> None:
         command = f"{' '.join(machine.enter)} {block.text}"
         terminal = Terminal(self, command, directory=machine.directory, environment=self.environment)
         self.terminals[block.words["terminal"]] = terminal
-        if block.text.startswith("tcpmesh run "):
+        if "tcpmesh run " in block.text:
             terminal.wait_until(lambda: re.search(r"INFO +admin ", terminal.text), "the proxy has not started")
+        elif block.text.startswith("spire-"):
+            started = re.compile("Starting (Server|agent) APIs")
+            terminal.wait_until(lambda: started.search(terminal.text), "SPIRE has not started")
         else:
             self.wait_for_session()
 
@@ -152,6 +161,16 @@ class TwoHostsTests(SynchronousTestCase):
     def type(self, machine: Machine, block: Block) -> str:
         command = [*machine.enter, "sh", "-e", "-c", block.text]
         return run(*command, directory=machine.directory, environment=self.environment).stdout.decode()
+
+
+class FilesTests(TwoHostsTestCase):
+    """With certificates in files."""
+
+    def test_does_what_it_says(self) -> None:
+        """The renewal is taken and touches no session."""
+        self.do(WITH_FILES)
+        self.assertEqual(sorted(self.terminals), ["client", "db", "web"])
+        self.assert_renewed()
 
     def assert_renewed(self) -> None:
         """Each proxy took its new certificate, and the session of before ends only when its user ends it."""
@@ -169,3 +188,20 @@ class TwoHostsTests(SynchronousTestCase):
         client.type(INTERRUPT)
         self.assertEqual(client.wait(), 1, client.text)
         self.assertIn("canceling statement due to user request", client.text)
+
+
+class SpireTests(TwoHostsTestCase):
+    """With a real SPIRE."""
+
+    def setUp(self) -> None:
+        self.spire = [go_program("spire-server"), go_program("spire-agent")]
+        super().setUp()
+
+    def more_programs(self) -> list[str]:
+        return self.spire
+
+    def test_does_what_it_says(self) -> None:
+        """A connection from one to the other, and none when its entry is gone."""
+        self.do(WITH_SPIRE)
+        self.assertEqual(sorted(self.terminals), ["db", "db-agent", "spire-server", "web", "web-agent"])
+        self.assertIn("TM-I104", self.terminals["web"].text)
