@@ -268,7 +268,10 @@ class ReferenceTests(SynchronousTestCase):
                 file = directory / "tcpmesh.yaml"
                 file.write_text(block.text)
                 where = f"{document.name}:{block.line}"
-                ended = run(sys.executable, "-m", "tcpmesh", "check", file, directory=ROOT, status=None)
+                command = [sys.executable, "-m", "tcpmesh", "check", file]
+                # Where an agent is may be said by the environment.
+                agent = {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/spire/agent.sock"}
+                ended = run(*command, directory=ROOT, status=None, environment=agent)
                 if ended.stderr:
                     # The certificates of an example exist with its reader only: nothing else may be missing.
                     self.assertRegex(ended.stderr, rb"\Atcpmesh: TM-C101 (/\S+ does not exist(; |\n\Z))+", where)
