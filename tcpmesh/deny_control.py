@@ -111,12 +111,12 @@ class DenyControl:
         self._use(entries)
         state = self._cell.current
         _log.info(
-            "deny-list {file}: in use from generation {generation} on, {count} entries with those of the configuration "
-            "(before: {before})",
+            "deny-list {file}: in use now; entries with those of the configuration: {count}, before: {before}; "
+            "generation {generation}",
             file=str(self._settings.file),
-            generation=state.generation,
             count=len(state.deny_list),
             before=before,
+            generation=state.generation,
         )
 
     def _use(self, entries: tuple[DenyEntry, ...]) -> None:
@@ -125,10 +125,12 @@ class DenyControl:
             self._cell.swap(deny_list=DenyList(together))
 
     def _fail(self, reason: str) -> None:
+        if reason == self.failure:
+            return  # asked to look again, it found the same
         self.failure = reason
         self.failures += 1
         _log.error(
-            "{code} the deny-list cannot be used, the last good one goes on to deny {count} entries: {reason}",
+            "{code} the deny-list's file cannot be used, what it said before goes on, entries: {count}: {reason}",
             code=BAD_CONFIGURATION.id,
             count=len(self._cell.current.deny_list),
             reason=reason,

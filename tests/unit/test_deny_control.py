@@ -107,7 +107,9 @@ class FileTests(DenyControlTestCase):
         self.assertEqual(self.denied(), [])
         self.look()
         self.assertEqual(self.denied(), ["serial 1b"])
-        self.assertIn("1 entries", self.lines(LogLevel.info)[-1])
+        self.assertIn(
+            "entries with those of the configuration: 1, before: 0; generation 1", self.lines(LogLevel.info)[-1]
+        )
         self.assertEqual(control.report()["loaded"], "2027-01-15T08:00:00Z")
 
     def test_a_bad_file_changes_nothing(self) -> None:
@@ -124,7 +126,9 @@ class FileTests(DenyControlTestCase):
             self.assertEqual((control.failures, bool(control.failure)), (number, True), bad)
         told = self.lines(LogLevel.error)
         self.assertEqual(len(told), 4)
-        self.assertIn(f"{BAD_CONFIGURATION.id} the deny-list cannot be used, the last good one goes on", told[-1])
+        self.assertIn(
+            f"{BAD_CONFIGURATION.id} the deny-list's file cannot be used, what it said before goes on", told[-1]
+        )
         self.assertIn("denied.yaml:1:20: entries[0].serial", told[-1])
         self.write(good)
         self.look()
