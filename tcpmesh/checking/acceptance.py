@@ -12,6 +12,7 @@ import attrs
 
 from tcpmesh.codes import (
     CLOSED_BEFORE_OK,
+    PEER_ALERT,
     PREFACE_MALFORMED,
     PREFACE_TIMEOUT,
     PROBE_NOT_ALLOWED,
@@ -55,11 +56,13 @@ class Asker:
     Who asks.
 
     :ivar identity: our SPIFFE ID, as the certificate has it.
+    :ivar issuer: the authority above it and its key, for people to compare with the peer's bundle.
     :ivar not_after: until when it is valid, seconds since the epoch.
     :ivar now: wall-clock seconds.
     """
 
     identity: str
+    issuer: str
     not_after: float
     now: Callable[[], float]
 
@@ -100,6 +103,14 @@ class Hearing:
 
     def broken(self, refusal: Refusal) -> Acceptance:
         """An alert came, or something that is no TLS."""
+        if refusal.code is PEER_ALERT:
+            # In TLS 1.3 a server judges its client last, when the client is through (RFC 8446 section 4.4.4).
+            asker = self._asker
+            why = (
+                f"{refusal.reason} after our handshake: it does not take our certificate, of {asker.identity}, "
+                f"issued by {asker.issuer}; see whether its bundle has that authority: tcpmesh identity show there"
+            )
+            refusal = Refusal(refusal.code, why)
         return Acceptance(refusal=refusal)
 
     def ended(self, *, in_order: bool) -> Acceptance:
@@ -133,9 +144,10 @@ class Hearing:
         if not preface.ok:
             return Acceptance(refusal=_refusal(preface.code, f"the peer refused: {preface.text or 'no reason'!a}"))
         said = "it said so: its policy lets us in, and its application answers"
-        if self._refused_probe:
-            return Acceptance(f"{said}; how it sees us it tells others only", told=True)
-        return Acceptance(said, told=True)
+        more = f"add {self._asker.identity} to its listener's probe.allow"
+        if not self._refused_probe:
+            more = f"write probe: {{allow: [{self._asker.identity}]}} at its listener"
+        return Acceptance(f"{said}; to be told how it sees us, {more}", told=True)
 
     def _of_refusal(self, refused: ProbeRefusal) -> Acceptance:
         if refused.code == PROBE_NOT_ALLOWED.id:

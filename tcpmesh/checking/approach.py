@@ -18,7 +18,7 @@ from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
-from tcpmesh.identity.certificates import not_after
+from tcpmesh.identity.certificates import authority_key_identifier, name_text, not_after
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import Timeouts, TLSSettings
 from tcpmesh.values import Address, ExpectedIdentity, Svid
@@ -69,7 +69,8 @@ class Approach:
         """
         voucher = self.trust if isinstance(self.trust, TrustDomain) else None
         knowledge = self._knowledge
-        verification = _Verification(knowledge.state.bundles, self.expected, knowledge.now, voucher)
+        state = knowledge.state
+        verification = _Verification(state.bundles, self.expected, knowledge.now, voucher, deny_list=state.deny_list)
         verification.leaf = None
         alpn = ((PROBE_ALPN, ALPN) if probe else (ALPN,)) if self.preface else ()
         return TLSCore(self._context, verification, server=False, sni=self._sni, alpn=alpn)
@@ -89,7 +90,9 @@ def approach(pair: Pair, svid: Svid, knowledge: Knowledge) -> Approach:
     """
     assert pair.endpoint is not None, "there is somewhere to go"
     times = knowledge.settings.timeouts
-    asker = Asker(str(svid.id), not_after(svid.leaf), knowledge.now)
+    highest = svid.chain[-1]  # the authority above it is what a bundle has
+    issuer = f"{name_text(highest.issuer)}, key {authority_key_identifier(highest) or 'unknown'}"
+    asker = Asker(str(svid.id), issuer, not_after(svid.leaf), knowledge.now)
     if pair.service is None:
         context = knowledge.contexts.client(knowledge.state, pair.workload, TLSSettings(), "mesh")
         return Approach(pair.endpoint.address, None, "mesh", times, asker, True, context, "", knowledge)

@@ -18,6 +18,7 @@ from tcpmesh.checking.findings import Finding, Outcome, Pair
 from tcpmesh.checking.knowledge import Knowledge
 from tcpmesh.codes import EXPIRED, NO_ENDPOINT, NO_IDENTITY, NOT_YET_VALID, SOURCE_STALE, Code
 from tcpmesh.config.places import ROOT, Place
+from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.dataplane.verification import expects_dns, expects_keys
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import moment, name_text, not_after, not_before, presented_name, span
@@ -139,6 +140,7 @@ class LayerCheck:
             self._broken(layer, refusal, expected, place)
         svid = knowledge.state.svids[name]
         try:
+            own_svid(knowledge.state, name)
             verify_own(svid, knowledge.state.bundles, knowledge.now())
             knowledge.contexts.client(knowledge.state, name, TLSSettings(), "mesh")
         except Refusal as refusal:

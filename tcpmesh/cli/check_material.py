@@ -13,9 +13,12 @@ from pathlib import Path
 from tcpmesh.checking.knowledge import Knowledge
 from tcpmesh.composition import compose
 from tcpmesh.config import load_with_marks
+from tcpmesh.config.deny_list import read_deny_list
 from tcpmesh.config.mentions import destinations
-from tcpmesh.errors import Mark, StartError
+from tcpmesh.errors import ConfigurationError, Mark, Problem, StartError
 from tcpmesh.identity.bundle_document import BundleError
+from tcpmesh.identity.denial import own_denial
+from tcpmesh.identity.deny_list import DenyList
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
 from tcpmesh.identity.pooled import counts
 from tcpmesh.identity.spiffe import TrustDomain
@@ -68,6 +71,7 @@ def read_material(config: Path) -> tuple[Knowledge, Mapping[str, Mark]]:
                         elsewhere[domain] = f"the bundle of {domain} comes from another source: identity.bundles_from"
     held, lacking = _federated(settings, pooled.get(settings.trust_domain), now)
     bundles, refused = merged_bundles(pooled, held, settings.trust_domain)
+    denied = _deny_list(settings)
     state = MeshState(
         generation=1,
         svids=svids,
@@ -75,6 +79,10 @@ def read_material(config: Path) -> tuple[Knowledge, Mapping[str, Mark]]:
             name: IdentityState.READY if name in svids else IdentityState.INIT for name in settings.identity.workloads
         },
         bundles=bundles,
+        deny_list=denied,
+        denied_workloads={
+            name: why for name, svid in svids.items() if (why := own_denial(denied, svid.id, svid.chain))
+        },
         endpoints={
             destination.service: tuple(map(Endpoint, destination.addresses))
             for destination in destinations(settings, marks)
@@ -107,6 +115,18 @@ def _files(choice: PluginChoice, workload: Workload) -> FileSet | None:
         return None
     bundles = {TrustDomain(name): path for name, path in choice.settings.bundles.items()}
     return FileSet(bundles, {workload.name: workload})
+
+
+def _deny_list(settings: Settings) -> DenyList:
+    """As the proxy would read it at its start, which a bad file prevents."""
+    listed = settings.identity.deny_list
+    if listed.file is None:
+        return DenyList(listed.entries)
+    try:
+        data = listed.file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([Problem(f"{listed.file} cannot be read: {error.strerror}")]) from None
+    return DenyList((*listed.entries, *read_deny_list(data, listed.file)))
 
 
 def _federated(

@@ -51,7 +51,7 @@ class IdentityCommandTests(UnixTestCase):
                 f'{{plugin: static, endpoints: ["127.0.0.1:{inner.port("orders-in")}"]}}}}}}\n'
                 'outbound: [{name: to-orders, listen: "127.0.0.1:0", service: orders, workload: web}]\n'
             )
-            ended, answer = await self.command("check", "--config", str(file))
+            ended, answer = await self.command("check", "--offline", "--config", str(file))
             (pair,) = answer["checks"]
             last = pair["layers"][-1]
             self.assertEqual((ended, last["layer"], last.get("code")), (status, 8, code), answer)

@@ -27,16 +27,20 @@ from tcpmesh.identity_checks import IdentityChecks
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.service import MeshService
 from tcpmesh.wall_clock import wall_clock
+from tests.documents import blocks, section
 from tests.integration.applications import until
 from tests.integration.foreign import ForeignTLS
 from tests.integration.mesh import in_thread, reactor, unused_port
 from tests.integration.test_identity_check import (
     BROKEN,
+    DOCUMENT,
     FURTHER,
+    HEADING,
     ODD,
     Ended,
     Setup,
     context_of,
+    documented,
     well,
 )
 
@@ -246,7 +250,7 @@ def denied_without_probe(setup: Setup, far: Far) -> None:
 
 
 def no_application(_setup: Setup, far: Far) -> None:
-    far.target = unused_port()
+    far.change('"127.0.0.1:TARGET"', '"unix:/nonexistent/orders.sock"')
 
 
 def lacks_our_bundle(setup: Setup, far: Far) -> None:
@@ -282,14 +286,14 @@ FAR_BROKEN: tuple[tuple[Make, str, str], ...] = (
     (denied_by_name, "TM-P101", "(policy not-web"),
     (denied_without_probe, "TM-P102", "the peer refused: "),
     (no_application, "TM-U106", "but its application does not answer: TM-U101 "),
-    (lacks_our_bundle, "TM-I403", "alert"),
+    (lacks_our_bundle, "TM-I403", "see whether its bundle has that authority"),
 )
 FAR_WELL: tuple[tuple[Make, str, str], ...] = (
     (told, "good", "; the clocks agree"),
     (clock_ahead, "odd", "ahead of ours, and certificates end there so much earlier: ours at "),
     (clock_behind, "odd", "behind ours: "),
-    (tells_others, "good", "how it sees us it tells others only"),
-    (no_probe, "good", "and its application answers"),
+    (tells_others, "good", "add spiffe://a.test/web to its listener's probe.allow"),
+    (no_probe, "good", "write probe: {allow: [spiffe://a.test/web]} at its listener"),
 )
 
 
@@ -582,3 +586,47 @@ class AskingTests(LiveCase):
         outcomes = [one["outcome"] for one in json.loads(ended.out)["checks"][0]["layers"]]
         self.assertEqual(outcomes, ["good", "good", "unknown", "good", "good", "good", "unknown", "unknown"])
         self.assertEqual(ended.status, 2)
+
+
+def source_fails(setup: Setup) -> None:
+    setup.own(setup.a.svid("/wbe", now=setup.now))
+
+
+def own_expired(_setup: Setup) -> None:
+    """What the clock does."""
+
+
+class DocumentTests(LiveCase):
+    """docs/identity.md shows what the command writes."""
+
+    async def written(self) -> dict[str, str]:
+        """By name, each output as the documentation has it."""
+        found = {}
+        for make, _, _ in (*FAR_BROKEN, *FAR_WELL):
+            setup, far = self.setup(well), Far()
+            make(setup, far)
+            found[make.__name__.replace("_", "-")] = documented((await self.check(setup, far=far)).out, setup.base)
+        for change, ahead in ((source_fails, 0.0), (own_expired, 30 * 86400.0)):
+            setup = self.setup(well)
+            service = self.run_near(setup, self.run_far(setup, Far()))
+            change(setup)
+            self.clock.ahead = ahead
+            service.reload_identities()
+            found[change.__name__.replace("_", "-")] = documented((await self.command(setup)).out, setup.base)
+        return found
+
+    def test_shows_the_listener_that_tells(self) -> None:
+        """As the far side of these tests has it."""
+        found = blocks(section(DOCUMENT.read_text(encoding="utf-8"), HEADING))
+        (text,) = (block.text for block in found if "far-side" in block.words)
+        self.assertIn(text.replace("0.0.0.0:4143", "127.0.0.1:0").replace("5000", "TARGET"), FAR)
+
+    async def test_shows_each_set_up(self) -> None:
+        """Word by word, and none besides."""
+        shown = {
+            block.comment.removeprefix("live: "): block.text
+            for block in blocks(section(DOCUMENT.read_text(encoding="utf-8"), HEADING))
+            if block.comment.startswith("live: ")
+        }
+        self.maxDiff = None
+        self.assertEqual(shown, await self.written())
