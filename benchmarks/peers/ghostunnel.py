@@ -30,22 +30,26 @@ class Ghostunnel(TwoHops):
     name = "ghostunnel"
 
     def locate(self) -> Found | Missing:
-        """Build it if it is not there, and ask Go what is in the program."""
+        """Build it if it is not there, and ask the program what it is, or Go, when it calls itself ``master``."""
         go = installed("go")
-        if go is None:
-            return Missing(f"ghostunnel is not here, and neither is go, which would build {_MODULE}@{VERSION}")
         program = _program()
         if program is None:
+            if go is None:
+                return Missing(f"ghostunnel is not here, and neither is go, which would build {_MODULE}@{VERSION}")
             failure = _build(go)
             program = _program()
             if program is None:
                 return Missing(f"go install {_MODULE}@{VERSION} failed: {failure}")
-        contents = program_output(go, "version", "-m", program)
-        version = re.search(rf"\smod\s+{re.escape(_MODULE)}\s+v?(\S+)", contents)
-        compiler = re.search(r": go(\S+)", contents)
-        if version is None or compiler is None:
-            return Missing(f"go version -m {program} names no version: {contents.strip()[:200]!r}")
-        return Found(version[1], f"Go {compiler[1]} crypto/tls", frozenset())
+        said = program_output(program, "--version")
+        found = re.search(r"^rev v?(\S+) built with go(\S+)", said, re.MULTILINE)
+        if found is None:
+            return Missing(f"{program} --version names no version: {said.strip()[:200]!r}")
+        version, compiler = found.groups()
+        if version == "master" and go is not None:  # as go install makes it
+            contents = program_output(go, "version", "-m", program)
+            built = re.search(rf"\smod\s+{re.escape(_MODULE)}\s+v?(\S+)", contents)
+            version = built[1] if built is not None else version
+        return Found(version, f"Go {compiler} crypto/tls", frozenset())
 
     def hops(self, run: Run, ports: Ports) -> tuple[Hop, Hop]:
         """All is said on the command line; there is no limit of connections, and no idle timeout, unless asked for."""

@@ -11,6 +11,7 @@ from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.peers.base import CLASSICAL, Found, Missing, Run
+from benchmarks.peers.ghostunnel import Ghostunnel
 from benchmarks.peers.hops import Hop, Ports, TwoHops, free_port, listens
 from benchmarks.peers.throwaway import ThrowawayCertificates
 
@@ -106,3 +107,37 @@ class HopTests(SynchronousTestCase):
     def enter(self, peer: TwoHops) -> None:
         with peer.running(self.run_):
             self.fail("it should not have come up")
+
+
+class GhostunnelTests(SynchronousTestCase):
+    """Which ghostunnel there is, by what the program says of itself."""
+
+    def located(self, said: str, go: str | None = None) -> Found | Missing:
+        """With nothing but these two programs: what ghostunnel says of its version, and go of what is in it."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        for name, text in (("ghostunnel", said), ("go", go)):
+            if text is not None:
+                program = Path(holder.name, name)
+                program.write_text(f"#!/bin/sh\nprintf '{text}\\n'\n")
+                program.chmod(0o755)
+        self.patch(os, "environ", {**os.environ, "PATH": holder.name, "XDG_CACHE_HOME": holder.name})
+        return Ghostunnel().locate()
+
+    def test_a_release(self) -> None:
+        """Needs no go."""
+        found = self.located("rev v1.11.1 built with go1.26.8 (pkcs11: true, keychain: false)")
+        self.assertEqual(found, Found("1.11.1", "Go 1.26.8 crypto/tls", frozenset()))
+
+    def test_what_go_install_makes(self) -> None:
+        """It does not know its version; go does."""
+        said = "rev master built with go1.26.8 (pkcs11: true, keychain: false)"
+        contents = "ghostunnel: go1.26.8\\n\\tmod\\tgithub.com/ghostunnel/ghostunnel\\tv1.11.1\\th1:x="
+        self.assertEqual(self.located(said, contents), Found("1.11.1", "Go 1.26.8 crypto/tls", frozenset()))
+        self.assertEqual(self.located(said), Found("master", "Go 1.26.8 crypto/tls", frozenset()))
+
+    def test_something_else(self) -> None:
+        """What it says is shown."""
+        found = self.located("hello")
+        assert isinstance(found, Missing)
+        self.assertIn("names no version: 'hello'", found.reason)
