@@ -144,6 +144,10 @@ CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener'
     "add the user to outbound.clients, or run the program as one of them")
 PROBE_NOT_ALLOWED = _code("TM-P106", "this identity may not ask how it is seen",
     "add the identity to the inbound listener's probe.allow, if it should be told")
+OUTBOUND_DENIED = _code("TM-P107", "a policy denies this service to this workload",
+    "see the policy and rule that the record names; remove the workload there if it should get out")
+OUTBOUND_NOT_ALLOWED = _code("TM-P108", "no policy allows this service to this workload",
+    "add the workload to a policy with action: allow for this service, or set defaults.outbound to allow")
 
 # --- TM-U upstream
 CONNECT_REFUSED = _code("TM-U101", "the address refused the connection",

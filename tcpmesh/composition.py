@@ -22,7 +22,7 @@ from tcpmesh.deny_control import DenyControl
 from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
-from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
+from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefaults
 from tcpmesh.net.inbound import InboundListener
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.outbound import OutboundListener
@@ -33,7 +33,7 @@ from tcpmesh.policy.decision_cache import LaterAnswers
 from tcpmesh.policy_control import PolicyControl
 from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.federation import Federation
-from tcpmesh.values import Address, SourceName, UnixAddress, Workload
+from tcpmesh.values import Address, Effect, SourceName, UnixAddress, Workload
 from tcpmesh.wall_clock import WallClock
 
 
@@ -133,7 +133,8 @@ def compose(
     authorities = _foreign_authorities(settings, maker.problems)
     if maker.problems:
         raise ConfigurationError(maker.problems)
-    cell.current = MeshState(policies=policies)
+    defaults = PolicyDefaults(Effect(settings.defaults.inbound), Effect(settings.defaults.outbound))
+    cell.current = MeshState(policies=policies, defaults=defaults)
     contexts = TLSContexts(authorities, group_setter)
     denials = DenyControl(settings.identity.deny_list, cell, clock, wall_clock)
     return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies), denials)

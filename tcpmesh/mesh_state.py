@@ -15,7 +15,8 @@ import attrs
 from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
-from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle
+from tcpmesh.policy_interfaces import IOutboundPolicy
+from tcpmesh.values import Effect, Endpoint, IdentityState, Svid, TrustBundle
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -41,13 +42,30 @@ class Answers(Protocol):
         ...
 
 
+def _decides_outbound(named: NamedPolicy) -> bool:
+    return IOutboundPolicy.providedBy(named.policy) and bool(named.policy.decides_outbound)  # type: ignore[attr-defined]
+
+
 @attrs.frozen
 class NamedPolicy:
-    """A policy and the name of the plugin that made it, for records and failures."""
+    """
+    A policy and the name of the plugin that made it, for records and failures.
+
+    :ivar outbound: whether it is asked about outbound connections.
+    """
 
     name: str
     policy: IAuthorizationPolicy
     answers: Answers | None = attrs.field(default=None, eq=False, repr=False)  # those that came later
+    outbound: bool = attrs.field(init=False, default=attrs.Factory(_decides_outbound, takes_self=True))
+
+
+@attrs.frozen
+class PolicyDefaults:
+    """What becomes of a connection that no policy allows or denies, by its direction."""
+
+    inbound: Effect = Effect.DENY
+    outbound: Effect = Effect.ALLOW
 
 
 @attrs.frozen(eq=False)
@@ -60,8 +78,14 @@ class MeshState:
     bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
     endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service name
     policies: tuple[NamedPolicy, ...] = ()
+    defaults: PolicyDefaults = PolicyDefaults()
     deny_list: DenyList = NOBODY
     denied_workloads: Mapping[str, str] = attrs.field(factory=dict)  # whose own certificate is on that list, and why
+
+    @property
+    def decides_outbound(self) -> bool:
+        """Whether outbound connections need a decision: nothing is asked while everything is allowed anyway."""
+        return self.defaults.outbound is not Effect.ALLOW or any(named.outbound for named in self.policies)
 
 
 class MeshStateCell:

@@ -20,9 +20,10 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from tcpmesh.codes import PLUGIN_UNUSABLE
-from tcpmesh.errors import StartError, TcpmeshError
+from tcpmesh.errors import Problem, StartError, TcpmeshError
 from tcpmesh.interfaces import IAuthorizationPolicy, ICheckable, IPolicyObserver, IPolicySource, IReloadable
 from tcpmesh.mesh_state import MeshStateCell, NamedPolicy
+from tcpmesh.policy_interfaces import IDoubtedPolicy
 
 __all__ = ["PolicyControl"]
 
@@ -83,6 +84,18 @@ class PolicyControl:
                     reason = f"policy plugin {named.name!r} cannot be checked: {type(error).__name__}: {error}"
                     problems.append(StartError(PLUGIN_UNUSABLE, reason))
         return problems
+
+    def warnings(self) -> list[Problem]:
+        """What in the policies that are in use cannot have been meant; those that are not started yet read theirs."""
+        found: list[Problem] = []
+        for named in self.policies:
+            if IDoubtedPolicy.providedBy(named.policy):
+                try:
+                    found += named.policy.warnings()  # type: ignore[attr-defined]
+                except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+                    _log.failure("asking policy plugin {name!r} for warnings failed", name=named.name)
+                    found.append(Problem(f"policy plugin {named.name!r} cannot be asked: {type(error).__name__}"))
+        return found
 
     def start(self) -> None:
         """

@@ -32,6 +32,7 @@ from tcpmesh.observe.start_block import (
     ListenerFacts,
     StartFacts,
     WorkloadFacts,
+    default_lines,
     federation_lines,
     start_block,
     tls_lines,
@@ -234,7 +235,7 @@ class Reporting:
 
     def _facts(self) -> StartFacts:
         settings = self._settings
-        warnings = [str(warning) for warning in config.warnings(settings)]
+        warnings = [str(warning) for warning in [*config.warnings(settings), *self._policies.warnings()]]
         if self._fit.warning:
             warnings.append(self._fit.warning)
         return StartFacts(
@@ -248,7 +249,10 @@ class Reporting:
             workloads=self._workloads(),
             federated=list(federation_lines(settings.identity.federation, self._federation.held, self._wall_clock())),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
-            rules=[line for named in self._policies.policies for line in named.policy.describe()],
+            rules=[
+                *(line for named in self._policies.policies for line in named.policy.describe()),
+                *default_lines(settings.defaults),
+            ],
             limits=limit_facts(settings, self._fit.connections),
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
             warnings=warnings,

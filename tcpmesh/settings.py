@@ -213,6 +213,15 @@ class InboundSettings:
 
 
 @attrs.frozen
+class Defaults:
+    """What becomes of connections that no policy allows or denies; outbound, only a listener's own pairs come up."""
+
+    inbound: Literal["deny", "allow"] = "deny"
+    outbound: Literal["allow", "deny"] = "allow"
+    mark: Mark | None = not_a_key()
+
+
+@attrs.frozen
 class Limits:
     """How much the proxy lets itself be asked for; over the limit a connection is accepted, reset and counted."""
 
@@ -248,6 +257,7 @@ class Settings:
     outbound: list[OutboundSettings] = attrs.field(factory=list)
     inbound: list[InboundSettings] = attrs.field(factory=list)
     authorization: list[AuthorizationChoice] = attrs.field(factory=list)
+    defaults: Defaults = attrs.field(factory=Defaults)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     limits: Limits = attrs.field(factory=Limits)
     admin: AdminSettings = attrs.field(factory=AdminSettings)

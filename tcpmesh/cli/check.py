@@ -67,7 +67,8 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
     ]
     if errors:
         raise ConfigurationError([problem for error in errors for problem in _problems(error)])
-    warnings = [str(warning) for warning in config.warnings(settings)]
+    doubts = service.composition.policies.warnings()
+    warnings = [str(warning) for warning in [*config.warnings(settings), *doubts]]
     if too_many := fit_connections(settings.limits.connections).warning:
         warnings.append(too_many)
     return settings, warnings

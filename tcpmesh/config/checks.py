@@ -92,7 +92,15 @@ def warnings(settings: Settings) -> list[Problem]:
                         inbound.mark,
                     )
                 )
-    if settings.inbound and not settings.authorization:
+    if settings.inbound and settings.defaults.inbound == "allow":
+        found.append(
+            Problem(
+                "every authenticated peer may use every inbound listener unless a policy denies it (defaults.inbound: "
+                "allow)",
+                settings.defaults.mark,
+            )
+        )
+    elif settings.inbound and not settings.authorization:
         found.append(
             Problem(
                 "there is no authorization policy, so every inbound connection will be refused",

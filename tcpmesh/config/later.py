@@ -14,7 +14,7 @@ _TIMES = frozenset({"establish", "queue", "resolve"})
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"defaults", "queue", "routes"}),
+    "": frozenset({"queue", "routes"}),
     "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
     "services.*.discovery:static.endpoints.*": frozenset({"expect", "metadata", "priority", "zone"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),

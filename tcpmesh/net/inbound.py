@@ -35,9 +35,9 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.probed import DialTurns, ProbeReply
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
-from tcpmesh.policy.evaluate import Verdict, decide
+from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import InboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, TCPAddress
 
 _log = Logger()
 _LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
@@ -56,6 +56,12 @@ class InboundListener:
     def name(self) -> str:
         """As records call it."""
         return self.settings.name
+
+    @property
+    def port(self) -> int:
+        """The application's; 0 for a unix socket."""
+        target = self.settings.target
+        return target.port if isinstance(target, TCPAddress) else 0
 
     def build(self) -> TLSLeg:
         """
@@ -179,12 +185,13 @@ class InboundConnection(MeshConnection):
             workload=self.record.workload,
             sni=self.record.sni,
             alpn=self.record.alpn,
+            port=self.listener.port,
         )
         if leg.core.alpn == PROBE_ALPN:
             self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
             self._probe.start()
             return
-        verdict = decide(state.policies, request, self.plane.clock, _log)
+        verdict = decide_by(state, request, self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
             verdict.addCallbacks(self._decided, self._decision_failed)
@@ -206,6 +213,7 @@ class InboundConnection(MeshConnection):
         record.decision = (Effect.ALLOW if verdict.allowed else Effect.DENY).value
         record.policy = verdict.decision.policy
         record.rule = verdict.decision.rule
+        record.notes = verdict.notes
         if verdict.allowed and self.plane.stopping:
             self._refuse(Refusal(STOPPING, "this proxy is stopping"))
         elif verdict.allowed:

@@ -1,17 +1,23 @@
 """
 Outbound: applications come in on a plain local listener, and leave over mutual TLS to a verified peer.
 
-Ring 3. accept → limits → who is asking → connector (retry, balance, timeouts) → relay → record. The application is
-not read from until the peer has accepted: its bytes, and its FIN, wait in the kernel; only its reset is heard.
+Ring 3. accept → limits → who is asking → authorize → connector (retry, balance, timeouts) → relay → record. The
+application is not read from until the peer has accepted: its bytes, and its FIN, wait in the kernel; only its reset is
+heard.
 """
 
 from __future__ import annotations
 
-import attrs
+from typing import Any
 
-from tcpmesh.codes import CLIENT_NOT_ALLOWED
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from tcpmesh.codes import CLIENT_NOT_ALLOWED, INTERNAL, STOPPING
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
+from tcpmesh.identity.certificates import not_after, not_before, serial_text
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.connector import Establishment
 from tcpmesh.net.leg_owners import Loss
@@ -21,7 +27,11 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
+from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import OutboundSettings, Timeouts
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, Svid
+
+_log = Logger()
 
 
 @attrs.frozen(eq=False)
@@ -49,25 +59,63 @@ class OutboundListener:
 class OutboundConnection(MeshConnection):
     """One connection from a local application to a service."""
 
-    __slots__ = ("_establishment", "listener")
+    __slots__ = ("_establishment", "_verdict", "listener")
 
     def __init__(self, listener: OutboundListener) -> None:
         super().__init__(listener.plane, "outbound", listener.name, listener.settings.workload, listener.timeouts)
         self.listener = listener
         self.record.dst_service = listener.upstream.name
         self._establishment: Establishment | None = None
+        self._verdict: Deferred[Verdict] | None = None
 
     def begin(self, leg: Leg) -> None:
         """The application is connected."""
         self.accepted(leg.transport)
         tune_plain(leg.transport)
+        state = self.plane.state.current
         try:
             self._check_client(leg)
-            svid = own_svid(self.plane.state.current, self.record.workload)
+            svid = own_svid(state, self.record.workload)
         except Refusal as refusal:
             self.upstream_refused(refusal)
             return
         self.record.src_identity = str(svid.id)
+        if not state.decides_outbound:
+            self._connect()
+            return
+        verdict = decide_by(state, self._request(leg, svid), self.plane.clock, _log)
+        if isinstance(verdict, Deferred):
+            self._verdict = verdict
+            verdict.addCallbacks(self._decided, self._decision_failed)
+        else:
+            self._decided(verdict)
+
+    def _request(self, leg: Leg, svid: Svid) -> AuthorizationRequest:
+        own = svid.leaf
+        peer = PeerIdentity(svid.id, serial_text(own), not_before(own), not_after(own))
+        return AuthorizationRequest(peer, leg.transport.peer, "", self.record.workload, service=self.record.dst_service)
+
+    def _decided(self, verdict: Verdict) -> None:
+        self._verdict = None
+        if self.is_closed:
+            return
+        record = self.record
+        record.policy, record.rule, record.notes = verdict.decision.policy, verdict.decision.rule, verdict.notes
+        if verdict.code is not None:
+            record.decision = Effect.DENY.value
+            self.upstream_refused(Refusal(verdict.code, verdict.decision.reason))
+        elif self.plane.stopping:
+            self.upstream_refused(Refusal(STOPPING, "this proxy is stopping"))
+        else:
+            self._connect()
+
+    def _decision_failed(self, failure: Any) -> None:
+        # Only abandon cancels, and what follows then is not ours to say.
+        if not self.is_closed and not failure.check(CancelledError):
+            _log.failure("deciding about a connection failed", failure)
+            self.upstream_refused(Refusal(INTERNAL, "deciding failed"))
+
+    def _connect(self) -> None:
         self._establishment = Establishment(
             self, self.listener.upstream, self.record.workload, self.timeouts, self.plane
         )
@@ -139,6 +187,9 @@ class OutboundConnection(MeshConnection):
 
     def abandon(self) -> None:
         """The application went away, or we stop."""
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            verdict.cancel()
         if self._establishment is not None:
             self._establishment.cancel()
 

@@ -27,7 +27,7 @@ from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Side
-from tcpmesh.policy.evaluate import Verdict, decide
+from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import InboundSettings, Timeouts
 from tcpmesh.values import AuthorizationRequest
 
@@ -108,7 +108,7 @@ class ProbeReply(LegOwner):
             self._refuse(Refusal(PROBE_NOT_ALLOWED, f"{peer} may not probe inbound listener {self._settings.name!r}"))
             return
         plane = self._connection.plane
-        verdict = decide(plane.state.current.policies, self._request, plane.clock, _log)
+        verdict = decide_by(plane.state.current, self._request, plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
             verdict.addCallback(self._decided).addErrback(self._failed)

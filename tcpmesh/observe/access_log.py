@@ -159,6 +159,8 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
         values["reason"] = record.reason or (code.summary if code else "")
         if record.duration_ms is not None:
             values["after"] = format_duration(round(record.duration_ms / 1000, 3))
+    if record.notes and (event == "open" or not record.established):
+        values["notes"] = ", ".join(f"{note.says} by {note.policy}" for note in record.notes)
     return " ".join([*parts, as_fields({name: value for name, value in values.items() if value != ""})])
 
 

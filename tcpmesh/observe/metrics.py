@@ -98,6 +98,13 @@ class Metrics(Collector):
             many="client_id",
             limit=max_series,
         )
+        self._notes = _Counts(
+            "tcpmesh_policy_notes",
+            "Connections that a policy only noted: audit, or what a dry-run would have done",
+            *("direction", "authz_name", "says"),
+            many="authz_name",
+            limit=max_series,
+        )
         self._inbound_errors = _Counts(
             "inbound_tcp_errors", "Inbound connections that failed, by kind", "listener", "error"
         )
@@ -166,6 +173,8 @@ class Metrics(Collector):
         self._failed(record, code)
 
     def _decided(self, record: ConnectionRecord) -> None:
+        for note in record.notes:
+            self._notes.add(record.direction, note.policy, note.says)
         if record.direction == "inbound" and record.decision:
             counts = self._allowed if record.decision == "allow" else self._denied
             labels = labels_of(record, "src")
@@ -189,7 +198,7 @@ class Metrics(Collector):
         yield from self._transport()
         for counts in (self._allowed, self._denied, self._inbound_errors, self._outbound_errors):
             yield counts.collect()
-        for counts in (self._ended, self._handshakes, self._attempts, self._limits):
+        for counts in (self._notes, self._ended, self._handshakes, self._attempts, self._limits):
             yield counts.collect()
         pending = Metric("tcpmesh_pending_handshakes", "Connections accepted and not yet established", "gauge")
         for (direction, listener), count in self._pending.items():

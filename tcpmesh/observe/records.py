@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import attrs
 
 from tcpmesh.codes import Code
+from tcpmesh.values import PolicyNote
 
 __all__ = [
     "MAX_TEXT",
@@ -76,6 +77,7 @@ class ConnectionRecord:
     decision: str = ""  # allow or deny; empty when it never came to one
     policy: str = ""
     rule: str = ""
+    notes: tuple[PolicyNote, ...] = ()  # of policies that only watch
     generation: int = 0
     attempts: int = 0
     connect_ms: float | None = None
@@ -152,6 +154,7 @@ def as_mapping(record: ConnectionRecord, event: Event, now: float) -> dict[str, 
         "decision": record.decision,
         "policy": record.policy,
         "rule": record.rule,
+        "notes": [attrs.asdict(note) for note in record.notes] or "",
         "generation": record.generation,
         "attempts": record.attempts or "",
         "queue_ms": _rounded(record.queue_ms),

@@ -16,11 +16,19 @@ from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.observe.records import rfc3339
 from tcpmesh.observe.text import printable
-from tcpmesh.settings import FederationSettings, Settings
+from tcpmesh.settings import Defaults, FederationSettings, Settings
 from tcpmesh.tls_names import GROUPS, TLSGroup
 from tcpmesh.values import format_duration
 
-__all__ = ["ListenerFacts", "StartFacts", "WorkloadFacts", "federation_lines", "start_block", "tls_lines"]
+__all__ = [
+    "ListenerFacts",
+    "StartFacts",
+    "WorkloadFacts",
+    "default_lines",
+    "federation_lines",
+    "start_block",
+    "tls_lines",
+]
 
 _DIGEST = 12  # of the hash's characters: enough to tell two files apart
 
@@ -145,6 +153,14 @@ def _standing(held: FederatedBundle | None, now: float) -> str:
     count = len(held.bundle.authorities)
     sequence = "" if held.sequence is None else f", sequence {held.sequence}"
     return f"authorities: {count}{sequence}, received {span(max(0.0, now - held.received))} ago"
+
+
+def default_lines(defaults: Defaults) -> Iterator[str]:
+    """What holds where no policy says anything, if that is not what holds unless it is written."""
+    if defaults.inbound == "allow":
+        yield "by default: every authenticated peer to every inbound listener"
+    if defaults.outbound == "deny":
+        yield "by default: no workload to any service"
 
 
 def _aligned(names: Iterable[str]) -> list[str]:

@@ -15,26 +15,51 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT, Code
+from tcpmesh.codes import (
+    DENIED_BY_RULE,
+    NO_RULE_ALLOWS,
+    OUTBOUND_DENIED,
+    OUTBOUND_NOT_ALLOWED,
+    POLICY_FAILED,
+    POLICY_TIMED_OUT,
+    Code,
+)
 from tcpmesh.errors import Refusal
-from tcpmesh.mesh_state import NamedPolicy
-from tcpmesh.values import AuthorizationRequest, Decision, Effect, format_duration
+from tcpmesh.mesh_state import MeshState, NamedPolicy
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote, format_duration
 
-__all__ = ["DECISION_BUDGET", "Verdict", "decide"]
+__all__ = ["DECISION_BUDGET", "Verdict", "decide", "decide_by"]
 
 DECISION_BUDGET = 0.2  # seconds
 
 
 @attrs.frozen
 class Verdict:
-    """What becomes of a connection; ``code`` is None exactly when it is allowed."""
+    """
+    What becomes of a connection; ``code`` is None exactly when it is allowed.
+
+    :ivar notes: of all policies that were asked.
+    :ivar valid_for: seconds for which this stands; the least of all policies that were asked, None for no end.
+    """
 
     allowed: bool
     decision: Decision
     code: Code | None = None
+    notes: tuple[PolicyNote, ...] = ()
+    valid_for: float | None = None
 
 
 _ABANDONED = Verdict(False, Decision(Effect.DENY, reason="the connection ended before the decision"), NO_RULE_ALLOWS)
+
+
+def decide_by(
+    state: MeshState, request: AuthorizationRequest, clock: IReactorTime, log: Logger
+) -> Verdict | Deferred[Verdict]:
+    """Decide about one connection by the policies and defaults of a mesh state that are about its direction."""
+    if request.service:
+        outbound = [named for named in state.policies if named.outbound]
+        return decide(outbound, request, clock, log, default=state.defaults.outbound)
+    return decide(state.policies, request, clock, log, default=state.defaults.inbound)
 
 
 def decide(
@@ -43,6 +68,8 @@ def decide(
     clock: IReactorTime,
     log: Logger,
     budget: float = DECISION_BUDGET,
+    *,
+    default: Effect = Effect.DENY,
 ) -> Verdict | Deferred[Verdict]:
     """
     Decide about one connection.
@@ -51,8 +78,9 @@ def decide(
     fired; it fails only with CancelledError, when the caller cancels it, which cancels the policies too.
 
     :param budget: seconds for all answers together; what is missing then is cancelled and denies.
+    :param default: what becomes of it when no policy allows or denies.
     """
-    inquiry = _Inquiry(request, log)
+    inquiry = _Inquiry(request, log, default)
     for order, named in enumerate(policies):
         asked = clock.seconds()
         inquiry.ask(order, named)
@@ -66,12 +94,26 @@ def decide(
 class _Inquiry:
     """The answers to one request so far."""
 
-    __slots__ = ("_allowing", "_log", "_pending", "_request", "_result", "_timer", "verdict")
+    __slots__ = (
+        "_allowing",
+        "_default",
+        "_log",
+        "_notes",
+        "_pending",
+        "_request",
+        "_result",
+        "_timer",
+        "_until",
+        "verdict",
+    )
 
-    def __init__(self, request: AuthorizationRequest, log: Logger) -> None:
+    def __init__(self, request: AuthorizationRequest, log: Logger, default: Effect) -> None:
         self.verdict: Verdict | None = None
         self._request = request
         self._log = log
+        self._default = default
+        self._notes: tuple[PolicyNote, ...] = ()
+        self._until: float | None = None
         self._allowing: tuple[int, Decision] | None = None
         self._pending: dict[int, tuple[str, Deferred[Decision]]] = {}
         self._result: Deferred[Verdict] | None = None
@@ -100,11 +142,24 @@ class _Inquiry:
         """The verdict, once nothing more can change it."""
         if self.verdict is None and not self._pending:
             if self._allowing is not None:
-                self.verdict = Verdict(True, self._allowing[1])
+                self.verdict = Verdict(True, self._allowing[1], None, self._notes, self._until)
             else:
-                reason = f"no policy allows {self._request.peer} at inbound listener {self._request.inbound!r}"
-                self.verdict = Verdict(False, Decision(Effect.DENY, reason=reason), NO_RULE_ALLOWS)
+                self.verdict = self._by_default()
         return self.verdict
+
+    def _by_default(self) -> Verdict:
+        request = self._request
+        direction = "outbound" if request.service else "inbound"
+        if self._default is Effect.ALLOW:
+            reason = f"no policy denies {request.peer}, and defaults.{direction} is allow"
+            decision = Decision(Effect.ALLOW, "", f"defaults.{direction}", reason)
+            return Verdict(True, decision, None, self._notes, self._until)
+        if request.service:
+            reason = f"no policy allows {request.peer} to use service {request.service!r}"
+        else:
+            reason = f"no policy allows {request.peer} at inbound listener {request.inbound!r}"
+        code = OUTBOUND_NOT_ALLOWED if request.service else NO_RULE_ALLOWS
+        return Verdict(False, Decision(Effect.DENY, reason=reason), code, self._notes, self._until)
 
     def wait(self, clock: IReactorTime, budget: float) -> Deferred[Verdict]:
         """Give the missing answers their time."""
@@ -120,9 +175,14 @@ class _Inquiry:
             reason = f"policy plugin {plugin!r} answered with {type(answer).__name__}, not a Decision"
             self._log.error("{reason}; that denies", reason=reason)
             self._deny(POLICY_FAILED, plugin, reason)
-        elif answer.effect is Effect.DENY:
+            return
+        self._notes += answer.notes
+        if answer.valid_for is not None:
+            self._until = answer.valid_for if self._until is None else min(self._until, answer.valid_for)
+        if answer.effect is Effect.DENY:
             reason = answer.reason or f"policy plugin {plugin!r} denies {self._request.peer}"
-            self._decide(Verdict(False, _named(answer, plugin, reason), DENIED_BY_RULE))
+            code = OUTBOUND_DENIED if self._request.service else DENIED_BY_RULE
+            self._decide(Verdict(False, _named(answer, plugin, reason), code, self._notes, self._until))
         else:
             if answer.effect is Effect.ALLOW and (self._allowing is None or order < self._allowing[0]):
                 self._allowing = (order, _named(answer, plugin, answer.reason))

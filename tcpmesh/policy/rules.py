@@ -36,6 +36,7 @@ class Rules:
     ) -> None:
         self.policies = tuple(policies)
         self._inbound = inbound or {}
+        self._doubts: Sequence[Problem] | None = None
         self._ruling = Ruling(self.policies, now)
         self.decides_outbound = self._ruling.decides_outbound
 
@@ -49,7 +50,9 @@ class Rules:
 
     def warnings(self) -> Sequence[Problem]:
         """Rules that can never decide. (IDoubtedPolicy)"""
-        return doubts(self.policies, self._inbound)
+        if self._doubts is None:
+            self._doubts = doubts(self.policies, self._inbound)
+        return self._doubts
 
     def describe(self) -> Sequence[str]:
         """One line per policy. (IAuthorizationPolicy)"""

@@ -12,7 +12,6 @@ from zope.interface import implementer
 
 from tcpmesh.errors import Problem
 from tcpmesh.interfaces import (
-    IAuthorizationPolicy,
     IAuthorizationPolicyFactory,
     ICheckable,
     IPolicyObserver,
@@ -23,16 +22,18 @@ from tcpmesh.interfaces import (
 from tcpmesh.policy.files import PolicyReader
 from tcpmesh.policy.language import RulesSettings
 from tcpmesh.policy.rules import Rules
-from tcpmesh.policy_interfaces import IDoubtedPolicy
+from tcpmesh.policy_interfaces import IDoubtedPolicy, IOutboundPolicy
 from tcpmesh.sources.watched_files import FileContent, WatchedFiles
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
 __all__ = ["RulesFactory", "RulesSource"]
 
 
-@implementer(IAuthorizationPolicy, IPolicySource, ICheckable, IReloadable, IDoubtedPolicy)
+@implementer(IOutboundPolicy, IPolicySource, ICheckable, IReloadable, IDoubtedPolicy)
 class RulesSource:
     """Delivers what the files say, and again whenever they have changed and can be used."""
+
+    decides_outbound = True  # until it has delivered: nobody knows yet
 
     def __init__(self, settings: RulesSettings, context: PluginContext) -> None:
         self._inbound = context.inbound

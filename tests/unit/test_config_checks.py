@@ -464,8 +464,7 @@ class LaterTests(ConfigTestCase):
     def test_keys(self) -> None:
         """One of each place, at its key."""
         self.check_problems(
-            with_top("‸defaults: {outbound: deny}\n‸routes: []\nlimits: {}\ntimeouts: {‸resolve: 1s}"),
-            "defaults is not in this version",
+            with_top("‸routes: []\nlimits: {}\ntimeouts: {‸resolve: 1s}"),
             "routes is not in this version",
             "timeouts.resolve is not in this version",
         )

@@ -292,9 +292,10 @@ class OutcomeTests(MetricsCase):
         """A new code must be looked at here: which error it is to Linkerd's dashboards, or that it is none."""
         none = {
             *("TM-C101", "TM-C102", "TM-C103", "TM-C104", "TM-C105", "TM-C106"),
-            *("TM-D100", "TM-D103", "TM-D104", "TM-D105", "TM-I103", "TM-I201", "TM-I202", "TM-I203"),
+            *("TM-D100", "TM-D103", "TM-D104", "TM-D105", "TM-D107", "TM-I103", "TM-I201", "TM-I202", "TM-I203"),
             *("TM-I301", "TM-I302", "TM-L104"),
-            *("TM-O101", "TM-O102", "TM-P101", "TM-P102", "TM-P103", "TM-P104", "TM-P105"),
+            *("TM-O101", "TM-O102", "TM-P101", "TM-P102", "TM-P103", "TM-P104"),
+            *("TM-P105", "TM-P106", "TM-P107", "TM-P108"),
             *("TM-T104", "TM-T105", "TM-T106"),
         }
         for direction in ("inbound", "outbound"):
@@ -306,6 +307,7 @@ class OutcomeTests(MetricsCase):
                 "TM-I101",
                 "TM-I102",
                 "TM-I104",
+                "TM-I105",
                 "TM-O199",
                 "TM-U103",
                 "TM-U112",
