@@ -43,13 +43,14 @@ class IdentityChecks:
             )
         except WrongChoiceError as error:
             return succeed({"wrong": str(error)})
-        return self._live.ask(plane, self._knowledge(plane), choice)
+        return self._live.ask(plane, lambda: self.knowledge(plane), choice)
 
     def stop(self) -> None:
         """End everything that is under way."""
         self._live.stop()
 
-    def _knowledge(self, plane: DataPlane) -> Knowledge:
+    def knowledge(self, plane: DataPlane) -> Knowledge:
+        """What this process holds at the moment."""
         composition, control = self._composition, self._composition.control
         state, now = plane.state.current, plane.wall_clock()
         defects: dict[str, Refusal] = {}

@@ -7,7 +7,7 @@ whoever asked and went away ends it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -38,7 +38,7 @@ class _Question:
     """One question under way: what it may still use."""
 
     plane: DataPlane
-    knowledge: Knowledge
+    know: Callable[[], Knowledge]
     ends: float  # by the reactor's clock
     inquiries: set[Inquiry]
 
@@ -60,19 +60,22 @@ class LiveChecks:
         self._running: set[Deferred[Any]] = set()
         self._inquiries: set[Inquiry] = set()  # those of answered questions too, while they close
 
-    def ask(self, plane: DataPlane, knowledge: Knowledge, choice: Choice) -> Deferred[dict[str, Any]]:
+    def ask(self, plane: DataPlane, know: Callable[[], Knowledge], choice: Choice) -> Deferred[dict[str, Any]]:
         """
         Look at what is chosen; fires with plain JSON values: ``checks``, or why there are none: ``wrong``, ``busy``.
 
         Cancelling it ends whatever is under way.
+
+        :param know: what is known at the moment: asked for each pair, since TLS contexts are kept for one generation.
         """
+        knowledge = know()
         try:
             pairs = choose(knowledge.settings, knowledge.state.endpoints, choice)
         except WrongChoiceError as error:
             return succeed({"wrong": str(error)})
         if len(self._running) >= _QUESTIONS:
             return succeed({"busy": f"{_QUESTIONS} checks are under way already"})
-        question = _Question(plane, knowledge, plane.clock.seconds() + self._seconds, self._inquiries)
+        question = _Question(plane, know, plane.clock.seconds() + self._seconds, self._inquiries)
         found: dict[int, dict[str, Any]] = {}
         pending = iter(enumerate(pairs[:_PAIRS]))
         workers = [Deferred.fromCoroutine(_work(question, pending, found)) for _ in range(_CONNECTIONS)]
@@ -104,10 +107,11 @@ class LiveChecks:
 
 async def _work(question: _Question, pending: Iterator[tuple[int, Pair]], found: dict[int, dict[str, Any]]) -> None:
     for number, pair in pending:
-        check = LayerCheck(pair, question.knowledge)
+        knowledge = question.know()
+        check = LayerCheck(pair, knowledge)
         with suppress(Over):
             await _check(check, question)
-        identity = str(question.knowledge.settings.identity.workloads[pair.workload].id)
+        identity = str(knowledge.settings.identity.workloads[pair.workload].id)
         found[number] = as_mapping(pair, identity, check.findings)
 
 

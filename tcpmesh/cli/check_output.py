@@ -36,8 +36,9 @@ def _is_check(check: Mapping[str, Any]) -> bool:
 
 
 def _is_layer(layer: Mapping[str, Any]) -> bool:
-    number, outcomes = layer.get("layer"), {outcome.value for outcome in Outcome}
-    return type(number) is int and 1 <= number <= len(LAYERS) and layer.get("outcome") in outcomes
+    number, outcomes = layer.get("layer"), [outcome.value for outcome in Outcome]
+    placed = isinstance(layer.get("place", ""), str)
+    return placed and type(number) is int and 1 <= number <= len(LAYERS) and layer.get("outcome") in outcomes
 
 
 def locate(answer: dict[str, Any], marks: Mapping[str, Mark]) -> None:

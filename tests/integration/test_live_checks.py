@@ -519,8 +519,8 @@ class ManyTests(LiveCase):
         setup = self.setup(well)
         service = self.run_near(setup, f"127.0.0.1:{unused_port()}")
         assert service.plane is not None
-        knowledge = IdentityChecks(service.composition)._knowledge(service.plane)
-        answer = await LiveChecks(0.0).ask(service.plane, knowledge, Choice())
+        knowledge = IdentityChecks(service.composition).knowledge(service.plane)
+        answer = await LiveChecks(0.0).ask(service.plane, lambda: knowledge, Choice())
         layers = answer["checks"][0]["layers"]
         self.assertEqual([one["outcome"] for one in layers], ["good", "good", "good", "unknown"])
         self.assertIn("no time left", layers[-1]["text"])

@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.dataplane.contexts import TLSContexts, own_svid
+from tcpmesh.dataplane.preface import ALPN
+from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import pem_of
@@ -57,13 +59,31 @@ class CacheTests(SynchronousTestCase):
                 self.contexts.server(self.state, "web", TLS13),
                 self.contexts.server(self.state, "orders", TLS13),
                 self.contexts.server(self.state, "web", TLS12),
+                self.contexts.server(self.state, "web", TLS13, probe=True),
                 self.contexts.client(self.state, "web", TLS13, "mesh"),
                 self.contexts.client(self.state, "web", TLS13, "system"),
                 self.contexts.client(self.state, "web", TLS13, Path("/ca.pem")),
                 self.contexts.client(self.state, "orders", TLS13, "mesh"),
             )
         }
-        self.assertEqual(len(made), 7)
+        self.assertEqual(len(made), 8)
+
+    def test_selects_the_probe_where_it_is_wanted(self) -> None:
+        """Elsewhere it is a protocol like any other that nobody knows; payload never comes by it."""
+        for probe, offered, agreed in (
+            (False, [PROBE_ALPN], b""),
+            (False, [PROBE_ALPN, ALPN], ALPN),
+            (True, [PROBE_ALPN, b"h2"], PROBE_ALPN),
+            (True, [ALPN, PROBE_ALPN], PROBE_ALPN),
+            (True, [ALPN], ALPN),
+            (True, [b"tcpmesh-probe/2"], b""),
+        ):
+            client = foreign_client(self.world.web)
+            client.set_alpn_protos(offered)
+            context = self.contexts.server(self.state, "orders", TLS13, probe=probe)
+            server = TLSCore(context, self.world.verification(), server=True)
+            self.assertTrue(meet(client, server))
+            self.assertEqual((server.alpn, client.get_alpn_proto_negotiated()), (agreed, agreed))
 
     def test_drops_contexts_with_their_generation(self) -> None:
         """After a swap the old context serves nobody new, and its memory goes with its last connection."""
