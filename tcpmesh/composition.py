@@ -115,7 +115,13 @@ def compose(
     """
     maker = _Maker(settings, plugins, clock, wall_clock)
     cell = MeshStateCell()
-    federation = Federation(settings.identity.federation, settings.trust_domain, clock, wall_clock)
+    federation = Federation(
+        settings.identity.federation,
+        settings.trust_domain,
+        clock,
+        wall_clock,
+        cache=settings.identity.bundle_cache,
+    )
     control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from)
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)

@@ -133,12 +133,16 @@ class FederationSettings:
 
 @attrs.frozen
 class IdentitySettings:
-    """Where identities come from and whom they are for; ``bundles_from`` says whose bundle of a trust domain counts."""
+    """
+    Where identities come from and whom they are for; ``bundles_from`` says whose bundle of a trust domain counts,
+    ``bundle_cache`` where those that endpoints served are kept over a restart.
+    """
 
     sources: dict[str, IdentityChoice]
     workloads: dict[str, WorkloadSettings]
     bundles_from: dict[TrustDomain, list[SourceName]] = attrs.field(factory=dict)
     federation: dict[TrustDomain, FederationSettings] = attrs.field(factory=dict)
+    bundle_cache: Path | None = None
     mapping: dict[str, MappingSettings] = attrs.field(factory=dict)
     deny_list: DenyListSettings = attrs.field(factory=DenyListSettings)
 

@@ -25,6 +25,9 @@ def check_federation(read: SettingsReader) -> Iterator[Problem]:
     """Everything that is wrong with ``identity.federation``."""
     own = next((settings.trust_domain for _, settings in read.of(Settings)), None)
     for place, identity in read.of(IdentitySettings):
+        if identity.bundle_cache is not None and all(one.url is None for one in identity.federation.values()):
+            at = place.key("bundle_cache")
+            yield Problem(f"{at}: no bundle comes from an endpoint, and files need no copy", read.marks.get(at.path))
         for domain, settings in identity.federation.items():
             at = place.key("federation").entry(str(domain))
             if domain == own:

@@ -7,6 +7,7 @@ Ring 3. What one trust domain's bundle comes from is ``federation_relations``' b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,16 +18,9 @@ from tcpmesh.errors import StartError
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import FederationSettings
-from tcpmesh.sources.federation_relations import (
-    Bundles,
-    EndpointRelation,
-    Fetch,
-    FileRelation,
-    Relation,
-    Surroundings,
-    chance,
-    fetch_from_endpoint,
-)
+from tcpmesh.sources.bundle_cache import BundleCache
+from tcpmesh.sources.federation_endpoints import EndpointRelation, fetch_from_endpoint
+from tcpmesh.sources.federation_relations import Bundles, Fetch, FileRelation, Relation, Surroundings, chance
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["Federation"]
@@ -43,6 +37,7 @@ class Federation:
     :param clock: the reactor, when there are endpoints to ask.
     :param fetch: asks an endpoint.
     :param random: from 0 to 1.
+    :param cache: the directory in which what endpoints served is kept over a restart; None: nowhere.
     """
 
     def __init__(
@@ -54,12 +49,16 @@ class Federation:
         *,
         fetch: Fetch = fetch_from_endpoint,
         random: Callable[[], float] = chance,
+        cache: Path | None = None,
     ) -> None:
         self._known: Callable[[], Bundles] = dict
         self._changed: Callable[[], None] = lambda: None
         self._told: dict[TrustDomain, str] = {}
         self.own = own
-        around = Surroundings(own, clock, wall_clock, lambda: self._known(), lambda: self._changed(), fetch, random)
+        self._cache = BundleCache(cache) if cache is not None else None
+        around = Surroundings(
+            own, clock, wall_clock, lambda: self._known(), lambda: self._changed(), fetch, random, self._cache
+        )
         self._relations: list[Relation] = [
             (FileRelation if settings.url is None else EndpointRelation)(domain, settings, around)
             for domain, settings in relations.items()
@@ -83,6 +82,8 @@ class Federation:
         :raises StartError: naming each file that cannot be used.
         """
         self._known, self._changed = known, changed
+        if self._cache is not None:
+            self._cache.open().close()  # what nobody can use is a mistake, and not a bundle less at the next restart
         problems = _complaints([relation.start for relation in self._relations])
         if problems:
             raise StartError(problems[0].code, "; ".join(problem.reason for problem in problems))

@@ -1,52 +1,39 @@
 """
-One other trust domain each: where its bundle comes from, when it is asked for again, and what is told of it.
+One other trust domain each: where its bundle comes from, when it is looked at again, and what is told of it.
 
-Ring 3. A bundle that cannot be refreshed goes on to serve, and that is told; one that was received without a usable
-authority replaces what was held, and revokes.
+Ring 3. Endpoints are in ``federation_endpoints``. A bundle that cannot be refreshed goes on to serve, and that is told;
+one that was received without a usable authority replaces what was held, and revokes.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from tcpmesh.codes import BAD_CONFIGURATION, BUNDLE_STALE, NO_BUNDLE
-from tcpmesh.errors import StartError, TcpmeshError
-from tcpmesh.identity.bundle_document import BundleDocument, BundleError, parse_bundle
-from tcpmesh.identity.endpoint_url import EndpointURL, parse_endpoint_url
-from tcpmesh.identity.federated import FederatedBundle, refresh_after
-from tcpmesh.identity.material import MaterialError, load_certificates
+from tcpmesh.codes import BUNDLE_STALE, NO_BUNDLE
+from tcpmesh.errors import StartError
+from tcpmesh.identity.bundle_document import BundleDocument, BundleError
+from tcpmesh.identity.endpoint_url import EndpointURL
+from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import FederationSettings
+from tcpmesh.sources.bundle_cache import BundleCache
 from tcpmesh.sources.bundle_file import BundleFile
-from tcpmesh.values import DNSName, TrustBundle
+from tcpmesh.values import TrustBundle
 from tcpmesh.wall_clock import WallClock
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from tcpmesh.sources.bundle_endpoint import EndpointTrust
 
-__all__ = [
-    "Bundles",
-    "EndpointRelation",
-    "Fetch",
-    "FileRelation",
-    "Relation",
-    "Surroundings",
-    "chance",
-    "fetch_from_endpoint",
-]
+__all__ = ["Bundles", "Fetch", "FileRelation", "Relation", "Surroundings", "chance"]
 
 LOOK = 2.0  # seconds between two looks at a file
-_FIRST_RETRY = 5.0  # seconds, doubling: while there is no bundle at all
 _log = Logger()
 chance = secrets.SystemRandom().random
 
@@ -60,13 +47,6 @@ class Fetch(Protocol):
         """Get the bytes that the endpoint serves; fails with a TcpmeshError."""
 
 
-def fetch_from_endpoint(reactor: Any, url: EndpointURL, trust: EndpointTrust, wall_clock: WallClock) -> Deferred[bytes]:
-    """Ask a real endpoint. Its HTTP client is loaded only where one is configured."""
-    from tcpmesh.sources.bundle_endpoint import fetch_bundle
-
-    return fetch_bundle(reactor, url, trust, wall_clock)
-
-
 @attrs.frozen(eq=False)
 class Surroundings:
     """What all relations share; see :class:`tcpmesh.sources.federation.Federation`."""
@@ -78,6 +58,7 @@ class Surroundings:
     changed: Callable[[], None]
     fetch: Fetch
     random: Callable[[], float]
+    cache: BundleCache | None = None
 
 
 class Relation:
@@ -190,105 +171,3 @@ class FileRelation(Relation):
             self._accept(document, str(self._settings.bundle))
         elif not self.held.failure:
             self.held.received = self._around.wall_clock()
-
-
-class EndpointRelation(Relation):
-    """A trust domain whose bundle is served by an endpoint; the file, if there is one, is the bundle to begin with."""
-
-    def __init__(self, trust_domain: TrustDomain, settings: FederationSettings, around: Surroundings) -> None:
-        super().__init__(trust_domain, settings, around)
-        assert settings.url is not None
-        self._url = parse_endpoint_url(settings.url)
-        self._retry = _FIRST_RETRY
-        self._asking: Deferred[Any] | None = None
-        self._stopped = False
-
-    def load(self) -> BundleDocument | None:
-        """Read every file that there is; raises StartError."""
-        self._authorities()
-        return super().load()
-
-    def start(self) -> None:
-        """Begin with the file, if there is one, and ask the endpoint; raises like :meth:`load`."""
-        super().start()
-        self._ask()
-
-    def reload(self) -> None:
-        """Ask now, unless an answer is on its way."""
-        if self._call is not None:
-            self._call.cancel()
-            self._ask()
-
-    def stop(self) -> None:
-        """Ask no more, and give up what is under way."""
-        super().stop()
-        self._stopped = True
-        if self._asking is not None:
-            self._asking.cancel()
-
-    def _ask(self) -> None:
-        self._call = None
-        answer: Deferred[Any] = maybeDeferred(self._request)
-        self._asking = answer
-        answer.addCallbacks(self._received, self._failed)
-        answer.addErrback(self._unexpected)
-        answer.addBoth(self._ended)
-
-    def _request(self) -> Deferred[bytes]:
-        return self._around.fetch(self._around.clock, self._url, self._trust(), self._around.wall_clock)
-
-    def _trust(self) -> EndpointTrust:
-        from tcpmesh.sources.bundle_endpoint import EndpointTrust
-
-        if self._settings.endpoint_id is None:
-            return EndpointTrust(DNSName(self._url.host), authorities=self._authorities())
-        domain = self._settings.endpoint_id.trust_domain
-        # Of that trust domain's bundles the one that is held here, if it serves itself: the newest there is.
-        own = self.held.bundle if domain == self._trust_domain else self._around.known().get(domain)
-        return EndpointTrust(self._settings.endpoint_id, {domain: own} if own is not None else {})
-
-    def _authorities(self) -> Sequence[x509.Certificate] | None:
-        """
-        Whom to trust for a DNS name; None for the system's authorities. Read each time: such files are replaced too.
-
-        :raises StartError: naming the file.
-        """
-        if self._settings.endpoint_id is not None or self._settings.trust == "system":
-            return None
-        path = self._settings.trust
-        try:
-            return load_certificates(path.read_bytes())
-        except OSError as error:
-            reason = f"{path} cannot be read: {error.strerror}"
-        except MaterialError as error:
-            reason = f"{path} {error}"
-        raise StartError(BAD_CONFIGURATION, reason)
-
-    def _received(self, data: bytes) -> None:
-        try:
-            document = parse_bundle(data, self._trust_domain)
-        except BundleError as error:
-            self._fail(f"what {self._url} serves {error}")
-        else:
-            self._accept(document, str(self._url))
-
-    def _failed(self, failure: Failure) -> None:
-        failure.trap(TcpmeshError, CancelledError)
-        error = failure.value
-        if not self._stopped:
-            self._fail(error.reason if isinstance(error, StartError) else f"{self._url} {error}")
-
-    def _unexpected(self, failure: Failure) -> None:
-        _log.failure("refreshing the bundle of {domain} failed", failure, domain=self._name)
-        self._fail(f"{self._url}: an internal error ({type(failure.value).__name__}), see the traceback")
-
-    def _ended(self, _result: None) -> None:
-        self._asking = None
-        if not self._stopped:
-            self._wait()
-
-    def _wait(self) -> None:
-        seconds = refresh_after(self.held.refresh_hint, self._settings.refresh, self._around.random())
-        if self.held.bundle is None:
-            seconds, self._retry = min(seconds, self._retry), self._retry * 2
-        self._call = self._around.clock.callLater(seconds, self._ask)

@@ -156,7 +156,7 @@ class PrivateDirectory:
 
     def write(self, name: str, data: bytes) -> None:
         """
-        Put the file there whole, mode 0600, on the disk before this returns; only for who holds the lock.
+        Put the file there whole, mode 0600, on the disk before this returns; only for who writes it alone.
 
         :raises StartError: STATE_UNUSABLE; the old file, if any, is as it was.
         """
