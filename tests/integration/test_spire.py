@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tcpmesh.codes import OWN_REVOKED
+from tcpmesh.codes import OWN_REVOKED, VOUCHER_GONE
 from tcpmesh.identity.authority import new_root
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.wall_clock import wall_clock
@@ -82,14 +82,17 @@ class EntryTests(SpireTestCase):
         return [record for record in proxy.records("close") if record["code"] == OWN_REVOKED.id]
 
     def test_what_is_deleted_is_used_no_more(self) -> None:
-        """One of two, then both, which SPIRE says in another way; and each comes back."""
+        """One of two, which ends its connections, then both, which SPIRE says in another way; and each comes back."""
         entries = {path: self.server.register(path) for path in ("/web", "/orders")}
         proxy, port = self.start_both_hops()
-        self.assertTrue(call(port))
+        lasting = self.connect(port)
+        self.assertEqual(talk(lasting), b"hello")
         before = proxy.serial("web")
         self.server.delete(entries["/web"])
         proxy.until_states(web="revoked", orders="ready")
         self.assert_refused(proxy, port)
+        proxy.wait_for("close", lambda record: record["code"] == OWN_REVOKED.id and record["bytes_recv"] == 5)
+        self.assertRaises(ConnectionResetError, lasting.recv, 1)
         entries["/web"] = self.server.register("/web")
         proxy.until_states(web="ready", orders="ready")
         self.assertNotEqual(proxy.serial("web"), before)
@@ -140,8 +143,9 @@ class AuthorityTests(SpireTestCase):
             self.server.register(path)
 
     def test_replaces_its_authority(self) -> None:
-        """Prepared, activated, the old one tainted and revoked: connections are carried all the time."""
+        """Prepared, activated, the old one tainted and revoked: what ends are connections that only it vouched for."""
         proxy, port = self.start_both_hops()
+        lasting = self.connect(port)
         load = Load(self, port, lasting=0)
         first = self.server.authorities()["active"]
         self.assertEqual(proxy.authorities(), {first})
@@ -159,13 +163,17 @@ class AuthorityTests(SpireTestCase):
         proxy.until(lambda: proxy.serial("web") != before, "the certificates are still those of the old authority")
         proxy.until_states(web="ready", orders="ready")
         self.assertEqual(proxy.authorities(), {first, second})
+        self.assertEqual(talk(lasting), b"hello")
 
         self.server.step("revoke", first)
         proxy.until(lambda: proxy.authorities() == {second}, "the old authority is still there")
+        proxy.wait_for("close", lambda record: record["code"] == VOUCHER_GONE.id and record["bytes_recv"] == 5)
+        self.assertRaises(ConnectionResetError, lasting.recv, 1)
         self.assertTrue(call(port))
         load.stop()
         self.assertEqual(load.errors, [])
-        self.assertEqual({record["code"] for record in proxy.records("close")}, {"TM-D100"})
+        others = [record for record in proxy.records("close") if record["code"] != "TM-D100"]
+        self.assertEqual(len(others), 2, others)  # its two hops
         self.assertGreater(load.answers, 10)
 
     def test_revokes_an_authority_too_soon(self) -> None:
