@@ -21,6 +21,7 @@ from tcpmesh.identity.denial import own_denial
 from tcpmesh.identity.deny_list import DenyEntry, DenyList, DenyListSettings
 from tcpmesh.mesh_state import MeshState, MeshStateCell
 from tcpmesh.sources.watched_files import FileContent, WatchedFiles
+from tcpmesh.values import Svid
 from tcpmesh.wall_clock import WallClock
 
 __all__ = ["LOOK", "DenyControl"]
@@ -142,11 +143,7 @@ class DenyControl:
         if self._seen is not None and self._seen[0] is state.deny_list and self._seen[1] is state.svids:
             return
         self._seen = (state.deny_list, state.svids)
-        denied = {
-            name: reason
-            for name, svid in state.svids.items()
-            if (reason := own_denial(state.deny_list, svid.id, svid.chain))
-        }
+        denied = {name: reason for name, svid in state.svids.items() if (reason := _denial(state.deny_list, svid))}
         before = state.denied_workloads
         if denied == before:
             return
@@ -163,6 +160,14 @@ class DenyControl:
         for name in before:
             if name not in denied:
                 _log.info("workload {name!r}: its own certificate is no longer denied", name=name)
+
+
+def _denial(deny_list: DenyList, svid: Svid) -> str:
+    try:
+        return own_denial(deny_list, svid.id, svid.chain)
+    except Exception:  # noqa: BLE001  what cannot be compared may be denied, and the swap must go on
+        _log.failure("holding the certificate of {id} against the deny-list failed", id=str(svid.id))
+        return "it cannot be held against the deny-list, see the traceback"
 
 
 def _entry(entry: DenyEntry) -> dict[str, Any]:

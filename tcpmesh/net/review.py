@@ -27,7 +27,7 @@ from tcpmesh.values import IdentityState
 
 __all__ = ["CUTS_IN_A_TURN", "GRACE", "LOOKED_AT_IN_A_TURN", "Judge", "Review"]
 
-LOOKED_AT_IN_A_TURN = 100  # connections judged in one turn of the reactor, some 5 us each …
+LOOKED_AT_IN_A_TURN = 100  # connections judged in one turn of the reactor, some 6 us each …
 CUTS_IN_A_TURN = 20  # … of which so many may be ended, some 200 us each
 GRACE = 5.0  # seconds in which a source may take back that it withdrew an identity
 
@@ -56,7 +56,8 @@ class Review:
         self._withdrawn: dict[str, Any] = {}  # by workload: the end of its grace
         self._waits_for_grace = False  # authorities have gone, maybe together with an identity
         self._revoked: dict[str, int] = {}  # by workload: the generation in which its identities were withdrawn
-        self._own: dict[tuple[x509.Certificate, ...], str] = {}  # whether what we showed is denied
+        # Whether what we showed is denied, by the identity of the chain, which is held so that no other has that.
+        self._own: dict[int, tuple[tuple[x509.Certificate, ...], str]] = {}
         self._round: Counter[Code] = Counter()
         self.judges: list[Judge] = [self._judge_own, self._judge_peer, self._judge_expiry]
         #: How many connections were looked at, and how many of those ended, by code.
@@ -151,7 +152,9 @@ class Review:
                     break
         if self._due or self._everybody:
             self._begin()
-        elif self._round:
+            return
+        self._own.clear()
+        if self._round:
             self._tell()
 
     def _judge(self, connection: LiveConnection) -> Refusal | None:
@@ -192,10 +195,11 @@ class Review:
             return Refusal(OWN_REVOKED, f"its source withdrew the identity of workload {record.workload!r}, shown here")
         if not state.deny_list or not connection.shown:
             return None
-        denied = self._own.get(connection.shown)
-        if denied is None:
+        known = self._own.get(id(connection.shown))
+        if known is None:
             denied = own_denial(state.deny_list, svid_id(connection.shown[0]), connection.shown)
-            self._own[connection.shown] = denied
+            known = self._own[id(connection.shown)] = (connection.shown, denied)
+        denied = known[1]
         if denied:
             return Refusal(OWN_DENIED, f"the certificate of workload {record.workload!r} that was shown here: {denied}")
         return None

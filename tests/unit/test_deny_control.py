@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
@@ -243,6 +243,16 @@ class OwnTests(DenyControlTestCase):
         self.show(self.authority.svid("/web"))
         self.control(DenyEntry(spki=str(key_pin(self.authority.issuing.certificate)))).start()
         self.assert_refused("spki sha256:")
+
+    def test_one_that_cannot_be_compared_is_not_shown(self) -> None:
+        """A failure in the middle of a swap denies, and ends nothing else."""
+        svid = self.authority.svid("/web")
+        self.control(DenyEntry(spki=str(key_pin(self.authority.root.certificate)))).start()
+        self.show(Svid(svid.id, (svid.leaf, cast(Any, object())), svid.private_key))
+        self.assert_refused("it cannot be held against the deny-list")
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.show(svid)
+        self.assertIs(own_svid(self.cell.current, "web"), svid)
 
     def test_is_judged_again_only_when_something_changed(self) -> None:
         """A state with the same certificates and list swaps nothing more."""
