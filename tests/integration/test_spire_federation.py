@@ -129,3 +129,28 @@ class FederationTests(SpireTestCase):
         )
         self.assertFalse(call(self.plain))
         client.wait_for("close", lambda record: record["code"] == NO_BUNDLE.id)
+
+
+class BundlesOnlyTests(SpireTestCase):
+    """An agent that is asked for bundles, beside identities from files."""
+
+    def test_brings_the_bundle_of_its_trust_domain(self) -> None:
+        """And what replaces it, although no workload of this proxy is of that trust domain."""
+        self.server.register("/anybody")
+        own = TestAuthority("mesh.test", now=wall_clock() - 60)
+        bundle = own.write_bundle(self.directory / "mesh.pem")
+        certificate, key = own.write_svid(own.svid("/orders", now=wall_clock()), self.directory)
+        proxy = self.start_spire_proxy(
+            "proxy",
+            f'identity:\n  sources: {{disk: {{plugin: files, bundles: {{mesh.test: "{bundle}"}}}}, '
+            f'agent: {{plugin: workload-api, socket: "unix://{self.agent.socket}"}}}}\n'
+            f'  workloads: {{orders: {{id: "spiffe://mesh.test/orders", source: disk, certificate: "{certificate}", '
+            f'key: "{key}"}}}}\n' + self.inbound(free_port(), WEB),
+            "mesh.test",
+        )
+        first = self.server.authorities()["active"]
+        proxy.until(lambda: proxy.authorities(US) == {first}, "no bundle from the agent")
+        self.server.step("prepare")
+        second = self.server.authorities()["prepared"]
+        proxy.until(lambda: proxy.authorities(US) == {first, second}, "no second authority")
+        self.assertEqual(len(proxy.authorities("mesh.test")), 1)
