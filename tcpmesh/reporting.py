@@ -219,6 +219,7 @@ class Reporting:
             from tcpmesh.identity_checks import IdentityChecks  # what few ask for is read when somebody does
 
             self._checks = IdentityChecks(self._composition)
+        _log.info("somebody asked what keeps services from being reached (tcpmesh identity check)")
         return self._checks.ask(plane, arguments)
 
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:

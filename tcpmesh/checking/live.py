@@ -13,7 +13,9 @@ from typing import Any
 
 import attrs
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from tcpmesh.checking.acceptance import Acceptance, Hearing
 from tcpmesh.checking.approach import Approach
@@ -81,6 +83,7 @@ class LiveChecks:
         workers = [Deferred.fromCoroutine(_work(question, pending, found)) for _ in range(_CONNECTIONS)]
         outcome: Deferred[Any] = gatherResults(workers, consumeErrors=True)
         self._running.add(outcome)
+        outcome.addErrback(_first)
         outcome.addBoth(self._end, outcome)
         outcome.addCallback(
             lambda _: {
@@ -105,8 +108,16 @@ class LiveChecks:
             inquiry.abort()
 
 
+def _first(failure: Failure) -> Failure:
+    """What really failed, of several that run together."""
+    error = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure
+
+
 async def _work(question: _Question, pending: Iterator[tuple[int, Pair]], found: dict[int, dict[str, Any]]) -> None:
     for number, pair in pending:
+        # The data path has its turn between two pairs: each costs some signatures.
+        await deferLater(question.plane.clock, 0)
         knowledge = question.know()
         check = LayerCheck(pair, knowledge)
         with suppress(Over):

@@ -69,6 +69,7 @@ class DialledLeg(TLSLeg):
     __slots__ = ()
 
     def connectionMade(self) -> None:
+        """Tell the owner before the handshake begins. (IProtocol)"""
         self.owner.connected()
         super().connectionMade()
 

@@ -105,7 +105,8 @@ class ProbeReply(LegOwner):
         """Decide whether to answer, and what."""
         probe, peer = self._settings.probe, self._request.peer
         if probe is None or peer.spiffe_id is None or peer.spiffe_id not in probe.allow:
-            self._refuse(Refusal(PROBE_NOT_ALLOWED, f"{peer} may not probe inbound listener {self._settings.name!r}"))
+            refusal = Refusal(PROBE_NOT_ALLOWED, f"{peer} may not probe inbound listener {self._settings.name!r}")
+            self._refuse(refusal, "you may not ask this listener how it sees you")
             return
         plane = self._connection.plane
         verdict = decide_by(plane.state.current, self._request, plane.clock, _log)
@@ -217,6 +218,6 @@ class ProbeReply(LegOwner):
         self._leg.refuse(answer.encode())
         self._connection.close(PROBE_ANSWERED, f"{self._request.peer} was told: {told}; target {target}", "proxy")
 
-    def _refuse(self, refusal: Refusal) -> None:
-        self._leg.refuse(ProbeRefusal(refusal.code.id, refusal.reason).encode())
+    def _refuse(self, refusal: Refusal, told: str = "") -> None:
+        self._leg.refuse(ProbeRefusal(refusal.code.id, told or refusal.reason).encode())
         self._connection.close(refusal.code, refusal.reason, "proxy")

@@ -70,8 +70,11 @@ class _Root(Resource):
         answer.addErrback(self._failed, request)
 
     def _failed(self, failure: Failure, request: Request) -> None:
-        if request.channel is None or failure.check(CancelledError):
+        if request.channel is None:
             return  # nobody is there to be told
+        if failure.check(CancelledError):
+            self._write(request, (503, TEXT, b"given up, since this proxy is stopping\n"))
+            return
         _log.failure("answering {path} failed", failure, path=request.path)
         self._write(request, (500, TEXT, b"an internal error; its traceback is in the log\n"))
 

@@ -264,6 +264,12 @@ class CheckTests(SiteCase):
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual((self.status.cancelled, transport.value()), ([True], b""))
 
+    def test_says_that_it_was_given_up(self) -> None:
+        """When the proxy stops, which is no failure either."""
+        _, transport = self.begin()
+        self.status.checking.cancel()
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 503 "))
+
     def test_says_that_it_failed(self) -> None:
         """With the traceback in the log and not in the answer."""
         _, transport = self.begin()

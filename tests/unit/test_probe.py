@@ -32,7 +32,7 @@ ANSWER = ProbeAnswer(
     target="not tried",
     target_text="it would be refused",
 )
-TEXTS = st.text(max_size=3000)
+TEXTS = st.text(max_size=20).map(lambda text: text * 100) | st.text(max_size=60)
 MEMBERS = {"clock", "version", "listener", "peer", "bundle", "own", "decision", "target"}
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
