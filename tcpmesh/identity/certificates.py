@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 __all__ = [
     "authority_key_identifier",
@@ -35,6 +36,8 @@ __all__ = [
 
 _SHOWN = 200  # characters
 _LISTED = 5  # names
+# RFC 4514 has no word for it (RFC 4519 section 2.31), and every authority of SPIRE's has one.
+_WORDS = {NameOID.SERIAL_NUMBER: "serialNumber"}
 # What needs no quotes in a line of log: no space, no quote, no control character.
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/@*+=,()-]+\Z")
 
@@ -49,7 +52,7 @@ def shown(text: str, limit: int = _SHOWN) -> str:
 
 def name_text(name: x509.Name) -> str:
     """A distinguished name in the order of RFC 4514, escaped."""
-    return shown(name.rfc4514_string()) if name.rdns else "(empty name)"
+    return shown(name.rfc4514_string(_WORDS)) if name.rdns else "(empty name)"
 
 
 def moment(seconds: float) -> str:
