@@ -21,7 +21,7 @@ MEANING = {
     IdentityState.READY: "its connections are taken",
     IdentityState.STALE: "its source fails; connections are taken with the last identity",
     IdentityState.EXPIRED: "its certificate has expired; its connections are refused",
-    IdentityState.REVOKED: "its source withdrew the identity; its connections are refused",
+    IdentityState.REVOKED: "its source withdrew the identity; its connections are refused, and end",
 }
 
 

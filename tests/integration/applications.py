@@ -137,6 +137,21 @@ class Outbox(Generic[T]):
         return self._results.qsize()
 
 
+def deaf_port(test: Any) -> int:
+    """A port whose backlog is full: the kernel drops every further SYN (tcp(7), listen(2))."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    test.addCleanup(listener.close)
+    port = int(listener.getsockname()[1])
+    while True:
+        filler = socket.socket()
+        test.addCleanup(filler.close)
+        filler.setblocking(False)
+        filler.connect_ex(("127.0.0.1", port))
+        # On loopback a SYN is answered before connect returns, or never.
+        if filler.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x02":  # TCP_SYN_SENT
+            return port
+
+
 async def until(condition: Callable[[], Any], what: str) -> None:
     """
     Look once per reactor turn, or nearly, until the condition holds.

@@ -10,6 +10,7 @@ from tests.integration.applications import (
     Outbox,
     Received,
     broken,
+    deaf_port,
     receive,
     reset,
     until,
@@ -53,7 +54,7 @@ class DialTests(EndingTestCase):
 
     async def test_a_reset_cancels_a_connect_that_is_not_answered(self) -> None:
         """SYNs of which nobody takes notice: the attempt ends at once, not after timeouts.connect."""
-        outer = self.start_outbound(self.deaf_port())
+        outer = self.start_outbound(deaf_port(self))
         client = self.connect(outer.port("to-orders"))
         await until(lambda: outer.live, "the connection is accepted")
         reset(client)
@@ -63,7 +64,7 @@ class DialTests(EndingTestCase):
 
     async def test_a_reset_travels_to_the_proxy_that_dials_the_target(self) -> None:
         """The target takes no connection: the inbound proxy stops trying when the client is gone."""
-        inner = self.start_inbound(self.deaf_port())
+        inner = self.start_inbound(deaf_port(self))
         outer = self.start_outbound(inner.port("orders-in"))
         client = self.connect(outer.port("to-orders"))
         await until(lambda: [c for c in inner.live if c.record.decision], "the target is being dialled")
@@ -74,21 +75,7 @@ class DialTests(EndingTestCase):
 
     async def test_a_connect_that_is_not_answered_times_out(self) -> None:
         """After timeouts.connect the client sees a reset."""
-        outer = self.start_outbound(self.deaf_port(), more=", timeouts: {connect: 300ms}")
+        outer = self.start_outbound(deaf_port(self), more=", timeouts: {connect: 300ms}")
         client = self.connect(outer.port("to-orders"))
         self.assertEqual(await in_thread(broken, client), RESET)
         await self.assert_ends(outer, CONNECT_TIMEOUT, "proxy")
-
-    def deaf_port(self) -> int:
-        """A port whose backlog is full: the kernel drops every further SYN (tcp(7), listen(2))."""
-        listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-        self.addCleanup(listener.close)
-        port = int(listener.getsockname()[1])
-        while True:
-            filler = socket.socket()
-            self.addCleanup(filler.close)
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", port))
-            # On loopback a SYN is answered before connect returns, or never.
-            if filler.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x02":  # TCP_SYN_SENT
-                return port

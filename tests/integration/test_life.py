@@ -22,8 +22,8 @@ from tcpmesh.moments import Moment
 from tcpmesh.net.expiry import LOOK, Expiries
 from tcpmesh.values import AuthorizationRequest, Decision, IdentityState, TrustBundle
 from tcpmesh.wall_clock import wall_clock
-from tests.integration.applications import RESET, until
-from tests.integration.mesh import MeshTestCase, Pki, Proxy, echo, in_thread
+from tests.integration.applications import RESET, deaf_port, until
+from tests.integration.mesh import MeshTestCase, Pki, Proxy, echo, in_thread, receive_all
 from tests.integration.refusals import RefusalTestCase
 from tests.unit.crafted import uri
 from tests.unit.tls_pairs import now_authority
@@ -337,6 +337,36 @@ class ChangeAtEachStepTests(RefusalTestCase):
         self.assert_record(await inner.closed(), codes.PEER_DENIED, "proxy", "at last")
         self.assertEqual(thinking.cancelled, 1)
         self.assertFalse(self.target.was_dialled)
+
+    async def test_while_the_application_is_dialled(self) -> None:
+        """It has not accepted yet, and need not any more."""
+        inner = self.start_inbound(deaf_port(self))
+        stranger = self.stranger(inner.port("orders-in"), self.leaf())
+        watching = in_thread(stranger.watch)
+        await until(lambda: [each for each in inner.live if each.record.decision], "the target is being dialled")
+        self.denial(inner)
+        self.assertEqual((await watching).ending, RESET)
+        self.assertEqual((await inner.closed()).code, codes.PEER_DENIED)
+        await until(lambda: not inner.live, "all sockets are closed")
+
+    async def test_another_endpoint_takes_over_from_one_that_is_denied(self) -> None:
+        """While nothing was sent yet; the application notices nothing."""
+        made = self.leaf(uri("spiffe://mesh.test/orders"), serial=0x77)
+        port, _seen = self.strange_server(made, alpn=b"tcpmesh/1", then=lambda peer: peer.socket.recv(1))
+        inner = self.start_inbound(self.application(echo))
+        outer = self.start_outbound(
+            port, inner.port("orders-in"), service=", retry: {plugin: exponential, attempts: 2, base: 1ms}"
+        )
+        application = self.connect(outer.port("to-orders"))
+        application.sendall(b"hello")
+        application.shutdown(socket.SHUT_WR)
+        await self.until_secured(outer)
+        state_of(outer).swap(deny_list=DenyList([DenyEntry(serial="77")]))
+        self.assertEqual(await in_thread(receive_all, application), b"hello")
+        there = await outer.closed()
+        self.assertEqual((there.code, there.attempts), (codes.CLEAN, 2))
+        [(_record, code, _reason)] = outer.tap.attempts
+        self.assertIs(code, codes.PEER_DENIED)
 
     async def test_while_the_client_waits_for_the_server_to_accept(self) -> None:
         """The attempt fails as if the server had been refused at once: another endpoint may do better."""
