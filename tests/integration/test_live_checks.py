@@ -389,6 +389,20 @@ class OwnTests(LiveCase):
         await in_thread(lambda: None)
         self.assertEqual((plane.gate.connections, plane.gate.sockets), (0, 0))
 
+    async def test_has_found_no_endpoint(self) -> None:
+        """Its discovery says that there is none, or has not said anything yet."""
+        setup = self.setup(well)
+        service = self.run_near(setup, "127.0.0.1:1")
+        state = service.composition.state
+        for endpoints, status, layer in (
+            ({"orders": ()}, 1, (4, "broken", "TM-U103")),
+            ({}, 2, (4, "unknown", None)),
+        ):
+            state.swap(endpoints=endpoints)
+            ended = await self.command(setup, "--json")
+            last = json.loads(ended.out)["checks"][0]["layers"][-1]
+            self.assertEqual((ended.status, last["layer"], last["outcome"], last.get("code")), (status, *layer))
+
     async def test_has_no_room(self) -> None:
         """Its limits hold for checks as well."""
         setup = self.setup(well)
