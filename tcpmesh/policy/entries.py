@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from tcpmesh.policy.identities import IdPattern
 from tcpmesh.policy.language import Excluded, Principals
 from tcpmesh.policy.networks import Networks, source_number
-from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Sought, Table
+from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Table, sought
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
 __all__ = ["all_of", "guard_of", "leading_key", "selectors"]
@@ -82,7 +82,7 @@ def _outside(entries: Sequence[Excluded]) -> Guard:
 
     def fits(request: AuthorizationRequest) -> bool:
         found: list[Bucket] = []
-        table.find(Sought(request.peer, request.source), found)
+        table.find(sought(request.peer, request.source), found)
         return not any(rule.guard is None or rule.guard(request) for bucket in found for rule in bucket)
 
     return fits

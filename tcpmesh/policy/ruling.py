@@ -14,7 +14,7 @@ import attrs
 
 from tcpmesh.policy.entries import all_of, guard_of, selectors
 from tcpmesh.policy.language import Policy, Targets
-from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table
+from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table, sought
 from tcpmesh.policy.times import Schedule
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote
 from tcpmesh.wall_clock import WallClock, wall_clock
@@ -59,7 +59,7 @@ class Ruling:
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Deny, allow, or abstain when no rule matches."""
-        peer = Sought(request.peer, request.source)
+        peer = sought(request.peer, request.source)
         outbound = bool(request.service)
         chosen, change = self._first(self._found(self._outbound if outbound else self._inbound, request, peer), request)
         decision = _ABSTAIN if chosen is None else chosen.decision

@@ -21,7 +21,7 @@ from tcpmesh.policy.networks import Network, source_number
 from tcpmesh.policy.times import Schedule
 from tcpmesh.values import Address, AuthorizationRequest, Decision, PeerIdentity
 
-__all__ = ["Bucket", "Guard", "Rule", "Selector", "Sought", "Table"]
+__all__ = ["Bucket", "Guard", "Rule", "Selector", "Sought", "Table", "sought"]
 
 #: What is asked of a request beside the selector that a rule is found by.
 Guard = Callable[[AuthorizationRequest], bool]
@@ -93,28 +93,20 @@ class _Node:
         found += [node.here for node in level if node.here is not None]
 
 
-class Sought:
-    """
-    A peer in the form that tables are asked with.
+#: A peer in the form that tables are asked with: its SPIFFE ID without the scheme, the same as trust domain and
+#: segments; without an ID the labels of its DNS name, the last one first; its address as ``source_number`` gives it.
+Sought = tuple[str, Sequence[str], Sequence[str], int | None]
 
-    :ivar key: the SPIFFE ID without its scheme, ``parts`` the same as trust domain and segments.
-    :ivar labels: of its DNS name from the last to the first, if it has no SPIFFE ID but a name that can be one.
-    :ivar place: its address as :func:`~tcpmesh.policy.networks.source_number` gives it.
-    """
 
-    __slots__ = ("key", "labels", "parts", "place")
-
-    def __init__(self, peer: PeerIdentity, source: Address) -> None:
-        identity = peer.spiffe_id
-        self.labels: Sequence[str] = ()
-        if identity is not None:
-            self.key = identity.trust_domain.name + identity.path  # a trust domain holds no slash
-            self.parts: Sequence[str] = self.key.split("/")
-        else:
-            self.key, self.parts = "", ()
-            if peer.dns_name.isascii() and peer.dns_name.isprintable():
-                self.labels = peer.dns_name.lower().split(".")[::-1]
-        self.place = source_number(source)
+def sought(peer: PeerIdentity, source: Address) -> Sought:
+    """Prepare a question: once for all tables that are asked."""
+    identity = peer.spiffe_id
+    if identity is not None:
+        key = identity.trust_domain.name + identity.path  # a trust domain holds no slash
+        return key, key.split("/"), (), source_number(source)
+    name = peer.dns_name
+    labels = name.lower().split(".")[::-1] if name.isascii() and name.isprintable() else ()
+    return "", (), labels, source_number(source)
 
 
 class Table:
@@ -140,18 +132,19 @@ class Table:
 
     def find(self, peer: Sought, found: list[Bucket]) -> None:
         """Add what can be about a peer, in any order."""
+        key, parts, labels, place = peer
         if self._every:
             found.append(self._every)
-        if peer.parts:
-            bucket = self._exact.get(peer.key)
+        if key:
+            bucket = self._exact.get(key)
             if bucket is not None:
                 found.append(bucket)
             if self._root is not None:
-                self._root.find(peer.parts, found)
-        elif peer.labels and self._dns is not None:
-            self._dns.find(peer.labels, found)
-        if peer.place is not None and self._firsts:
-            index = bisect_right(self._firsts, peer.place)
+                self._root.find(parts, found)
+        elif labels and self._dns is not None:
+            self._dns.find(labels, found)
+        if place is not None and self._firsts:
+            index = bisect_right(self._firsts, place)
             if index:
                 found.append(self._buckets[index - 1])
 
