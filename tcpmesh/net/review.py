@@ -28,7 +28,7 @@ from tcpmesh.values import IdentityState
 __all__ = ["CUTS_IN_A_TURN", "GRACE", "LOOKED_AT_IN_A_TURN", "Judge", "Review"]
 
 LOOKED_AT_IN_A_TURN = 100  # connections judged in one turn of the reactor, some 6 us each …
-CUTS_IN_A_TURN = 20  # … of which so many may be ended, some 200 us each
+CUTS_IN_A_TURN = 20  # … of which so many may be ended, some 100 us each
 GRACE = 5.0  # seconds in which a source may take back that it withdrew an identity
 
 #: Says why a live connection may not go on, None while it may. Asked again and again: must be quick.
