@@ -6,17 +6,19 @@ Ring 0, public, stable like ``tcpmesh.interfaces``. A policy declares what it pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import attrs
 from zope.interface import Attribute
 
 from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.values import AuthorizationRequest, Effect
 
 if TYPE_CHECKING:
     from tcpmesh.errors import Problem
 
-__all__ = ["IDoubtedPolicy", "IOutboundPolicy", "ITimedPolicy"]
+__all__ = ["IDoubtedPolicy", "IExplainingPolicy", "IOutboundPolicy", "ITimedPolicy", "NearRule"]
 
 
 class IOutboundPolicy(IAuthorizationPolicy):
@@ -44,3 +46,34 @@ class ITimedPolicy(IAuthorizationPolicy):
 
     def next_boundary(now: float) -> float | None:
         """The first moment after ``now`` at which it may; both in seconds since the epoch. None: never by itself."""
+
+
+@attrs.frozen
+class NearRule:
+    """
+    A rule and what keeps it from deciding about one connection.
+
+    :ivar policy: the policy's name and the rule's, as a decision has them.
+    :ivar place: file, line and column, if it is written somewhere.
+    :ivar effect: what it would have decided.
+    :ivar misses: what does not fit, each a predicate: "names inbound orders2-in, not orders-in"; none if all fits.
+    :ivar distance: tells rules with as many misses apart: the lower, the nearer.
+    """
+
+    policy: str
+    rule: str
+    place: str
+    effect: Effect
+    misses: tuple[str, ...]
+    distance: float = 0.0
+
+
+class IExplainingPolicy(IAuthorizationPolicy):
+    """A policy that can say what would have decided otherwise: optional, for ``tcpmesh explain``."""
+
+    def near_rules(request: AuthorizationRequest, effect: Effect) -> Iterator[NearRule]:
+        """
+        Every rule of that effect, and what keeps it from deciding about this connection.
+
+        Lazily, one at a time: a proxy that carries connections asks for them in small slices.
+        """

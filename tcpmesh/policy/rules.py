@@ -7,7 +7,7 @@ Ring 1. The language is :mod:`tcpmesh.policy.language`, what becomes of it :mod:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from zope.interface import implementer
 
@@ -15,15 +15,16 @@ from tcpmesh.errors import Problem
 from tcpmesh.policy.doubts import doubts
 from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.language import Policy
+from tcpmesh.policy.nearest import near_rules
 from tcpmesh.policy.ruling import Ruling
-from tcpmesh.policy_interfaces import IDoubtedPolicy, IOutboundPolicy, ITimedPolicy
-from tcpmesh.values import Address, AuthorizationRequest, Decision
+from tcpmesh.policy_interfaces import IDoubtedPolicy, IExplainingPolicy, IOutboundPolicy, ITimedPolicy, NearRule
+from tcpmesh.values import Address, AuthorizationRequest, Decision, Effect
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["Rules"]
 
 
-@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy)
+@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy, IExplainingPolicy)
 class Rules:
     """
     Decides by policies that do not change.
@@ -36,6 +37,7 @@ class Rules:
     ) -> None:
         self.policies = tuple(policies)
         self._inbound = inbound or {}
+        self._now = now
         self._doubts: Sequence[Problem] | None = None
         self._ruling = Ruling(self.policies, now)
         self.decides_outbound = self._ruling.decides_outbound
@@ -53,6 +55,10 @@ class Rules:
         if self._doubts is None:
             self._doubts = doubts(self.policies, self._inbound)
         return self._doubts
+
+    def near_rules(self, request: AuthorizationRequest, effect: Effect) -> Iterator[NearRule]:
+        """Every rule of that effect, and what of it does not fit. (IExplainingPolicy)"""
+        return near_rules(self.policies, request, effect, self._now())
 
     def describe(self) -> Sequence[str]:
         """One line per policy. (IAuthorizationPolicy)"""

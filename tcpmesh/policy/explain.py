@@ -1,0 +1,92 @@
+"""
+A verdict explained: what was decided and by which rule, which other rule came nearest, and what the silent ones say.
+
+Ring 1. Explanations are plain JSON values, so that a running proxy can send them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from tcpmesh.codes import INTERNAL, POLICY_FAILED, POLICY_TIMED_OUT
+from tcpmesh.mesh_state import MeshState, NamedPolicy
+from tcpmesh.policy.evaluate import Verdict
+from tcpmesh.policy_interfaces import IExplainingPolicy, NearRule
+from tcpmesh.values import AuthorizationRequest, Effect
+
+__all__ = ["ALLOWED", "DENIED", "UNKNOWN", "Nearest", "changed", "explained", "near_rules_of", "outcome"]
+
+ALLOWED, DENIED, UNKNOWN = "allow", "deny", "unknown"
+_CANNOT_TELL = frozenset({POLICY_FAILED, POLICY_TIMED_OUT, INTERNAL})
+
+
+def outcome(verdict: Verdict) -> str:
+    """Allowed, denied, or not to be told: a plugin that fails denies, but that is no policy's doing."""
+    if verdict.allowed:
+        return ALLOWED
+    return UNKNOWN if verdict.code in _CANNOT_TELL else DENIED
+
+
+@attrs.define(eq=False)
+class Nearest:
+    """The nearest of rules that are shown to it one by one; of equals the first."""
+
+    found: NearRule | None = None
+
+    def offer(self, rule: NearRule) -> None:
+        """Look at one."""
+        if self.found is None or _order(rule) < _order(self.found):
+            self.found = rule
+
+
+def _order(rule: NearRule) -> tuple[int, float]:
+    return len(rule.misses), rule.distance
+
+
+def near_rules_of(state: MeshState, request: AuthorizationRequest, verdict: Verdict) -> Iterator[NearRule]:
+    """Every rule of a mesh state that would have decided otherwise, from the policies that can tell."""
+    wanted = Effect.DENY if verdict.allowed else Effect.ALLOW
+    for named in _asked(state.policies, request):
+        if IExplainingPolicy.providedBy(named.policy):
+            yield from named.policy.near_rules(request, wanted)  # type: ignore[attr-defined]
+
+
+def _asked(policies: Iterable[NamedPolicy], request: AuthorizationRequest) -> Sequence[NamedPolicy]:
+    return [named for named in policies if named.outbound or not request.service]
+
+
+def explained(verdict: Verdict, nearest: NearRule | None) -> dict[str, Any]:
+    """The explanation as JSON values, with the names of records; empty ones are left out."""
+    decision = verdict.decision
+    fields: dict[str, Any] = {
+        "decision": outcome(verdict),
+        "code": verdict.code.id if verdict.code is not None else "",
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "notes": [attrs.asdict(note) for note in verdict.notes],
+        "nearest": _near(nearest, verdict) if nearest is not None else {},
+    }
+    return {name: value for name, value in fields.items() if value not in ("", [], {})}
+
+
+def _near(rule: NearRule, verdict: Verdict) -> dict[str, Any]:
+    misses = list(rule.misses)
+    if not misses and not verdict.allowed and verdict.decision.policy:
+        # All of it fits: only a denial stands before it.
+        misses.append(f"comes behind the denial of {verdict.decision.policy}: any denial wins")
+    return {
+        "policy": rule.policy,
+        "rule": rule.rule,
+        "place": rule.place,
+        "would": rule.effect.value,
+        "misses": misses,
+    }
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two explanations, or a record and an explanation, differ in what is decided or by which rule."""
+    return any(before.get(name, "") != after.get(name, "") for name in ("decision", "policy", "rule"))
