@@ -19,11 +19,22 @@ from tcpmesh.values import IdentitySnapshot, Workload
 class EmbeddedContractTests(IdentitySourceContract, SynchronousTestCase):
     """embedded"""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.state = Path(self.mktemp()).absolute()
+
+    def now(self) -> float:
+        return 1_800_000_000.0 + self.clock.seconds()
+
     def make_factory(self) -> EmbeddedFactory:
-        return EmbeddedFactory()
+        return EmbeddedFactory(self.now)
 
     def make_settings(self) -> EmbeddedSettings:
-        return EmbeddedSettings(Path(self.mktemp()).absolute())
+        return EmbeddedSettings(self.state)
+
+    def break_source(self) -> bool:
+        (self.state / "audit.jsonl").write_bytes(b"")  # nothing is signed that the log does not take
+        return True
 
     def test_makes_the_class_under_test(self) -> None:
         """What the contract looked at is EmbeddedSource."""
