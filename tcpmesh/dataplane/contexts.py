@@ -31,6 +31,8 @@ from tcpmesh.values import ExpectedIdentity, IdentityState, Svid
 # trust domain's, the system's, or those of a PEM file.
 Trust = Literal["mesh", "system"] | TrustDomain | Path
 
+# Else OpenSSL looks in each handshake for what is above a certificate that came alone, as SPIRE's do: it sends the root.
+_NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN, ssl.h
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
 _NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED, IdentityState.REVOKED: OWN_REVOKED}
 
@@ -130,7 +132,7 @@ def _new_context(svid: Svid, tls: TLSSettings, *, server: bool, setter: GroupSet
     context.set_options(_OPTIONS)
     # A resumed session would skip the verification of the peer: without a cache and tickets none can be resumed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _NO_AUTO_CHAIN)
     context.use_certificate(svid.leaf)
     for intermediate in svid.chain[1:]:
         context.add_extra_chain_cert(intermediate)

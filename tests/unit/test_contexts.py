@@ -224,3 +224,11 @@ class TrustTests(SynchronousTestCase):
         client = foreign_client(self.world.web)
         self.assertTrue(meet(client, self.world.server()))
         self.assertEqual(client.get_client_ca_list(), [])
+
+    def test_shows_the_chain_that_the_source_gave_and_no_more(self) -> None:
+        """A leaf that a root signed goes alone, as SPIRE gives it: the root is nothing that a peer could use."""
+        for length, issuer in ((1, self.world.root), (2, self.world.issuing)):
+            client = foreign_client(self.world.web)
+            state = self.world.state(generation=length, orders=now_leaf(issuer, uri(ORDERS)))
+            self.assertTrue(meet(client, self.world.server(state=state)))
+            self.assertEqual(len(client.get_peer_cert_chain() or ()), length)
