@@ -31,7 +31,7 @@ from tcpmesh.values import ExpectedIdentity, IdentityState, Svid
 # trust domain's, the system's, or those of a PEM file.
 Trust = Literal["mesh", "system"] | TrustDomain | Path
 
-# Else OpenSSL looks in each handshake for what is above a certificate that came alone, as SPIRE's do: it sends the root.
+# Else OpenSSL looks in each handshake for what is above a certificate that came alone, as SPIRE's do, and sends it.
 _NO_AUTO_CHAIN = 0x8  # SSL_MODE_NO_AUTO_CHAIN, ssl.h
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION
 _NO_IDENTITY_CODES: dict[IdentityState, Code] = {IdentityState.EXPIRED: OWN_EXPIRED, IdentityState.REVOKED: OWN_REVOKED}
