@@ -123,7 +123,8 @@ class MeshControl:
     ) -> None:
         self._cell = cell
         self._bundles_from = bundles_from or {}
-        self._disputes: Mapping[TrustDomain, str] = {}
+        #: By trust domain: what its sources contradict each other about.
+        self.disputes: Mapping[TrustDomain, str] = {}
         self._clock = clock
         self._wall_clock = wall_clock
         self.federation = federation if federation is not None else Federation({}, None, clock, wall_clock)
@@ -252,8 +253,10 @@ class MeshControl:
         now = self._wall_clock()
         before = self._cell.current.identity_states
         pooled = pooled_bundles(self._sources, self._bundles_from)
-        tell_disputes(self._disputes, pooled.disputes)
-        self._disputes = pooled.disputes
+        decided = {held.trust_domain for held in self.federation.held}
+        disputes = {domain: dispute for domain, dispute in pooled.disputes.items() if domain not in decided}
+        tell_disputes(self.disputes, disputes)
+        self.disputes = disputes
         self._cell.swap(
             svids=usable_svids(self._sources, now),
             identity_states=identity_states(self._sources, now),

@@ -143,6 +143,7 @@ def _trust_domain(
             for authority in bundle.authorities
         ],
         "from": origins,
+        "dispute": control.disputes.get(domain, ""),
     }
 
 

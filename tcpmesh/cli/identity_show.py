@@ -56,7 +56,8 @@ def _is_ready(workload: Mapping[str, Any]) -> bool:
 
 
 def _is_fresh(domain: Mapping[str, Any]) -> bool:
-    return bool(domain["authorities"]) and all(origin["failing_s"] is None for origin in domain["from"])
+    fresh = all(origin["failing_s"] is None for origin in domain["from"])
+    return bool(domain["authorities"]) and fresh and not domain.get("dispute")
 
 
 def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -107,6 +108,8 @@ def _trust_domain(domain: Mapping[str, Any]) -> Iterator[str]:
             yield f"  PROBLEM   failing for {span(origin['failing_s'])}: {_text(origin['reason'])}"
     if not domain["from"]:
         yield "  from      nowhere: no source has delivered a bundle for it"
+    if domain.get("dispute"):
+        yield f"  PROBLEM   {_text(domain['dispute'])}"
     for authority in domain["authorities"] or ():
         yield f"  authority {_text(authority['subject'])}, key {_text(authority['key_id']) or 'not named'}"
         yield f"            valid   {_text(authority['not_before'])} to {_text(authority['not_after'])}"

@@ -278,6 +278,20 @@ trust domain example.test (our own)
         report["trust_domains"] = [one for one in report["trust_domains"] if one["trust_domain"] != "far.test"]
         return report
 
+    def test_marks_what_sources_contradict_each_other_about(self) -> None:
+        """With the way out; the bundle that is left counts, and the status is 1."""
+        own = self.authority.trust_domain
+        more = TrustBundle(own, (self.authority.root.certificate, self.other.root.certificate))
+        self.control.add_source("second", OneDelivery(IdentitySnapshot((), {own: more})), {})
+        self.control.start()
+        (domain, *_) = [one for one in self.report()["trust_domains"] if one["own"]]
+        self.assertEqual(len(domain["authorities"]), 1)
+        status, out, _ = self.show({**self.report(), "workloads": [], "trust_domains": [domain]})
+        self.assertEqual((status, domain["from"][0]["failing_s"]), (1, None))
+        (line,) = [line for line in out.splitlines() if "PROBLEM" in line]
+        self.assertIn("PROBLEM   identity sources 'agent', 'second' deliver different bundles; not used are", line)
+        self.assertIn("say in identity.bundles_from which source counts", line)
+
     def test_the_status_says_whether_all_is_well(self) -> None:
         """0 then; 1 for an identity that is not ready, a bundle that is not used, empty, or not refreshed."""
         self.control.start()

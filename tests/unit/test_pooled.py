@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cryptography import x509
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
@@ -13,9 +15,12 @@ from tcpmesh.identity.pooled import Choice, counts, pooled_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.identity_report import identity_report
 from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.settings import FederationSettings
+from tcpmesh.sources.federation import Federation
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import IdentitySnapshot, TrustBundle, Workload
 from tests.documents import ROOT, blocks
+from tests.unit.bundles import document
 from tests.unit.config_samples import ConfigTestCase, variant
 from tests.unit.test_control import OneDelivery
 
@@ -118,6 +123,20 @@ class ControlTests(SynchronousTestCase):
         self.second.observer.identity_changed(IdentitySnapshot((), {A: TrustBundle(A, (THREE,))}))
         self.assertEqual((len(self.lines), self.authorities()), (2, set()))
 
+    def test_federation_decides_where_it_names_the_trust_domain(self) -> None:
+        """Then what sources say of it is no dispute."""
+        other = TestAuthority("other.test").root.certificate
+        file = Path(self.mktemp())
+        file.write_bytes(document(other))
+        federation = Federation({B: FederationSettings(bundle=file)}, A, Clock(), self.authority.now)
+        control = MeshControl(self.cell, Clock(), self.authority.now, federation)
+        for name, authority in (("first", ONE), ("second", TWO)):
+            control.add_source(name, OneDelivery(IdentitySnapshot((), {B: TrustBundle(B, (authority,))})), {})
+        self.addCleanup(control.stop)
+        control.start()
+        self.assertEqual((control.disputes, self.lines), ({}, []))
+        self.assertEqual(self.cell.current.bundles[B].authorities, (other,))
+
     def test_a_choice_holds_for_the_state_and_the_report(self) -> None:
         """The report lists only the source whose bundle is in use."""
         control = self.start({A: ["second"]})
@@ -129,8 +148,9 @@ class ControlTests(SynchronousTestCase):
             .replace('example.org/web"}\n', 'example.org/web", source: local}\n')
         )
         report = identity_report(settings, self.cell.current, control, self.authority.now())
-        origins = [origin["origin"] for origin in report["trust_domains"][0]["from"]]
-        self.assertEqual(origins, ["identity source second"])
+        (own,) = report["trust_domains"]
+        self.assertEqual([origin["origin"] for origin in own["from"]], ["identity source second"])
+        self.assertEqual(own["dispute"], "")
 
 
 class BundlesFromTests(ConfigTestCase):
