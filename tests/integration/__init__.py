@@ -24,6 +24,7 @@ _ELSEWHERE = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 GO_PROGRAMS = {
     "spire-server": ("github.com/spiffe/spire/cmd/spire-server@v1.15.3", "tcpmesh/spire-v1.15.3"),
     "spire-agent": ("github.com/spiffe/spire/cmd/spire-agent@v1.15.3", "tcpmesh/spire-v1.15.3"),
+    "opa": ("github.com/open-policy-agent/opa@v1.9.0", "tcpmesh/opa-v1.9.0"),
     "ghostunnel": ("github.com/ghostunnel/ghostunnel@v1.11.1", "tcpmesh-bench/ghostunnel-v1.11.1"),
 }
 

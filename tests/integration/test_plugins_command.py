@@ -18,6 +18,8 @@ BUILT_IN = [
     ("identity", "files"),
     ("identity", "workload-api"),
     ("discovery", "static"),
+    ("authorization", "linkerd"),
+    ("authorization", "opa"),
     ("authorization", "rules"),
     ("retry", "exponential"),
     ("retry", "none"),

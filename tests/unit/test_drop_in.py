@@ -45,6 +45,7 @@ class DropInTests(SynchronousTestCase):
                 "identity_workload_api",
                 "discovery_static",
                 "authorization_linkerd",
+                "authorization_opa",
                 "authorization_rules",
                 "balance_round_robin",
                 "retry_none",

@@ -41,6 +41,12 @@ discovery_static = PluginDescriptor(
     "the addresses that the configuration lists",
     "tcpmesh.discovery.static:StaticFactory",
 )
+authorization_opa = PluginDescriptor(
+    AUTHORIZATION,
+    "opa",
+    "asks an Open Policy Agent over HTTP",
+    "tcpmesh.sources.opa:OpaFactory",
+)
 authorization_rules = PluginDescriptor(
     AUTHORIZATION,
     "rules",
