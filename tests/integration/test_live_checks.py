@@ -383,11 +383,7 @@ class OwnTests(LiveCase):
             self.assertEqual((await self.command(setup)).status, 0)
         plane = service.plane
         assert plane is not None
-        waiting: Deferred[None] = Deferred()
-        reactor.callLater(0, waiting.callback, None)
-        await waiting
-        await in_thread(lambda: None)
-        self.assertEqual((plane.gate.connections, plane.gate.sockets), (0, 0))
+        await until(lambda: (plane.gate.connections, plane.gate.sockets) == (0, 0), "all is given back")
 
     async def test_has_found_no_endpoint(self) -> None:
         """Its discovery says that there is none, or has not said anything yet."""
