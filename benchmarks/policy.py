@@ -3,7 +3,7 @@ What a decision of the policy plugin ``rules`` costs, by how many rules there ar
 
 Of the rules 60 % name one SPIFFE ID, 20 % a pattern, 20 % a network; one in ten denies; each is about one of 20 inbound
 listeners. Half of the requests are by peers that a rule is about, half by others, from 2,000 machines. The clock is
-read before and after each decision, and what reading it costs is taken off.
+read before and after each decision, and what reading it costs is taken off. Of five rounds the quietest counts.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SIZES = (10, 100, 1_000, 10_000, 100_000)
 LISTENERS = tuple(InboundName(f"listener-{number}") for number in range(20))
 MACHINES = 2_000
 DECISIONS = 20_000
+ROUNDS = 5
 SEED = 20
 
 
@@ -114,13 +115,16 @@ def measure(count: int) -> Result:
         ruling.decide(request)
     clock, decide = time.perf_counter_ns, ruling.decide
     idle = statistics.median(-(clock() - clock()) for _ in range(1000))
-    times = []
-    for request in asked:
-        start = clock()
-        decide(request)
-        times.append(clock() - start - idle)
-    times.sort()
-    return Result(count, times[len(times) // 2] / 1000, times[len(times) * 99 // 100] / 1000, compiled, kept)
+    rounds = []
+    for _ in range(ROUNDS):
+        times = []
+        for request in asked:
+            start = clock()
+            decide(request)
+            times.append(clock() - start - idle)
+        times.sort()
+        rounds.append((times[len(times) // 2] / 1000, times[len(times) * 99 // 100] / 1000))
+    return Result(count, *min(rounds), compiled, kept)
 
 
 def main(arguments: Sequence[str]) -> None:
