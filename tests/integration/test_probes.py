@@ -11,7 +11,7 @@ from tcpmesh.codes import PROBE_ANSWERED, PROBE_NOT_ALLOWED, STOPPING
 from tcpmesh.dataplane.probe import PROBE_ALPN, ProbeAnswer, ProbeReader, ProbeRefusal
 from tcpmesh.identity.certificates import name_text
 from tcpmesh.net.probed import DialTurns
-from tests.integration.applications import END
+from tests.integration.applications import END, until
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
 from tests.integration.refusals import WEB, RefusalTestCase
 from tests.integration.strangers import Seen
@@ -74,7 +74,7 @@ class ProbeTests(RefusalTestCase):
         self.assertEqual((answer.peer_serial, answer.peer_not_after), (record.src_serial, record.src_not_after))
         self.assertTrue(answer.peer_serial)
         self.assertEqual(self.lines.take("orders-in"), [])
-        await proxy.tap.when(lambda: True)
+        await until(lambda: brought, "the application has seen the end")
         self.assertEqual(brought, [b""])
 
     async def test_tells_who_would_be_refused(self) -> None:
