@@ -1,0 +1,1 @@
+"""A policy for tcpmesh: each team at its own hours."""
