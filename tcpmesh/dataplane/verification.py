@@ -180,7 +180,7 @@ class PeerVerification:
         check_denied(deny_list, peer, leaf, self._keys)
         voucher = peer.spiffe_id.trust_domain if peer.spiffe_id is not None else self._voucher
         if chain is not None and voucher is not None:
-            self._known.keep(chain, voucher, bundles)
+            self._known.keep(chain, voucher, bundles, self._now())
 
     def _keys(self) -> Sequence[bytes]:
         """The SHA-256 of the keys of everything that the peer is judged by."""

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from tcpmesh.codes import VOUCHER_GONE
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.certificates import name_text
+from tcpmesh.identity.certificates import name_text, not_after
 from tcpmesh.identity.chain import bundle_gap, stands_behind
 from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.profile import readable
@@ -129,15 +129,19 @@ class KnownChains:
                 check_anchor(known.peer, known.certificates, bundles)
             known.vouched = self._round
 
-    def keep(self, known: KnownChain, voucher: TrustDomain, bundles: Mapping[TrustDomain, TrustBundle]) -> None:
+    def keep(
+        self, known: KnownChain, voucher: TrustDomain, bundles: Mapping[TrustDomain, TrustBundle], now: float
+    ) -> None:
         """
         Make sure that an authority still stands behind a chain whose connections live.
 
-        Less than :meth:`vouch` asks for: the chain that OpenSSL built is that of the handshake, and an authority that
-        was renewed since with its key vouches for it all the same.
+        Less than :meth:`vouch` asks for: the chain that OpenSSL built is that of the handshake, an authority that was
+        renewed since with its key vouches for it all the same, and one that leaves the bundle when its time is over
+        is not withdrawn but rotated.
 
         :param voucher: the trust domain whose authority it must be.
         :param bundles: as for :meth:`vouch`.
+        :param now: wall-clock seconds.
         :raises Refusal: VOUCHER_GONE.
         """
         self._turn_to(bundles)
@@ -149,7 +153,9 @@ class KnownChains:
             bundle = bundles.get(voucher)
             # A server that is known by a DNS name may be listed itself.
             above = chain[1:] if named else chain
-            if bundle is None or not bundle.authorities or not stands_behind(bundle.authorities, above):
+            authorities = bundle.authorities if bundle is not None else ()
+            over = not_after(chain[-1]) < now
+            if not authorities or not (over or stands_behind(authorities, above)):
                 gap = bundle_gap(voucher, bundles)
                 left = gap or f"{name_text(chain[-1].subject)}, which vouched for it, has left the bundle of {voucher}"
                 raise Refusal(VOUCHER_GONE, f"nobody vouches for the peer {known.peer} any longer: {left}")

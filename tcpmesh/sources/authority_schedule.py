@@ -14,7 +14,7 @@ from tcpmesh.errors import TcpmeshError
 from tcpmesh.identity.authority import ROOT_LIFETIME, AuthorityError
 from tcpmesh.identity.certificates import not_after
 from tcpmesh.sources.authority_files import read_root
-from tcpmesh.sources.authority_rotation import GRACE, last_end, overlap
+from tcpmesh.sources.authority_rotation import GRACE, overlap
 from tcpmesh.sources.authority_slots import Slot, SlotState
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.values import Duration, format_duration
@@ -76,7 +76,8 @@ def due_step(
     elif now >= max(end - settings.activate, prepared.published + _published_for(settings, ttl, end, prepared)):
         return Due("activate", prepared.number)
     for slot in state.slots.entries:
-        if slot.state is SlotState.OLD and now >= last_end(state, slot) + GRACE and not cuts(slot):
+        # Not as soon as its last certificate has ended: connections that were made with those may live.
+        if slot.state is SlotState.OLD and now >= not_after(state.roots[slot.number]) + GRACE and not cuts(slot):
             return Due("revoke", slot.number)
     return None
 

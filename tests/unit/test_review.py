@@ -17,7 +17,7 @@ from tcpmesh.codes import EXPIRED_SINCE, INTERNAL, OWN_DENIED, OWN_REVOKED, PEER
 from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.certificates import serial_text
+from tcpmesh.identity.certificates import not_after, serial_text
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.known_chains import KnownChains
@@ -109,12 +109,12 @@ class ReviewTestCase(SynchronousTestCase):
         self.generation += 1  # contexts are remembered by it
         state = self.world.state(self.generation, web=made or self.world.web, orders=made or self.world.orders)
         if expected:
-            verification = PeerVerification(held, expected, wall_clock, voucher, known)
+            verification = PeerVerification(held, expected, lambda: self.now, voucher, known)
             context = TLSContexts().client(self.world.state(bundles=dict(held)), "web", _TLS, "mesh")
             client = OwningCore(context, verification, server=False)
             Pair(client, self.world.server(state=state)).handshake()
         else:
-            verification = PeerVerification(held, None, wall_clock, known=known)
+            verification = PeerVerification(held, None, lambda: self.now, known=known)
             context = TLSContexts().server(self.world.state(bundles=dict(held)), "orders", _TLS)
             server = OwningCore(context, verification, server=True)
             Pair(self.world.client(state=state), server).handshake()
@@ -210,6 +210,28 @@ class AnchorTests(ReviewTestCase):
         self.settle()
         self.assert_ended(ours, VOUCHER_GONE)
 
+    def test_an_anchor_that_leaves_when_its_time_is_over_is_rotated(self) -> None:
+        """It says nothing of those it vouched for, however old their connections get; an empty bundle still does."""
+        world = self.world
+        ours = self.connections(2, self.peer())
+        self.now = not_after(world.root.certificate) + 1
+        following = now_authority("following root of a.test")
+        self.swap_bundles(a=(following,), b=(world.other,))
+        self.settle()
+        self.assert_ended(ours, None)
+        self.swap_bundles(b=(world.other,))
+        self.settle()
+        self.assert_ended(ours, VOUCHER_GONE, "there is no trust bundle for a.test")
+
+    def test_an_anchor_that_leaves_in_its_last_second_is_withdrawn(self) -> None:
+        """Until then it could vouch for somebody."""
+        world = self.world
+        ours = self.connections(1, self.peer())
+        self.now = not_after(world.root.certificate)
+        self.swap_bundles(a=(now_authority("following root of a.test"),), b=(world.other,))
+        self.settle()
+        self.assert_ended(ours, VOUCHER_GONE, "has left the bundle of a.test")
+
     def test_an_anchor_gives_way_to_what_signed_it(self) -> None:
         """A bundle that listed the issuing authority lists its root instead; not to one that may not have it below."""
         world = self.world
@@ -231,7 +253,7 @@ class AnchorTests(ReviewTestCase):
         chain = verification._chain
         assert chain is not None
         renewed = {A: TrustBundle(A, (now_authority("root of a.test", key=world.root.key, serial=0x77).certificate,))}
-        known.keep(chain, A, renewed)
+        known.keep(chain, A, renewed, self.now)
         self.assertRaises(Refusal, known.vouch, chain, renewed)
 
     def test_servers_with_a_dns_name(self) -> None:
