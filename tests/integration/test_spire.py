@@ -12,7 +12,9 @@ from tcpmesh.codes import OWN_REVOKED, VOUCHER_GONE
 from tcpmesh.identity.authority import new_root
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.wall_clock import wall_clock
+from tests.integration import go_program
 from tests.integration.servers import temporary_directory
+from tests.integration.spire import SpireAgent, SpireServer
 from tests.integration.spire_case import US, Load, SpireProxy, SpireTestCase, call, talk
 
 TTL = 15  # seconds; SPIRE renews them when about 13 are left, 10 s are added for clocks that are behind
@@ -196,3 +198,43 @@ class AuthorityTests(SpireTestCase):
         self.agent.join(self.server)  # the server does not believe the agent's own certificate any more, either
         proxy.until_states(web="ready", orders="ready")
         self.assertTrue(call(port))
+
+
+class NestedTests(SpireTestCase):
+    """Our SPIRE below another one of the same trust domain, which it asks through that one's agent."""
+
+    def test_follows_the_authority_at_the_top(self) -> None:
+        """Its bundle is the one above; what is replaced there is replaced in every chain."""
+        top, between = self.server, self.agent
+        top.register("/downstream", "-downstream", program=go_program("spire-server"))
+        known = "spiffe://example.org/downstream"
+        between.process.wait_until(lambda: known in between.process.out, "the agent does not know the server below")
+        self.server = SpireServer(
+            self, US,
+            plugins=f'UpstreamAuthority "spire" {{ plugin_data {{ server_address = "127.0.0.1" '
+            f'server_port = "{top.port}" workload_api_socket = "{between.socket}" }} }}',
+        )  # fmt: skip
+        self.agent = SpireAgent(self, self.server)
+        for path in ("/web", "/orders"):
+            self.server.register(path)
+        proxy, port = self.start_both_hops()
+        load = Load(self, port, lasting=0)
+        first = top.authorities()["active"]
+        self.assertEqual(proxy.authorities(), {first})
+
+        top.step("prepare")
+        second = top.authorities()["prepared"]
+        proxy.until(lambda: proxy.authorities() == {first, second}, "the new authority has not come down")
+        top.step("activate", second)
+        before = {name: proxy.serial(name) for name in proxy.states()}
+        top.step("taint", first)
+        proxy.until(
+            lambda: all(proxy.serial(name) not in ("", serial) for name, serial in before.items()),
+            "the certificates are still those below the old authority",
+        )
+        top.step("revoke", first)
+        proxy.until(lambda: proxy.authorities() == {second}, "the old authority is still there")
+        proxy.until_states(web="ready", orders="ready")
+        self.assertTrue(call(port))
+        load.stop()
+        self.assertEqual(load.errors, [])
