@@ -99,6 +99,13 @@ class _Maker:
             self.problems.append(Problem(str(error), choice.mark))
         return None
 
+    def policies(self) -> tuple[NamedPolicy, ...]:
+        made = []
+        for number, choice in enumerate(self._settings.authorization):
+            policy = self.make(AUTHORIZATION, choice, f"authorization[{number}]")
+            made.append(NamedPolicy(choice.plugin, policy, LaterAnswers(self._clock)))
+        return tuple(made)
+
 
 def compose(
     settings: Settings,
@@ -131,19 +138,35 @@ def compose(
         control.add_discovery(name, maker.make(DISCOVERY, service.discovery, name))
         balancer = maker.make(BALANCE, service.balance, name)
         upstreams[name] = Upstream(name, service, balancer, maker.make(RETRY, service.retry, name))
-    policies = tuple(
-        NamedPolicy(choice.plugin, maker.make(AUTHORIZATION, choice, f"authorization[{number}]"), LaterAnswers(clock))
-        for number, choice in enumerate(settings.authorization)
-    )
+    policies = maker.policies()
     maker.problems += _unusable_tls(settings, group_setter)
     authorities = _foreign_authorities(settings, maker.problems)
     if maker.problems:
         raise ConfigurationError(maker.problems)
-    defaults = PolicyDefaults(Effect(settings.defaults.inbound), Effect(settings.defaults.outbound))
-    cell.current = MeshState(policies=policies, defaults=defaults)
+    cell.current = MeshState(policies=policies, defaults=_defaults(settings))
     contexts = TLSContexts(authorities, group_setter)
     denials = DenyControl(settings.identity.deny_list, cell, clock, wall_clock)
     return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies), denials)
+
+
+def compose_policies(
+    settings: Settings, plugins: PluginRegistry, clock: Any, wall_clock: WallClock
+) -> tuple[MeshStateCell, PolicyControl]:
+    """
+    Make the policies alone, to be asked what they would decide; what they answered before is not remembered.
+
+    :raises ConfigurationError: with everything that their plugins complain of.
+    """
+    maker = _Maker(settings, plugins, clock, wall_clock)
+    policies = tuple(attrs.evolve(named, answers=None) for named in maker.policies())
+    if maker.problems:
+        raise ConfigurationError(maker.problems)
+    cell = MeshStateCell(MeshState(policies=policies, defaults=_defaults(settings)))
+    return cell, PolicyControl(cell, policies)
+
+
+def _defaults(settings: Settings) -> PolicyDefaults:
+    return PolicyDefaults(Effect(settings.defaults.inbound), Effect(settings.defaults.outbound))
 
 
 def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:

@@ -29,9 +29,7 @@ from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.reporter import Reporter
 from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.start_block import (
-    ListenerFacts,
     StartFacts,
-    WorkloadFacts,
     default_lines,
     federation_lines,
     start_block,
@@ -39,13 +37,14 @@ from tcpmesh.observe.start_block import (
 )
 from tcpmesh.open_files import Fit
 from tcpmesh.settings import TLSSettings
-from tcpmesh.values import Address, IdentityState, TCPAddress
+from tcpmesh.start_facts import listener_facts, workload_facts
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
 
 if TYPE_CHECKING:
     from tcpmesh.identity_checks import IdentityChecks
     from tcpmesh.net.plane import DataPlane
+    from tcpmesh.policy_replay import PolicyReplay
 
 _log = Logger(namespace="tcpmesh")
 
@@ -96,6 +95,7 @@ class Reporting:
         self._control = composition.control
         self._composition = composition
         self._checks: IdentityChecks | None = None
+        self._replay: PolicyReplay | None = None
         self._denials = composition.denials
         self._metrics.register(IdentityMetrics(self._control))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
@@ -222,6 +222,20 @@ class Reporting:
         _log.info("somebody asked what keeps services from being reached (tcpmesh identity check)")
         return self._checks.ask(plane, arguments)
 
+    def explain_decisions(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """Say what was decided, and put it once more to the policies that are in force now."""
+        if self._replay is None:
+            from tcpmesh.policy_replay import PolicyReplay  # what few ask for is read when somebody does
+
+            self._replay = PolicyReplay(
+                self._settings, self._state, self.sink.decisions, self._reactor, self._wall_clock
+            )
+        return self._replay.ask(arguments)
+
+    def policy_notes(self) -> dict[str, Any]:
+        """Say what policies that decide nothing would have done."""
+        return self.sink.noted.report()
+
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """Do one step of the rotation of an identity source's authority, and say what came of it."""
         return change_authority([entry.source for entry in self._control.sources if entry.started], arguments)
@@ -246,8 +260,8 @@ class Reporting:
             file=str(settings.file),
             digest=settings.digest,
             trust_domain=str(settings.trust_domain),
-            listeners=self._listeners(),
-            workloads=self._workloads(),
+            listeners=listener_facts(settings, self._proxy.bound_ports()),
+            workloads=workload_facts(settings, self._state.current),
             federated=list(federation_lines(settings.identity.federation, self._federation.held, self._wall_clock())),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
             rules=[
@@ -259,28 +273,6 @@ class Reporting:
             warnings=warnings,
         )
 
-    def _listeners(self) -> list[ListenerFacts]:
-        bound = self._proxy.bound_ports()
-        facts = [
-            ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.service, o.workload)
-            for o in self._settings.outbound
-        ]
-        facts += [
-            ListenerFacts("inbound", i.name, _bound(i.listen, bound.get(i.name)), str(i.target), i.workload)
-            for i in self._settings.inbound
-        ]
-        return facts
-
-    def _workloads(self) -> list[WorkloadFacts]:
-        state = self._state.current
-        facts = []
-        for name, workload in self._settings.identity.workloads.items():
-            svid = state.svids.get(name)
-            expires = svid.leaf.not_valid_after_utc.timestamp() if svid is not None else None
-            status = state.identity_states.get(name, IdentityState.INIT)
-            facts.append(WorkloadFacts(name, str(workload.id), status.value, expires))
-        return facts
-
 
 def _bundle_as_mapping(entry: FederatedBundle, now: float) -> dict[str, Any]:
     return {
@@ -290,10 +282,3 @@ def _bundle_as_mapping(entry: FederatedBundle, now: float) -> dict[str, Any]:
         "age_s": round(now - entry.received, 3) if entry.received is not None else None,
         "failure": entry.failure,
     }
-
-
-def _bound(configured: Address, host: Any) -> str:
-    """The address as it was bound: port 0 has become a real one."""
-    if isinstance(configured, TCPAddress) and host is not None:
-        return str(TCPAddress(configured.host, host.port))
-    return str(configured)

@@ -58,9 +58,11 @@ RINGS = {
     "tcpmesh.plugin_origins": 4,
     "tcpmesh.plugins": 4,
     "tcpmesh.policy_control": 4,
+    "tcpmesh.policy_replay": 4,
     "tcpmesh.reactor_choice": 4,
     "tcpmesh.reporting": 4,
     "tcpmesh.service": 4,
+    "tcpmesh.start_facts": 4,
     "tcpmesh.tap": 4,
     "tcpmesh.testing": 5,  # for tests; nothing may import it
 }

@@ -201,6 +201,7 @@ class InboundConnection(MeshConnection):
     def _note_identity(self, peer: PeerIdentity) -> None:
         self.record.src_identity = str(peer)
         self.record.src_serial = peer.serial
+        self.record.src_not_before = peer.not_before
         self.record.src_not_after = peer.not_after
 
     # --- decision

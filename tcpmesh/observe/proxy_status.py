@@ -36,5 +36,15 @@ class IProxyStatus(Protocol):
         Fires with plain JSON values; cancelling it ends whatever is under way.
         """
 
+    def explain_decisions(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """
+        What was decided, and would be decided now: about a ``connection``, or the ``last_denied`` so many.
+
+        Fires with plain JSON values.
+        """
+
+    def policy_notes(self) -> dict[str, Any]:
+        """What policies that decide nothing would have done, by identity: plain JSON values."""
+
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """Do one step of an authority's rotation, and say what came of it: plain JSON values."""

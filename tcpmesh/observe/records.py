@@ -62,6 +62,7 @@ class ConnectionRecord:
     conn: str = ""  # TLS exporter output in hex, equal in both proxies' records
     src_identity: str = ""
     src_serial: str = ""
+    src_not_before: float | None = None  # to ask policies again; not in the record
     src_not_after: float | None = None
     dst_addr: str = ""
     dst_service: str = ""

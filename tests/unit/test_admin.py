@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
@@ -61,6 +61,14 @@ class FakeStatus:
         self.checks.append({name: list(values) for name, values in arguments.items()})
         self.checking = Deferred(lambda _: self.cancelled.append(True))
         return self.checking
+
+    def explain_decisions(self, arguments: Mapping[str, Sequence[str]]) -> Deferred[dict[str, Any]]:
+        """(IProxyStatus)."""
+        return succeed({"asked": {name: list(values) for name, values in arguments.items()}})
+
+    def policy_notes(self) -> dict[str, Any]:
+        """(IProxyStatus)."""
+        return {"notes": [], "left_out": 0}
 
     def change_authority(self, arguments: Mapping[str, str]) -> dict[str, Any]:
         """(IProxyStatus)."""
@@ -336,9 +344,18 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
             self.ask(self.unix, "/x").body,
-            b"not found; here are /authority /connections /identity /identity/check /identity/reload /live /metrics "
-            b"/ready /status\n",
+            b"not found; here are /authority /connections /decisions /identity /identity/check /identity/reload /live "
+            b"/metrics /policy/notes /ready /status\n",
         )
+
+    def test_explains_decisions(self) -> None:
+        """As soon as they are explained, with what is asked for."""
+        answer = self.ask(self.unix, "/decisions?last_denied=3&connection=a&connection=b")
+        self.assertEqual(json.loads(answer.body), {"asked": {"last_denied": ["3"], "connection": ["a", "b"]}})
+
+    def test_shows_what_policies_noted(self) -> None:
+        """As JSON."""
+        self.assertEqual(json.loads(self.ask(self.unix, "/policy/notes").body), {"notes": [], "left_out": 0})
 
     def test_shows_the_status(self) -> None:
         """As JSON."""

@@ -1,0 +1,104 @@
+"""
+Connections of the past as requests of today: from records, whoever wrote them down.
+
+Ring 1. A record does not hold everything that a policy may look at; what is missing is said, not guessed silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from tcpmesh.addresses import Address, TCPAddress, UnixAddress, parse_address, parse_dns_name, shown
+from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.moments import parse_moment
+from tcpmesh.settings import Settings
+from tcpmesh.values import AuthorizationRequest, PeerIdentity
+
+__all__ = ["NOWHERE", "Places", "parse_peer", "request_of"]
+
+NOWHERE = UnixAddress("")  # a source that is not known: in no network
+_DAY = 86400.0
+
+
+@attrs.frozen(eq=False)
+class Places:
+    """What of a configuration says where a connection goes."""
+
+    ports: Mapping[str, int]  # of the applications, by inbound listener
+    workloads: Mapping[str, str]  # by inbound listener
+    services: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Places:
+        """As a configuration has them."""
+        targets = {inbound.name: inbound.target for inbound in settings.inbound}
+        return cls(
+            {name: target.port if isinstance(target, TCPAddress) else 0 for name, target in targets.items()},
+            {inbound.name: inbound.workload for inbound in settings.inbound},
+            frozenset(settings.services),
+        )
+
+
+def parse_peer(text: str, not_before: float, not_after: float) -> PeerIdentity:
+    """
+    Read a SPIFFE ID, or a DNS name as ``dns:NAME``, as a verified peer.
+
+    :raises ValueError: saying what is wrong.
+    """
+    if text.startswith("dns:"):
+        return PeerIdentity(None, "", not_before, not_after, parse_dns_name(text[4:]).name)
+    return PeerIdentity(SpiffeId.parse(text), "", not_before, not_after)
+
+
+def request_of(fields: Mapping[str, Any], places: Places, now: float) -> AuthorizationRequest:
+    """
+    Turn a record, a live connection or a remembered decision into what a policy was asked, or would be asked today.
+
+    :param fields: by the names of records.
+    :param now: what stands for certificate times that are not there, in seconds since the epoch.
+    :raises ValueError: when it is no such thing, or about a peer without an identity.
+    """
+    direction, listener, service = (_text(fields, name) for name in ("direction", "listener", "dst.service"))
+    if direction not in ("inbound", "outbound"):
+        raise ValueError(f"direction is {shown(direction)}; expected inbound or outbound")
+    identity = _text(fields, "src.identity")
+    if not identity:
+        raise ValueError("it has no src.identity: nobody was verified")
+    outbound = direction == "outbound"
+    if outbound and not service:
+        raise ValueError("it has no dst.service, and is outbound")
+    return AuthorizationRequest(
+        peer=parse_peer(
+            identity,
+            _moment(fields, "src.not_before", now),
+            _moment(fields, "src.not_after", now + _DAY),
+        ),
+        source=_source(_text(fields, "src.addr")),
+        inbound="" if outbound else listener,
+        workload=_text(fields, "workload"),
+        sni="" if outbound else _text(fields, "sni"),
+        alpn="" if outbound else _text(fields, "alpn"),
+        port=0 if outbound else places.ports.get(listener, 0),
+        service=service if outbound else "",
+    )
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")  # noqa: TRY004  what is wrong is a file, not our own call
+    return value
+
+
+def _moment(fields: Mapping[str, Any], name: str, absent: float) -> float:
+    text = _text(fields, name)
+    return parse_moment(text) if text else absent
+
+
+def _source(text: str) -> Address:
+    if not text or text == str(NOWHERE):
+        return NOWHERE
+    return parse_address(text)

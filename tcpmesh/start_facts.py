@@ -1,0 +1,52 @@
+"""
+What the start-up block says of listeners and workloads, from the settings and from what became of them.
+
+Ring 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.observe.start_block import ListenerFacts, WorkloadFacts
+from tcpmesh.settings import Settings
+from tcpmesh.values import Address, IdentityState, TCPAddress
+
+__all__ = ["listener_facts", "workload_facts"]
+
+
+def listener_facts(settings: Settings, bound: Mapping[str, Any]) -> list[ListenerFacts]:
+    """
+    Every listener.
+
+    :param bound: by listener name, the address that is really bound.
+    """
+    facts = [
+        ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.service, o.workload)
+        for o in settings.outbound
+    ]
+    facts += [
+        ListenerFacts("inbound", i.name, _bound(i.listen, bound.get(i.name)), str(i.target), i.workload)
+        for i in settings.inbound
+    ]
+    return facts
+
+
+def workload_facts(settings: Settings, state: MeshState) -> list[WorkloadFacts]:
+    """Every workload, and where its identity stands."""
+    facts = []
+    for name, workload in settings.identity.workloads.items():
+        svid = state.svids.get(name)
+        expires = svid.leaf.not_valid_after_utc.timestamp() if svid is not None else None
+        status = state.identity_states.get(name, IdentityState.INIT)
+        facts.append(WorkloadFacts(name, str(workload.id), status.value, expires))
+    return facts
+
+
+def _bound(configured: Address, host: Any) -> str:
+    """The address as it was bound: port 0 has become a real one."""
+    if isinstance(configured, TCPAddress) and host is not None:
+        return str(TCPAddress(configured.host, host.port))
+    return str(configured)
