@@ -20,10 +20,12 @@ from tcpmesh.values import TrustBundle
 __all__ = [
     "MAX_CERTIFICATE_BYTES",
     "MAX_CHAIN_LENGTH",
+    "Bundles",
     "authorities_lost",
     "bundle_gap",
     "check_sizes",
     "issued_by",
+    "joined",
     "same_name_other_key",
     "stands_behind",
     "trust_domains_that_issued",
@@ -103,6 +105,15 @@ def authorities_lost(before: Bundles, after: Bundles) -> bool:
         if now is not bundle and not set(bundle.authorities) <= set(now.authorities if now is not None else ()):
             return True
     return False
+
+
+def joined(one: Bundles, other: Bundles) -> Bundles:
+    """The authorities of both, each once."""
+    bundles = {**other, **one}
+    for domain in one.keys() & other.keys():
+        authorities = (*one[domain].authorities, *other[domain].authorities)
+        bundles[domain] = TrustBundle(domain, tuple(dict.fromkeys(authorities)))
+    return bundles
 
 
 def stands_behind(authorities: Sequence[x509.Certificate], above: Sequence[x509.Certificate]) -> bool:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from tcpmesh.codes import EXPIRED_SINCE, INTERNAL, OWN_DENIED, OWN_REVOKED, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import moment
-from tcpmesh.identity.chain import authorities_lost
+from tcpmesh.identity.chain import Bundles, authorities_lost, joined
 from tcpmesh.identity.denial import own_denial
 from tcpmesh.identity.profile import svid_id
 from tcpmesh.mesh_state import MeshState
@@ -54,7 +54,8 @@ class Review:
         self._call: Any = None
         self._stopped = False
         self._withdrawn: dict[str, Any] = {}  # by workload: the end of its grace
-        self._waits_for_grace = False  # authorities have gone, maybe together with an identity
+        self._bundles = self._state.bundles  # by which peers are judged: authorities have their grace, too
+        self._missing: Any = None  # the end of the grace of those that have left
         self._revoked: dict[str, int] = {}  # by workload: the generation in which its identities were withdrawn
         # Whether what we showed is denied, by the identity of the chain, which is held so that no other has that.
         self._own: dict[int, tuple[tuple[x509.Certificate, ...], str]] = {}
@@ -75,7 +76,7 @@ class Review:
         """Look no more."""
         self._stopped = True
         self._due.clear()
-        for call in (self._call, *self._withdrawn.values()):
+        for call in (self._call, self._missing, *self._withdrawn.values()):
             if call is not None and call.active():
                 call.cancel()
         self._withdrawn.clear()
@@ -99,16 +100,12 @@ class Review:
             return
         for workload, status in state.identity_states.items():
             self._note_identity(workload, status, state.generation)
+        lost = self._note_bundles(state.bundles)
         if state.deny_list is not before.deny_list:
             self._own.clear()
             self.examine_all()
-        elif state.policies is not before.policies:
+        elif lost or state.policies is not before.policies:
             self.examine_all()
-        elif authorities_lost(before.bundles, state.bundles):
-            # A source that withdraws everything withdraws its bundles too, and may take that back.
-            self._waits_for_grace = any(call.active() for call in self._withdrawn.values())
-            if not self._waits_for_grace:
-                self.examine_all()
 
     def _note_identity(self, workload: str, status: IdentityState, generation: int) -> None:
         if status is IdentityState.REVOKED:
@@ -118,9 +115,26 @@ class Review:
         call = self._withdrawn.pop(workload, None)
         if call is not None and call.active():
             call.cancel()  # taken back in time
-            if self._waits_for_grace:
-                self._waits_for_grace = False
-                self.examine_all()
+
+    def _note_bundles(self, bundles: Bundles) -> bool:
+        """Says whether authorities have gone without a grace."""
+        lost = authorities_lost(self._bundles, bundles)
+        if lost and any(call.active() for call in self._withdrawn.values()):
+            # A source that withdraws everything withdraws its bundles too, and may take that back.
+            self._bundles = joined(self._bundles, bundles)
+            if self._missing is None:
+                self._missing = self._clock.callLater(GRACE, self._miss)
+            return False
+        self._bundles = bundles
+        if self._missing is not None:
+            self._missing.cancel()
+            self._missing = None
+        return lost
+
+    def _miss(self) -> None:
+        self._missing = None
+        self._bundles = self._state.bundles
+        self.examine_all()
 
     def _revoke(self, workload: str, generation: int) -> None:
         self._revoked[workload] = generation
@@ -208,7 +222,7 @@ class Review:
         verification = connection.verification
         try:
             if verification is not None:
-                verification.recheck(state.bundles, state.deny_list)
+                verification.recheck(self._bundles, state.deny_list)
         except Refusal as refusal:
             return refusal
         return None
