@@ -214,9 +214,9 @@ class CommandTests(SynchronousTestCase):
                     self.assertIn(option, help_text, f"{document.name}: tcpmesh {' '.join(words)}")
                 seen.add(" ".join(path))
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
-        expected |= {"ca init", "ca issue", "ca show", "identity reload", "identity resolve", "identity show"}
+        expected |= {"ca init", "ca issue", "ca show", "identity map", "identity reload", "identity resolve"}
         expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
-        expected |= {"svid inspect", "bundle diff", "identity check"}
+        expected |= {"svid inspect", "bundle diff", "identity check", "identity show"}
         self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:
