@@ -57,7 +57,7 @@ class LifeDocumentTests(SynchronousTestCase):
 
     def test_the_example_loads(self) -> None:
         """In a configuration around it."""
-        (example,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+        (example,) = re.findall(r"```yaml deny-list\n(.*?)```", TEXT, re.DOTALL)
         around = (
             "version: 1\ntrust_domain: example.org\n"
             'outbound: [{name: a, listen: "127.0.0.1:1", service: a, workload: a}]\n'
