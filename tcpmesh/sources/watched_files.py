@@ -160,6 +160,9 @@ class WatchedFiles(Generic[_T]):
             meaning.append(self.load())
         except ConfigurationError as error:
             problem = error
+        except Exception:
+            self._used = now  # told once, until there is something else to read
+            raise
         if self._fingerprint() != now and not asked:  # written between the look and the reading
             return
         self._used = now
@@ -174,7 +177,7 @@ class WatchedFiles(Generic[_T]):
     def _files(self, problems: list[Problem]) -> Iterator[Path]:
         """Every file, those of a directory in the order of their names."""
         for place in self._places:
-            if not place.is_dir():
+            if not _is_directory(place):
                 yield place
                 continue
             try:
@@ -191,8 +194,16 @@ class WatchedFiles(Generic[_T]):
 
     def _counts(self, directory: Path) -> Iterator[Path]:
         for path in directory.iterdir():
-            if path.name.endswith(self._suffixes) and not path.name.startswith(".") and not path.is_dir():
+            if path.name.endswith(self._suffixes) and not path.name.startswith(".") and not _is_directory(path):
                 yield path
+
+
+def _is_directory(path: Path) -> bool:
+    """False also for what cannot be asked: why not is told when it is read as a file."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _words(error: OSError) -> str:

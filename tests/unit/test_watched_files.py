@@ -174,6 +174,21 @@ class WatchedFilesTests(WatchedCase):
         self.clock.pump([INTERVAL, SETTLE])
         self.assertEqual(self.taken[-1]["a.yaml"], "again")
 
+    def test_a_failure_of_the_reading_itself_is_told_once(self) -> None:
+        """Not at each look at the same files."""
+
+        def read(contents: Sequence[FileContent]) -> dict[str, str]:
+            if b"worse" in [content.data for content in contents]:
+                raise ValueError("a bug")
+            return self.read(contents)
+
+        files = WatchedFiles((self.directory,), read, self.clock, Logger(), interval=INTERVAL)
+        files.start(self.taken.append, self.failures.append)
+        self.addCleanup(files.stop)
+        self.put("a.yaml", "worse")
+        self.clock.pump([INTERVAL, SETTLE, *[INTERVAL] * 5])
+        self.assertEqual((len(self.flushLoggedErrors(ValueError)), len(self.failures)), (1, 1))
+
 
 class UnreadableTests(WatchedCase):
     """What cannot be read is an error that names it, and everything that cannot be is named."""
@@ -194,6 +209,26 @@ class UnreadableTests(WatchedCase):
                 f"{large}: cannot be read: it is larger than {MAX_FILE_BYTES} bytes",
             ],
         )
+
+    def test_a_place_that_cannot_even_be_asked_what_it_is(self) -> None:
+        """At the start it is named; later it is told once, and what is there again after that is read."""
+        place = self.directory / "link.yaml"
+        place.symlink_to("x" * 300)
+        self.assertIn(f"{place}: cannot be read: File name too long", self.complaints(place))
+        self.assertRaises(ConfigurationError, self.watched(place).start, self.taken.append, self.failures.append)
+        place.unlink()
+        place.symlink_to("a.yaml")
+        files = self.watched(place)
+        files.start(self.taken.append, self.failures.append)
+        self.addCleanup(files.stop)
+        place.unlink()
+        place.symlink_to("x" * 300)
+        self.clock.pump([INTERVAL, SETTLE, *[INTERVAL] * 5])
+        self.assertEqual(self.failures, [f"{place}: cannot be read: File name too long"])
+        place.unlink()
+        place.symlink_to("a.yaml")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.assertEqual(self.taken, [{"link.yaml": "first"}] * 2)
 
     def test_a_start_without_files_watches_nothing(self) -> None:
         """A start that fails leaves no timer behind."""
