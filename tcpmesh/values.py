@@ -213,9 +213,9 @@ class AuthorizationRequest:
     """
     What a policy may look at to decide about one connection.
 
-    Inbound, ``peer`` is who came, and ``port`` that of the application (0 for a unix socket). Outbound, about which only
-    an :class:`~tcpmesh.policy_interfaces.IOutboundPolicy` is asked, ``peer`` is the own workload, ``service`` where it
-    wants to go, and ``inbound`` empty.
+    Inbound, ``peer`` is who came, and ``port`` that of the application (0 for a unix socket). Outbound, about which an
+    :class:`~tcpmesh.policy_interfaces.IOutboundPolicy` alone is asked, ``peer`` is the own workload, ``service`` where
+    it wants to go, and ``inbound`` empty.
     """
 
     peer: PeerIdentity
