@@ -62,13 +62,27 @@ class PolicyControl:
         self._started: dict[int, Any] = {}  # by position
         #: By position: why the newest change of a policy is not in use, for those of which that is so.
         self.failing: dict[int, str] = {}
-        #: How often each plugin delivered a policy, and something that could not be used.
-        self.outcomes: Counter[tuple[str, Outcome]] = Counter()
+        #: By position: how often a policy was delivered, and something that could not be used.
+        self.outcomes: Counter[tuple[int, Outcome]] = Counter()
 
     @property
     def policies(self) -> tuple[NamedPolicy, ...]:
         """Those in use."""
         return self._cell.current.policies
+
+    def report(self) -> list[dict[str, Any]]:
+        """Where each policy stands, in the order of the configuration, as plain JSON values."""
+        return [
+            {
+                "position": position,
+                "plugin": named.name,
+                "changes": IReloadable.providedBy(named.policy),
+                "taken": self.outcomes[position, "changed"],
+                "refused": self.outcomes[position, "failed"],
+                "failure": self.failing.get(position, ""),
+            }
+            for position, named in enumerate(self._made)
+        ]
 
     def check(self) -> list[TcpmeshError]:
         """What the policies that can tell beforehand would complain of at their start; nothing is started."""
@@ -149,7 +163,7 @@ class PolicyControl:
         policies[position] = attrs.evolve(named, policy=policy, answers=answers)
         state = self._cell.swap(policies=tuple(policies))
         self.failing.pop(position, None)
-        self.outcomes[named.name, "changed"] += 1
+        self.outcomes[position, "changed"] += 1
         _log.info(
             "policy plugin {name!r}: a policy is in use from generation {generation} on",
             name=named.name,
@@ -162,7 +176,7 @@ class PolicyControl:
             return
         name = self._made[position].name
         self.failing[position] = reason
-        self.outcomes[name, "failed"] += 1
+        self.outcomes[position, "failed"] += 1
         _log.error(
             "policy plugin {name!r}: a change cannot be used, the policy of before goes on to decide: {reason}",
             name=name,

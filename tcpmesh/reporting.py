@@ -26,6 +26,7 @@ from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
 from tcpmesh.observe.limit_facts import limit_facts
 from tcpmesh.observe.metrics import Metrics
+from tcpmesh.observe.policy_metrics import PolicyMetrics
 from tcpmesh.observe.reporter import Reporter
 from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.start_block import (
@@ -98,6 +99,7 @@ class Reporting:
         self._replay: PolicyReplay | None = None
         self._denials = composition.denials
         self._metrics.register(IdentityMetrics(self._control))
+        self._metrics.register(PolicyMetrics(self._policies))
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
         self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self._metrics, wall_clock)
 
@@ -173,6 +175,7 @@ class Reporting:
             "sources": self.sources(),
             "federation": [_bundle_as_mapping(entry, self._wall_clock()) for entry in self._federation.held],
             "deny_list": self._denials.report(),
+            "policies": self._policies.report(),
             "tls": list(facts.tls),
             "rules": list(facts.rules),
             "limits": dict(facts.limits),
@@ -231,6 +234,12 @@ class Reporting:
                 self._settings, self._state, self.sink.decisions, self._reactor, self._wall_clock
             )
         return self._replay.ask(arguments)
+
+    def reload_policies(self) -> dict[str, Any]:
+        """Let the policies look for something new now; say where they stand after that."""
+        _log.info("policies were told to look for something new")
+        self._policies.reload()
+        return {"policies": self._policies.report()}
 
     def policy_notes(self) -> dict[str, Any]:
         """Say what policies that decide nothing would have done."""

@@ -2,8 +2,8 @@
 The admin interface: what may be asked where.
 
 Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections``,
-``/decisions``, ``/identity``, ``/policy/notes`` and ``/status`` as well, and ``/authority``, ``/identity/check`` and
-``/identity/reload``, which do something and therefore take only POST.
+``/decisions``, ``/identity``, ``/policy/notes`` and ``/status`` as well, and ``/authority``, ``/identity/check``,
+``/identity/reload`` and ``/policy/reload``, which do something and therefore take only POST.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def unix_site(
         b"/authority": lambda request: (200, _JSON, _json(status.change_authority(_arguments(request)))),
         b"/identity/check": lambda request: status.check_identities(_all_arguments(request)).addCallback(_as_answer),
         b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities())),
+        b"/policy/reload": lambda _: (200, _JSON, _json(status.reload_policies())),
     }
     return guarded(routes, clock, actions)
 

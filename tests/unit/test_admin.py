@@ -80,6 +80,11 @@ class FakeStatus:
         self.reloads += 1
         return {"sources": [{"name": "disk", "state": "ready"}]}
 
+    def reload_policies(self) -> dict[str, Any]:
+        """(IProxyStatus)."""
+        self.reloads += 1
+        return {"policies": []}
+
 
 class Transport(StringTransport):
     """A transport that can be aborted, and tells when it is closed."""
@@ -345,7 +350,7 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(
             self.ask(self.unix, "/x").body,
             b"not found; here are /authority /connections /decisions /identity /identity/check /identity/reload /live "
-            b"/metrics /policy/notes /ready /status\n",
+            b"/metrics /policy/notes /policy/reload /ready /status\n",
         )
 
     def test_explains_decisions(self) -> None:
@@ -419,6 +424,14 @@ class UnixSiteTests(SiteCase):
             self.assertEqual((answer.status[9:12], answer.headers["allow"]), (b"405", "POST"))
         self.assertEqual(self.ask(self.unix, "/status", "POST").headers["allow"], "GET, HEAD")
         self.assertEqual(self.ask(self.tcp, "/identity/reload", "POST").status[9:12], b"404")
+        self.assertEqual(self.status.reloads, 1)
+
+    def test_lets_policies_be_reloaded(self) -> None:
+        """By POST on the unix socket, and there alone."""
+        answer = self.ask(self.unix, "/policy/reload", "POST")
+        self.assertEqual((answer.status, json.loads(answer.body)), (b"HTTP/1.1 200 OK", {"policies": []}))
+        self.assertEqual(self.ask(self.unix, "/policy/reload").status[9:12], b"405")
+        self.assertEqual(self.ask(self.tcp, "/policy/reload", "POST").status[9:12], b"404")
         self.assertEqual(self.status.reloads, 1)
 
     def test_stops_listing_when_the_client_leaves(self) -> None:

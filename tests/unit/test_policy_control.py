@@ -12,6 +12,7 @@ from tcpmesh.codes import BAD_CONFIGURATION
 from tcpmesh.errors import ConfigurationError, Problem, StartError, TcpmeshError
 from tcpmesh.interfaces import IAuthorizationPolicy, ICheckable, IPolicyObserver, IPolicySource, IReloadable
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
+from tcpmesh.observe.policy_metrics import PolicyMetrics
 from tcpmesh.policy_control import PolicyControl
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
@@ -86,7 +87,7 @@ class PolicyControlTests(SynchronousTestCase):
         self.assertEqual(self.in_use(), [self.first, new])
         self.assertEqual([named.name for named in control.policies], ["still", "changing"])
         self.assertEqual([state.generation for state in seen], [1])
-        self.assertEqual(dict(control.outcomes), {("changing", "changed"): 1})
+        self.assertEqual(dict(control.outcomes), {(1, "changed"): 1})
 
     def test_keeps_the_old_one_when_a_change_fails(self) -> None:
         """A failure changes no generation, is remembered with its reason, and is over with the next delivery."""
@@ -96,9 +97,35 @@ class PolicyControlTests(SynchronousTestCase):
         self.assertEqual(self.in_use(), [self.first, self.second])
         self.assertEqual(self.cell.current.generation, 0)
         self.assertEqual(control.failing, {1: "rules.yaml:3:1: nonsense"})
-        self.assertEqual(dict(control.outcomes), {("changing", "failed"): 1})
+        self.assertEqual(dict(control.outcomes), {(1, "failed"): 1})
         self.second.deliver(Still())
         self.assertEqual(control.failing, {})
+
+    def test_reports_where_each_policy_stands(self) -> None:
+        """To /status, to `tcpmesh policy reload` and as metrics."""
+        control = self.control()
+        control.start()
+        self.second.deliver(Still())
+        self.second.fail("rules.yaml:3:1: nonsense")
+        still = {"position": 0, "plugin": "still", "changes": False, "taken": 0, "refused": 0, "failure": ""}
+        changing = {"position": 1, "plugin": "changing", "changes": True, "taken": 1, "refused": 1}
+        self.assertEqual(control.report(), [still, {**changing, "failure": "rules.yaml:3:1: nonsense"}])
+        samples = {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in PolicyMetrics(control).collect()
+            for sample in family.samples
+        }
+        self.assertEqual(
+            samples,
+            {
+                ("tcpmesh_policy_failing", "0", "still"): 0,
+                ("tcpmesh_policy_failing", "1", "changing"): 1,
+                ("tcpmesh_policy_changes_total", "0", "still", "taken"): 0,
+                ("tcpmesh_policy_changes_total", "0", "refused", "still"): 0,
+                ("tcpmesh_policy_changes_total", "1", "changing", "taken"): 1,
+                ("tcpmesh_policy_changes_total", "1", "changing", "refused"): 1,
+            },
+        )
 
     def test_refuses_what_is_no_policy(self) -> None:
         """A delivery of nonsense counts as a failure."""
