@@ -177,7 +177,7 @@ class PeerVerification:
         peer, leaf, chain = self.peer, self._leaf, self._chain
         if peer is None or leaf is None:
             return
-        check_denied(deny_list, peer, leaf, self._keys)
+        check_denied(deny_list, peer, chain.certificates if chain is not None else (leaf,), self._keys)
         voucher = peer.spiffe_id.trust_domain if peer.spiffe_id is not None else self._voucher
         if chain is not None and voucher is not None:
             self._known.keep(chain, voucher, bundles, self._now())
@@ -190,7 +190,8 @@ class PeerVerification:
     def _judge(self) -> PeerIdentity:
         peer = self._identify()
         assert self._leaf is not None
-        check_denied(self._deny_list, peer, self._leaf, self._keys)
+        chain = self._chain.certificates if self._chain is not None else (self._leaf,)
+        check_denied(self._deny_list, peer, chain, self._keys)
         return peer
 
     def _identify(self) -> PeerIdentity:

@@ -201,8 +201,8 @@ class DenyList:
 
         :param keys: gives the SHA-256 of the key of the certificate and of each authority above it; asked for only when
             there are entries for keys.
-        :param authority: gives the identifier of the issuer's key in lower-case hex, empty if the certificate does not
-            say it; asked for only by an entry that needs it.
+        :param authority: gives the identifier of the issuer's key in lower-case hex, empty if nothing says it: it is
+            taken for that of the entry then. Asked for only by an entry that needs it.
         """
         if peer.spiffe_id is not None:
             entry = self._ids.get(peer.spiffe_id)
@@ -226,7 +226,7 @@ def _before(entry: DenyEntry) -> float:
 def _is_issuer(entry: DenyEntry, peer: PeerIdentity, authority: Callable[[], str]) -> bool:
     if entry.trust_domain is not None and (peer.spiffe_id is None or peer.spiffe_id.trust_domain != entry.trust_domain):
         return False
-    return entry.authority_key_id is None or parse_key_identifier(entry.authority_key_id) == authority()
+    return entry.authority_key_id is None or authority() in ("", parse_key_identifier(entry.authority_key_id))
 
 
 NOBODY = DenyList()

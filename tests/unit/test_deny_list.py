@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography.x509.oid import ExtensionOID
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -123,7 +124,7 @@ class FindTests(SynchronousTestCase):
         """Why the leaf is denied, empty if it is not; the peer's view and that of its owner are the same."""
         found = DenyList(entries)
         try:
-            check_denied(found, self.peer, self.leaf.certificate, lambda: [key_pin(c).sha256 for c in self.leaf.chain])
+            check_denied(found, self.peer, self.leaf.chain, lambda: [key_pin(c).sha256 for c in self.leaf.chain])
         except Refusal as refusal:
             self.assertIs(refusal.code, PEER_DENIED)
             self.assertIn(own_denial(found, WEB, self.leaf.chain), refusal.reason)
@@ -170,6 +171,18 @@ class FindTests(SynchronousTestCase):
         both = (DenyEntry(serial="abc", trust_domain=other), DenyEntry(serial="abc", trust_domain=own))
         self.assertIn("serial abc of a.test", self.denied(*both))
 
+    def test_by_serial_of_an_authority_that_the_certificate_does_not_name(self) -> None:
+        """The issuer's own identifier counts then; when that is not known either, the serial number alone."""
+        key = authority_key_identifier(self.leaf.certificate)
+        this, another = DenyEntry(serial="abc", authority_key_id=key), DenyEntry(serial="abc", authority_key_id="9f3a")
+        self.leaf = leaf(self.issuing, serial=0x0ABC, changes={"authority_key": None})
+        self.assertTrue(self.denied(this))
+        self.assertEqual(self.denied(another), "")
+        unnamed = authority("unnamed", drop=[ExtensionOID.SUBJECT_KEY_IDENTIFIER.dotted_string])
+        self.leaf = leaf(unnamed, serial=0x0ABC, changes={"authority_key": None})
+        self.assertTrue(self.denied(another))
+        self.assertEqual(self.denied(DenyEntry(serial="abd", authority_key_id="9f3a")), "")
+
     def test_by_key(self) -> None:
         """The leaf's own, or that of an authority above it."""
         for certificate in self.leaf.chain:
@@ -194,7 +207,7 @@ class FindTests(SynchronousTestCase):
             raise ValueError("an unknown kind of key")
 
         found = DenyList([DenyEntry(spki=str(key_pin(self.root.certificate)))])
-        self.assertRaises(Refusal, check_denied, found, self.peer, self.leaf.certificate, unreadable)
+        self.assertRaises(Refusal, check_denied, found, self.peer, self.leaf.chain, unreadable)
 
 
 class FileTests(SynchronousTestCase):
@@ -283,6 +296,6 @@ class FileTests(SynchronousTestCase):
         made = leaf(authority("root"), uri("https://a.test"), serial=0x77)
         peer = PeerIdentity(None, "77", 0.0, 1.0, dns_name="db.a.test")
         self.assertRaises(
-            Refusal, check_denied, DenyList(read('entries: [{serial: "77"}]')), peer, made.certificate, tuple
+            Refusal, check_denied, DenyList(read('entries: [{serial: "77"}]')), peer, made.chain[:1], tuple
         )
-        check_denied(DenyList(read('entries: [{serial: "77", trust_domain: a.test}]')), peer, made.certificate, tuple)
+        check_denied(DenyList(read('entries: [{serial: "77", trust_domain: a.test}]')), peer, made.chain[:1], tuple)
