@@ -34,6 +34,8 @@ _COMMANDS = {
     "run": _Entry("tcpmesh.cli.run", "run", "Run the proxy in the foreground."),
     "check": _Entry("tcpmesh.cli.check", "check", "Read a configuration and say what is wrong with it."),
     "connections": _Entry("tcpmesh.cli.connections", "connections", "Show the connections of a running proxy."),
+    "explain": _Entry("tcpmesh.cli.explain", "explain", "Say what the policies decide, by which rule, and why."),
+    "policy": _Entry("tcpmesh.cli.policy", "policy", "Try policies before they are applied."),
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),
     "identity": _Entry("tcpmesh.cli.identity", "identity", "Say who is who by the configuration."),
     "svid": _Entry("tcpmesh.cli.svid", "svid", "Look into certificates, in files or as servers present them."),
@@ -41,7 +43,7 @@ _COMMANDS = {
     "plugins": _Entry("tcpmesh.cli.plugins", "plugins", "List, write and test plugins."),
     "version": _Entry("tcpmesh.cli.version", "version", "Show the versions of tcpmesh and of what it stands on."),
 }
-_LATER = frozenset({"endpoints", "explain", "policy"})
+_LATER = frozenset({"endpoints"})
 
 
 class _Commands(click.Group):

@@ -24,7 +24,7 @@ from tcpmesh.interfaces import IPluginFactory, PluginKind
 from tcpmesh.policy.language import Policy, PolicyFile, check_names
 from tcpmesh.values import InboundName, ServiceName
 
-__all__ = ["MAX_BYTES", "PolicyReader"]
+__all__ = ["MAX_BYTES", "NoPlugins", "PolicyReader"]
 
 MAX_BYTES = 16 * 2**20  # of all files together
 _PLACE = Place("", "authorization.*:rules")  # so that keys of later versions are told from misspelt ones
@@ -92,7 +92,7 @@ class PolicyReader:
                 "write policies: []",
                 Mark(problems.file, 1, 1),
             )
-        reader = SettingsReader(path.parent, _NoPlugins(), problems)
+        reader = SettingsReader(path.parent, NoPlugins(), problems)
         found = reader.read(root, PolicyFile, _PLACE)
         check_references(reader.references, self._names, problems)
         problems.raise_if_any()
@@ -100,11 +100,13 @@ class PolicyReader:
         return tuple(found.policies)
 
 
-class _NoPlugins:
-    """No key of a policy chooses a plugin."""
+class NoPlugins:
+    """For files none of whose keys chooses a plugin. (IPluginLookup)"""
 
     def find(self, kind: PluginKind, name: str) -> IPluginFactory:
+        """There is none."""
         raise LookupError(name)
 
     def names(self, kind: PluginKind) -> Sequence[str]:
+        """None."""
         return ()

@@ -1,0 +1,139 @@
+"""
+Questions to policies as people ask them: who, from where, to what.
+
+Ring 1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import attrs
+
+from tcpmesh.addresses import TCPAddress, shown
+from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.policy.replay import NOWHERE, Places, parse_peer
+from tcpmesh.policy.rules import Rules
+from tcpmesh.values import Address, AuthorizationRequest, format_duration
+
+__all__ = ["Question", "assumptions", "parse_ip", "parse_who"]
+
+_DAY = 86400.0
+_PREFIXES = ("inbound:", "service:")
+
+
+def parse_who(text: str) -> str:
+    """
+    Check that a text is a SPIFFE ID or ``dns:NAME``.
+
+    :raises ValueError: saying what is wrong.
+    """
+    parse_peer(text, 0.0, 0.0)
+    return text
+
+
+def parse_ip(text: str) -> str:
+    """
+    Read an IP address, without a port.
+
+    :raises ValueError: saying what is wrong.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(
+            f"{shown(text)} is not an IP address; write 192.0.2.1 or 2001:db8::1, without a port"
+        ) from None
+    return str(address)
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """
+    One question.
+
+    :ivar who: a SPIFFE ID, or ``dns:NAME``.
+    :ivar to: an inbound listener or a service; ``inbound:NAME`` or ``service:NAME`` where both have the name.
+    :ivar ip: where the connection comes from; empty for not said.
+    :ivar cert_age: seconds since its certificate became valid, and ``cert_left`` until it is no longer; None: not said.
+    """
+
+    who: str
+    to: str
+    ip: str = ""
+    sni: str = ""
+    alpn: str = ""
+    cert_age: float | None = None
+    cert_left: float | None = None
+
+    def request(self, places: Places, now: float) -> AuthorizationRequest:
+        """
+        What policies are asked.
+
+        :param now: the moment that is asked about, in seconds since the epoch.
+        :raises ValueError: when there is no such place, or one that is asked about in another way.
+        """
+        peer = parse_peer(
+            self.who,
+            now - (self.cert_age if self.cert_age is not None else 0.0),
+            now + (self.cert_left if self.cert_left is not None else _DAY),
+        )
+        source: Address = TCPAddress(self.ip, 0) if self.ip else NOWHERE
+        outbound, name = _destination(self.to, places)
+        if not outbound:
+            return AuthorizationRequest(
+                peer, source, name, places.workloads[name], self.sni, self.alpn, places.ports[name]
+            )
+        if self.sni or self.alpn:
+            raise ValueError("sni and alpn are of inbound connections; policies about services do not look at them")
+        return AuthorizationRequest(peer, source, "", "", service=name)
+
+
+def _destination(to: str, places: Places) -> tuple[bool, str]:
+    for prefix, known in zip(_PREFIXES, (places.ports, places.services), strict=True):
+        if to.startswith(prefix):
+            name = to.removeprefix(prefix)
+            if name not in known:
+                raise ValueError(f"there is no {prefix[:-1]} {shown(name)}{_hint(name, known)}")
+            return prefix == "service:", name
+    if to in places.ports and to in places.services:
+        raise ValueError(f"{shown(to)} is an inbound listener and a service; write inbound:{to} or service:{to}")
+    if to not in places.ports and to not in places.services:
+        names = [*places.ports, *sorted(places.services)]
+        raise ValueError(f"there is no inbound listener and no service {shown(to)}{_hint(to, names)}")
+    return to in places.services, to
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if close := get_close_matches(name, names, 1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(names[:10]) or 'none'}"
+
+
+def assumptions(question: Question, policies: Iterable[NamedPolicy]) -> list[str]:
+    """What was not said although policies may look at it, each as a sentence for whoever asked."""
+    looked_at: set[str] = set()
+    for named in policies:
+        looked_at |= _looked_at(named.policy) if isinstance(named.policy, Rules) else {"ip", "certificate"}
+    found = []
+    if "ip" in looked_at and not question.ip:
+        found.append("no source address was given, so that it is in no network")
+    if "certificate" in looked_at and (question.cert_age is None or question.cert_left is None):
+        age = format_duration(question.cert_age or 0.0)
+        left = format_duration(question.cert_left if question.cert_left is not None else _DAY)
+        found.append(f"the certificate is taken to be {age} old and to have {left} left")
+    return found
+
+
+def _looked_at(rules: Rules) -> set[str]:
+    found = set()
+    for policy in rules.policies:
+        entries = [inner for entry in policy.from_ for inner in (entry, *(entry.except_ or ()))]
+        if any(entry.networks is not None for entry in entries):
+            found.add("ip")
+        if policy.when is not None and policy.when.certificate is not None:
+            found.add("certificate")
+    return found
