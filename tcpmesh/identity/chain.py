@@ -116,21 +116,25 @@ def joined(one: Bundles, other: Bundles) -> Bundles:
     return bundles
 
 
-def stands_behind(authorities: Sequence[x509.Certificate], above: Sequence[x509.Certificate]) -> bool:
+def stands_behind(
+    authorities: Sequence[x509.Certificate], chain: Sequence[x509.Certificate], *, listed: bool = False
+) -> bool:
     """
     Whether one of the authorities vouches for a chain that was verified before, by other authorities.
 
     It does when it is in the chain, when it has the name and the key of one that is (renewed, or signed by another
     authority), or when it signed the last one and may.
 
-    :param above: the chain without its leaf, the former anchor last.
+    :param chain: the leaf first, the former anchor last.
+    :param listed: whether the leaf may be in the bundle itself.
     """
+    above = chain if listed else chain[1:]
     if any(certificate in authorities for certificate in above):
         return True
     names = {(authority.subject, _key(authority)) for authority in authorities}
     if any((certificate.subject, _key(certificate)) in names for certificate in above):
         return True
-    return any(_may_sign(authority, len(above)) and issued_by(above[-1], authority) for authority in authorities)
+    return any(_may_sign(authority, len(chain) - 1) and issued_by(chain[-1], authority) for authority in authorities)
 
 
 def _key(certificate: x509.Certificate) -> bytes:

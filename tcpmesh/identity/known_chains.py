@@ -151,11 +151,10 @@ class KnownChains:
         chain = known.certificates
         with readable("the peer's certificate"):
             bundle = bundles.get(voucher)
-            # A server that is known by a DNS name may be listed itself.
-            above = chain[1:] if named else chain
             authorities = bundle.authorities if bundle is not None else ()
             over = not_after(chain[-1]) < now
-            if not authorities or not (over or stands_behind(authorities, above)):
+            # A server that is known by a DNS name may be listed itself.
+            if not authorities or not (over or stands_behind(authorities, chain, listed=not named)):
                 gap = bundle_gap(voucher, bundles)
                 left = gap or f"{name_text(chain[-1].subject)}, which vouched for it, has left the bundle of {voucher}"
                 raise Refusal(VOUCHER_GONE, f"nobody vouches for the peer {known.peer} any longer: {left}")

@@ -246,6 +246,21 @@ class AnchorTests(ReviewTestCase):
         self.settle()
         self.assert_ended(ours, VOUCHER_GONE)
 
+    def test_an_anchor_of_a_dns_name_gives_way_to_what_signed_it(self) -> None:
+        """The server's own certificate is no authority, and does not count as one below the new anchor."""
+        root = now_authority("narrow root of a.test", path_length=1)
+        issuing = now_authority("issuing below it", root)
+        made = now_leaf(issuing, uri(ORDERS), dns("db.test"))
+        held = {A: TrustBundle(A, (issuing.certificate,))}
+        self.cell.swap(bundles=held)
+        ours = self.connections(1, self.peer(made, DNSName("db.test"), bundles=held, voucher=A))
+        self.swap_bundles(a=(root,))
+        self.settle()
+        self.assert_ended(ours, None)
+        self.swap_bundles(a=(now_authority("narrow root of a.test", key=root.key, path_length=0),))
+        self.settle()
+        self.assert_ended(ours, VOUCHER_GONE)
+
     def test_a_renewed_root_does_not_let_strangers_in(self) -> None:
         """What is enough for a live connection is no judgement of a new one."""
         known, world = self.plane.known_chains, self.world
