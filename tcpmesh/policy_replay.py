@@ -6,6 +6,7 @@ Ring 4. Nothing is changed by it. Thousands of rules are compared in small slice
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -28,6 +29,8 @@ __all__ = ["MAX_ANSWERS", "PolicyReplay"]
 
 MAX_ANSWERS = 100  # decisions in one answer
 _RULES_IN_A_TURN = 100  # some 10 us each
+
+_NUMBER = re.compile("[1-9][0-9]{0,2}")
 
 _log = Logger(namespace="tcpmesh")
 
@@ -63,7 +66,7 @@ class PolicyReplay:
             return succeed({"wrong": "ask for one connection, or for last_denied"})
         if connections:
             return self._answer(self._decisions.find(connections[0])[:MAX_ANSWERS])
-        if not (numbers[0].isascii() and numbers[0].isdigit() and 1 <= int(numbers[0][:9]) <= MAX_ANSWERS):
+        if _NUMBER.fullmatch(numbers[0]) is None or int(numbers[0]) > MAX_ANSWERS:
             return succeed({"wrong": f"last_denied is a number from 1 to {MAX_ANSWERS}"})
         return self._answer(self._decisions.last_denied(int(numbers[0])))
 
