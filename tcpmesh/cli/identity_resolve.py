@@ -180,8 +180,7 @@ def _as_mapping(answer: _Answer, found: Mentions | None) -> dict[str, Any]:
         "expected_by": [{"service": one.what, **_place(one.mark)} for one in found.services],
         "workloads": [{"workload": one.what, **_place(one.mark)} for one in found.workloads],
         "policies": [
-            {"policy": one.what, "action": one.action, "inbound": list(one.inbound) or None, **_place(one.mark)}
-            for one in found.policies
+            {"policy": one.what, "action": one.action, **_targets(one), **_place(one.mark)} for one in found.policies
         ],
         "not_examined": [{"plugin": one.what, **_place(one.mark)} for one in found.opaque],
     }
@@ -220,9 +219,15 @@ def _lines(answer: _Answer, found: Mentions | None, settings: Settings) -> list[
 
 
 def _policy(one: Mention) -> str:
-    return f"{one.what} {one.action}s it at {', '.join(one.inbound) or 'every inbound listener'}".replace(
-        " denys ", " denies "
-    )
+    where = f"at {', '.join(one.inbound) or 'every inbound listener'}"
+    if one.services:
+        where = f"to use {', '.join(one.services)}"
+    verb = {"deny": "denies"}.get(one.action, one.action if one.action.startswith("would-") else f"{one.action}s")
+    return f"{one.what} {verb} it {where}"
+
+
+def _targets(one: Mention) -> dict[str, Any]:
+    return {"services": list(one.services)} if one.services else {"inbound": list(one.inbound) or None}
 
 
 def _without_id(answer: _Answer) -> list[str]:

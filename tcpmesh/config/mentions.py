@@ -31,8 +31,9 @@ class Mention:
 
     what: str
     mark: Mark | None
-    action: str = ""  # of a policy
+    action: str = ""  # of a policy; "would-allow" or "would-deny" of one that is only tried
     inbound: tuple[str, ...] = ()  # listeners that a policy is about; none: every one
+    services: tuple[str, ...] = ()  # that it is about instead
 
 
 @attrs.frozen
@@ -59,7 +60,13 @@ def mentions(identity: SpiffeId, settings: Settings, marks: Marks) -> Mentions:
             if workload.id == identity
         ),
         tuple(
-            Mention(policy.name, marks.get(place.path), policy.action, _listeners(policy))
+            Mention(
+                policy.name,
+                marks.get(place.path),
+                policy.action if policy.decides else policy.says,
+                _listeners(policy),
+                tuple(policy.services),
+            )
             for policy, pattern, place in _rules(settings)
             if pattern.matches(identity)
         ),

@@ -28,6 +28,34 @@ class MentionTests(ConfigTestCase):
         self.assertEqual(found.opaque, (Mention("opa", mark),))
         self.assertEqual([(one.what, one.action, one.inbound) for one in found.policies], [("some", "allow", ("in",))])
 
+    def test_finds_who_is_meant_by_a_pattern(self) -> None:
+        """A prefix, a trust domain or a wildcard speaks of an ID too; it says where, and whether it decides."""
+        policies = [
+            '{name: pattern, action: audit, from: [{ids: ["spiffe://example.org/*"]}]}',
+            "{name: domain, action: deny, mode: dry-run, from: [{trust_domains: [example.org]}], to: {inbound: [in]}}",
+            '{name: out, action: deny, from: [{prefixes: ["spiffe://example.org/"]}], to: {services: [orders]}}',
+            '{name: other, action: deny, from: [{ids: ["spiffe://example.org/web/**"]}, {any: authenticated}]}',
+        ]
+        path = Path(self.mktemp())
+        path.write_text(SAMPLE[: SAMPLE.index("      - {name: some")] + "".join(f"      - {one}\n" for one in policies))
+        settings, marks = load_with_marks(path, PLUGINS)
+        self.assertEqual(
+            mentions(WEB, settings, marks).policies,
+            (
+                Mention("pattern", Mark(str(path), 18, 54), "audit"),
+                Mention("domain", Mark(str(path), 19, 77), "would-deny", ("in",)),
+                Mention("out", Mark(str(path), 20, 54), "deny", (), ("orders",)),
+            ),
+        )
+
+    def test_policies_in_files_are_not_looked_into(self) -> None:
+        """They may speak of it, and may be others by then."""
+        path = Path(self.mktemp())
+        path.write_text(SAMPLE[: SAMPLE.index("    policies:")] + "    directory: policies.d\n")
+        settings, marks = load_with_marks(path, PLUGINS)
+        found = mentions(WEB, settings, marks)
+        self.assertEqual(([one.what for one in found.opaque], found.policies), (["rules"], ()))
+
     def test_knows_no_address_that_a_plugin_finds(self) -> None:
         """None is not the same as none."""
         settings = self.load(SAMPLE)
