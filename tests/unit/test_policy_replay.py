@@ -92,8 +92,8 @@ class ReplayTests(ReplayCase):
                     "reason": f"policy 'shop' allows {WEB}",
                     "nearest": {
                         "policy": "never",
-                        "rule": "policies[1].from[0].ids[0] (policies.yaml:3:41)",
-                        "place": "policies.yaml:3:41",
+                        "rule": "policies[1].from[0].ids[0] (policies.yaml:3:40)",
+                        "place": "policies.yaml:3:40",
                         "would": "deny",
                         "misses": [f"names {WEB}2, not {WEB}"],
                     },
