@@ -154,8 +154,8 @@ class Review:
                 self._due.setdefault(connection)
         cuts = 0
         for connection in list(islice(self._due, LOOKED_AT_IN_A_TURN)):
-            del self._due[connection]
-            if connection.is_closed:
+            self._due.pop(connection, None)
+            if connection.is_closed or self._stopped:
                 continue
             self.looked_at += 1
             refusal = self._judge(connection)

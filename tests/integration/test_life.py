@@ -22,7 +22,7 @@ from tcpmesh.moments import Moment
 from tcpmesh.net.expiry import LOOK, Expiries
 from tcpmesh.values import AuthorizationRequest, Decision, IdentityState, TrustBundle
 from tcpmesh.wall_clock import wall_clock
-from tests.integration.applications import RESET, deaf_port, until
+from tests.integration.applications import RESET, broken, deaf_port, until
 from tests.integration.mesh import MeshTestCase, Pki, Proxy, echo, in_thread, receive_all
 from tests.integration.refusals import RefusalTestCase
 from tests.unit.crafted import uri
@@ -225,6 +225,30 @@ class WithdrawalTests(LifeTestCase):
         await self.assert_reset(live)
         await self.assert_next(outer, 1, codes.OWN_REVOKED, "withdrew the identity of workload 'web'")
         await inner.closed()
+
+    async def test_half_closed_connections(self) -> None:
+        """By either side: whoever still waits sees a reset, the record has the denial's code."""
+        fates: list[str] = []
+
+        def serve(connection: socket.socket) -> None:
+            if connection.recv(1) == b"s":
+                connection.shutdown(socket.SHUT_WR)
+            fates.append(broken(connection))
+
+        outer, inner, port = self.start_two_hops(self.application(serve))
+        client, server = self.connect(port), self.connect(port)
+        client.sendall(b"c")
+        client.shutdown(socket.SHUT_WR)
+        server.sendall(b"s")
+        self.assertEqual(await in_thread(server.recv, 1), b"")
+        await until(lambda: sorted(each.record.bytes_sent for each in inner.live) == [1, 1], "both are through")
+        self.deny(inner, DenyEntry(id=self.pki.id("web")))
+        await self.assert_reset(client)
+        for number in (1, 2):
+            await self.assert_next(inner, number, codes.PEER_DENIED, "spiffe://mesh.test/web")
+            await outer.closed(number)
+        await until(lambda: len(fates) == 2, "the application has heard of it")
+        await until(lambda: not outer.live and not inner.live, "all sockets are closed")
 
     async def test_expiry(self) -> None:
         """Where the listener or the service says close, at the first look after it; elsewhere never."""

@@ -549,6 +549,38 @@ class TurnTests(ReviewTestCase):
         self.cell.swap(deny_list=DenyList())
         self.assertEqual((self.timers.getDelayedCalls(), self.review.looked_at), ([], 0))
 
+    def test_stops_while_it_ends_somebody(self) -> None:
+        """Whoever hears of an end may be the one that stops everything."""
+        ours = self.connections(3, self.peer())
+        stopping = next(connection for connection in ours if connection is next(iter(self.plane.live)))
+
+        def cut_and_stop(code: Code, reason: str) -> None:
+            Connection.cut(stopping, code, reason)
+            self.review.stop()
+
+        stopping.cut = cut_and_stop  # type: ignore[method-assign]
+        self.cell.swap(deny_list=DenyList([DenyEntry(id=SpiffeId.parse(WEB))]))
+        self.settle()
+        self.assert_ended([stopping], PEER_DENIED)
+        self.assert_ended([connection for connection in ours if connection is not stopping], None)
+        self.assertEqual((self.review.waiting, self.timers.getDelayedCalls()), (0, []))
+
+    def test_a_change_that_an_end_brings_about(self) -> None:
+        """In the middle of a turn: everybody is judged by it, nobody is ended twice."""
+        ours, others = self.connections(3, self.peer()), self.connections(3, None)
+        for connection in ours:
+
+            def cut(code: Code, reason: str, connection: Connection = connection) -> None:
+                Connection.cut(connection, code, reason)
+                self.cell.swap(deny_list=DenyList(self.cell.current.deny_list.entries))
+
+            connection.cut = cut  # type: ignore[method-assign]
+        self.cell.swap(deny_list=DenyList([DenyEntry(id=SpiffeId.parse(WEB))]))
+        self.settle()
+        self.assert_ended(ours, PEER_DENIED)
+        self.assert_ended(others, None)
+        self.assertEqual((self.review.waiting, self.timers.getDelayedCalls()), (0, []))
+
 
 class ChurnTests(ReviewTestCase):
     """A thousand changes while connections come and go."""
