@@ -137,7 +137,7 @@ DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity",
 NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
     "add the identity to a policy with action: allow for this listener, if it should come in")
 POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
-    "see the plugin's traceback in the log")
+    "read the record's reason; if it names an exception, see its traceback in the log")
 POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and silence denies",
     "see why the plugin is slow; it has 200 ms")
 CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener's identity",

@@ -7,21 +7,23 @@ is. Of a listener that the settings do not describe this policy says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import attrs
 from zope.interface import implementer
 
-from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.addresses import shown
 from tcpmesh.policy.linkerd_names import ServiceAccountNames
 from tcpmesh.policy.linkerd_schema import AccessPolicy, Resource
 from tcpmesh.policy.networks import Network, source_number
-from tcpmesh.values import AuthorizationRequest, Decision, Effect
+from tcpmesh.policy_interfaces import IExplainingPolicy, NearRule
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, TCPAddress
 
 __all__ = ["Authorization", "Clients", "LinkerdListener", "LinkerdPolicy", "Port", "Range", "default_authorization"]
 
 _ABSTAIN = Decision(Effect.ABSTAIN)
+_MOST = 3  # identities or networks in one line
 
 
 @attrs.frozen
@@ -47,6 +49,10 @@ class Range:
         """Whether an address is in it."""
         return self.network.contains(number) and not any(part.contains(number) for part in self.except_)
 
+    def __str__(self) -> str:
+        parts = ", ".join(map(str, self.except_))
+        return f"{self.network}{f' except {parts}' if parts else ''}"
+
 
 @attrs.frozen
 class Clients:
@@ -60,6 +66,14 @@ class Clients:
         if uri in self.identities or (dns and dns in self.identities):
             return True
         return bool(dns) and any(dns.endswith(suffix) for suffix in self.suffixes)
+
+    def distance(self, *names: str) -> float:
+        """How far the nearest identity is from a name, from 0 to 1."""
+        pairs = [(identity, name) for identity in self.identities for name in names if name]
+        return min((_distance(*pair) for pair in pairs), default=1.0)
+
+    def __str__(self) -> str:
+        return _listed([*sorted(self.identities), *(f"*{suffix}" for suffix in self.suffixes)])
 
 
 @attrs.frozen
@@ -81,6 +95,26 @@ class Authorization:
         return (self.networks is None or any(one.contains(number) for one in self.networks)) and (
             self.clients is None or self.clients.contain(uri, dns)
         )
+
+    def misses(self, number: int | None, where: str, uri: str, dns: str) -> Iterator[str]:
+        """What keeps it from admitting a client, each a predicate."""
+        if self.networks is not None and not any(one.contains(number) for one in self.networks):
+            yield f"is for {_listed([str(one) for one in self.networks])}, not {where}"
+        if self.clients is not None and not self.clients.contain(uri, dns):
+            yield f"names {self.clients}, not {' or '.join(filter(None, (uri, dns)))}"
+
+
+def _distance(one: str, other: str) -> float:
+    """Which share of the longer of two names lies behind what they begin with alike."""
+    alike = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return (
+        0.0 if one == other else 1 - (min(len(one), len(other)) if alike is None else alike) / max(len(one), len(other))
+    )
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return ", ".join(texts[:_MOST]) + more if texts else "nobody"
 
 
 @attrs.frozen
@@ -132,7 +166,7 @@ def default_authorization(
     )
 
 
-@implementer(IAuthorizationPolicy)
+@implementer(IExplainingPolicy)
 class LinkerdPolicy:
     """Answers by what was compiled; never changes."""
 
@@ -152,13 +186,25 @@ class LinkerdPolicy:
                 return authorization.decision
         name = port.server.id if port.server is not None else "default"
         also = f" ({dns})" if uri and dns else ""
-        where = request.source.host if number is not None else "a unix socket"  # type: ignore[union-attr]
+        where = _where(request)
         reason = (
             f"{port} admits nobody"
             if not port.authorizations
             else f"none of the authorizations of {port} admits {request.peer}{also} from {where}"
         )
         return Decision(Effect.DENY, name, port.rule, reason)
+
+    def near_rules(self, request: AuthorizationRequest, effect: Effect) -> Iterator[NearRule]:
+        """Every authorization of the listener and what keeps it from admitting the peer; Linkerd denies nothing."""
+        port = self._ports.get(request.inbound)
+        if port is None or effect is not Effect.ALLOW:
+            return
+        number, where = source_number(request.source), _where(request)
+        uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
+        for one in port.authorizations:
+            misses = tuple(one.misses(number, where, uri, dns))
+            rule, distance = one.decision.rule, one.clients.distance(uri, dns) if one.clients is not None else 0.0
+            yield NearRule(one.decision.policy, rule, rule if ":" in rule else "", Effect.ALLOW, misses, distance)
 
     def describe(self) -> Sequence[str]:
         """One line per listener."""
@@ -168,3 +214,8 @@ class LinkerdPolicy:
             by = f"{port}, policy {port.access_policy}, authorizations: {count}"
             lines.append(f"linkerd {name}: {'; '.join([by, *port.notes])}")
         return lines
+
+
+def _where(request: AuthorizationRequest) -> str:
+    source = request.source
+    return shown(source.host)[1:-1] if isinstance(source, TCPAddress) else "a unix socket"

@@ -8,10 +8,13 @@ is not kept.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from tcpmesh.addresses import shown
 from tcpmesh.config.nodes import ListNode, MapNode, Node, Scalar, compose_all
@@ -173,12 +176,13 @@ def read_network(text: str) -> Network:
     :raises ValueError: for what is none.
     """
     address, slash, length = text.partition("/")
+    parse_network(address)
     if slash and length.isascii() and length.isdigit():
-        network = parse_network(address)
-        bits = (128 if ":" in address else 32) - int(length)
-        if bits >= 0 and str(int(length)) == length:
-            first = network.first >> bits << bits
-            return Network(first, first | ((1 << bits) - 1), text)
+        try:
+            whole = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            return parse_network(text)  # which says what is wrong with it
+        return attrs.evolve(parse_network(f"{whole.network_address}{slash}{length}"), text=text)
     return parse_network(text)
 
 

@@ -197,7 +197,7 @@ CLUSTER = ["10.0.0.0/8", "fd00::/8"]
 
 
 class DifferentialTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(clusters(), PODS)
     def test_decides_as_linkerd_would(self, resources: list[dict[str, Any]], pod: dict[str, Any]) -> None:
         """Every peer from every place, at a pod with and without a Server."""

@@ -13,6 +13,7 @@ from tcpmesh.policy.linkerd_compile import compile_policy
 from tcpmesh.policy.linkerd_names import ServiceAccountNames
 from tcpmesh.policy.linkerd_resources import read_network, read_resources
 from tcpmesh.policy.networks import parse_network, source_number
+from tcpmesh.policy_interfaces import NearRule
 from tcpmesh.testing import authorization_request, peer_identity
 from tcpmesh.values import Decision, Effect, TCPAddress
 
@@ -102,6 +103,35 @@ class DecisionTests(SynchronousTestCase):
             "none of the authorizations of Server shop/db admits spiffe://example.test/ns/shop/sa/web2 "
             "(web2.shop.serviceaccount.identity.linkerd.cluster.local) from 192.0.2.7",
         )
+
+    def test_says_what_keeps_an_authorization_from_admitting(self) -> None:
+        """Identity and network, each with what would be needed; nothing where all fits, and Linkerd denies nothing."""
+        network = "  - {group: policy.linkerd.io, kind: NetworkAuthentication, name: lan}"
+        text = GOOD.replace("name: web}\n", f"name: web}}\n{network}\n", 1)
+        policy = compiled(text.replace("proxyProtocol: opaque", "accessPolicy: all-authenticated"))
+
+        def near(spiffe_id: str, ip: str) -> list[NearRule]:
+            request = authorization_request(peer_identity(spiffe_id), source=TCPAddress(ip, 4711))
+            self.assertEqual(list(policy.near_rules(request, Effect.DENY)), [])
+            return list(policy.near_rules(request, Effect.ALLOW))
+
+        first, last = near("spiffe://example.test/vm/7", "10.9.1.1")
+        self.assertEqual((first.policy, first.place), ("authorizationpolicy/shop/web-only", "linkerd.yaml:11:1"))
+        self.assertEqual(
+            first.misses,
+            (
+                "is for 10.0.0.0/8 except 10.9.0.0/16, not 10.9.1.1",
+                "names web.shop.serviceaccount.identity.linkerd.cluster.local, not spiffe://example.test/vm/7",
+            ),
+        )
+        self.assertEqual(
+            (last.policy, last.misses), ("all-authenticated", ("names *, not spiffe://example.test/vm/7",))
+        )
+        near_by, _ = near(WEB + "2", "10.1.1.1")
+        self.assertEqual(len(near_by.misses), 1)
+        self.assertLess(near_by.distance, first.distance)
+        self.assertEqual(near(WEB, "10.1.1.1")[0].misses, ())
+        self.assertEqual(list(policy.near_rules(authorization_request(inbound="admin-in"), Effect.ALLOW)), [])
 
     def test_abstains_about_other_listeners(self) -> None:
         """A listener that the settings do not describe is not Linkerd's business."""
