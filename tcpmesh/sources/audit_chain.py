@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
+from cryptography import x509
 
 from tcpmesh.codes import STATE_UNUSABLE
 from tcpmesh.errors import StartError
-from tcpmesh.identity.certificates import moment
+from tcpmesh.identity.certificates import fingerprint, moment, not_after, not_before, serial_text
 
 __all__ = [
     "GENESIS",
@@ -24,6 +25,7 @@ __all__ = [
     "AuditBroken",
     "Head",
     "Part",
+    "certificate_facts",
     "digest",
     "fields_of",
     "line_of",
@@ -155,6 +157,16 @@ def line_of(before: Head, event: str, now: float, facts: Mapping[str, Any]) -> b
     if len(line) > MAX_LINE:
         raise StartError(STATE_UNUSABLE, f"a line of {len(line)} bytes is too long for the audit log")
     return line
+
+
+def certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
+    """What a line says of a certificate."""
+    return {
+        "serial": serial_text(certificate),
+        "sha256": fingerprint(certificate),
+        "not_before": moment(not_before(certificate)),
+        "not_after": moment(not_after(certificate)),
+    }
 
 
 def fields_of(line: bytes) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ __all__ = ["reread"]
 
 def reread(state: AuthorityState, now: float) -> bool:
     """
-    Take what the directory holds now, and publish the bundle that follows from it.
+    Take what the directory holds now; the bundle that follows from it is published by ``state.finish``.
 
     :param now: wall-clock seconds.
     :returns: whether anything is different.
@@ -58,7 +58,7 @@ def reread(state: AuthorityState, now: float) -> bool:
     shown = [f"{slot.number} {slot.state.value}" for slot in slots.entries]
     state.audit.append("reread", now, {"slot": slots.active.number, "slots": shown})
     state.slots, state.roots, state.issuing = slots, roots, issuing
-    state.publish(now)
+    state.unfinished = True  # not here: with a full disk it would look as if nothing had been taken
     return True
 
 

@@ -85,6 +85,8 @@ def change(
         slot = taint(state, number, now)
         follows = f"once no certificate under it is in use: tcpmesh ca revoke {number}"
     else:
+        if state.unfinished:  # given again, since the first time not every file could be written
+            state.finish(now)
         existing = _existing(state, number)
         slot = revoke(state, number, now, cuts=cuts(existing), force=force, by=by)
         follows = f"give {state.path / BUNDLE_FILE} to every peer"
@@ -169,7 +171,7 @@ def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", fo
         replaced by the prepared one in the same moment.
     :returns: the slot that is gone.
     :raises AuthorityError: when there is no such slot, or something still hangs on it.
-    :raises StartError: STATE_UNUSABLE when it cannot be written.
+    :raises StartError: STATE_UNUSABLE when it cannot be written; if it happened all the same, the state is unfinished.
     """
     state.check_owned()
     slot = _existing(state, number)
@@ -196,10 +198,8 @@ def revoke(state: AuthorityState, number: int, now: float, *, cuts: str = "", fo
             )
         _audit(state, "revoke", now, slot, state.roots[number], force=force, by=by)
         state.commit(state.slots.without(number))
-    state.publish(now)
-    for name in (slot.issuing_file, slot.root_file):
-        state.directory.remove(name)
     state.roots.pop(number)
+    state.finish(now)
     return slot
 
 
@@ -255,6 +255,10 @@ def _existing(state: AuthorityState, number: int) -> Slot:
     slot = state.slots.find(number)
     if slot is None:
         known = ", ".join(f"{entry.number} ({entry.state.value})" for entry in state.slots.entries)
+        if number < state.slots.following:
+            raise AuthorityError(
+                f"slot {number} was revoked before, and {state.path / BUNDLE_FILE} is without it; there are: {known}"
+            )
         raise AuthorityError(f"there is no slot {number}; there are: {known}")
     return slot
 

@@ -25,8 +25,9 @@ from tcpmesh.identity.authority import (
     new_issuing,
     new_root,
 )
-from tcpmesh.identity.certificates import fingerprint, moment, not_after, not_before, pem_of, serial_text
+from tcpmesh.identity.certificates import not_after, not_before, pem_of
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.sources.audit_chain import certificate_facts
 from tcpmesh.sources.audit_log import AuditLog
 from tcpmesh.sources.authority_files import (
     BUNDLE_FILE,
@@ -56,6 +57,7 @@ class AuthorityState:
     :ivar roots: their certificates, by number of the slot; no key of a root is kept in memory.
     :ivar issuing: the active slot's; replaced by :meth:`renew_issuing`.
     :ivar audit: what was signed and changed.
+    :ivar unfinished: whether a step has happened whose files are not all as they should be; see :meth:`finish`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class AuthorityState:
         self.roots = dict(roots)
         self.issuing = issuing
         self.audit = AuditLog(directory)
+        self.unfinished = False
 
     @classmethod
     def own(cls, path: Path, trust_domain: TrustDomain | None, now: float) -> AuthorityState:
@@ -95,10 +98,9 @@ class AuthorityState:
                 issuing = _new_issuing(directory, active, now)
                 directory.write(active.issuing_file, issuing.to_pem())
             state = cls(directory, first, roots, issuing)
-            state.publish(now)
             if slots is None:
                 directory.write(STATE_FILE, first.to_bytes())
-            state._remove_revoked()
+            state.finish(now)
             if state.issuing_renewal_due(now):
                 state._renew_if_possible(now)
         except BaseException:
@@ -178,7 +180,7 @@ class AuthorityState:
         except (AuthorityError, Refusal) as error:
             self.audit.append("issue", now, {**facts, "outcome": "refused", "reason": str(error)[:500]})
             raise
-        self.audit.append("issue", now, {**facts, "outcome": "issued", **_certificate_facts(svid.leaf)})
+        self.audit.append("issue", now, {**facts, "outcome": "issued", **certificate_facts(svid.leaf)})
         return svid
 
     def issuing_renewal_due(self, now: float) -> bool:
@@ -199,7 +201,7 @@ class AuthorityState:
         self.check_owned()
         slot = self.slots.active
         issuing = _new_issuing(self.directory, slot, now)
-        self.audit.append("renew-issuing", now, {"slot": slot.number, **_certificate_facts(issuing.certificate)})
+        self.audit.append("renew-issuing", now, {"slot": slot.number, **certificate_facts(issuing.certificate)})
         self.directory.write(slot.issuing_file, issuing.to_pem())
         self.issuing = issuing
 
@@ -216,6 +218,17 @@ class AuthorityState:
         """
         self.directory.write(STATE_FILE, slots.to_bytes())
         self.slots = slots
+        self.unfinished = True
+
+    def finish(self, now: float) -> None:
+        """
+        Publish what the slots say and destroy the keys of those that are gone; whoever owns the state tries it again.
+
+        :raises StartError: STATE_UNUSABLE.
+        """
+        self.publish(now)
+        self._remove_revoked()
+        self.unfinished = False
 
     def publish(self, now: float) -> None:
         """
@@ -285,12 +298,3 @@ def _new_issuing(directory: PrivateDirectory, slot: Slot, now: float) -> Authori
         return new_issuing(root, now)
     except AuthorityError as error:
         raise unusable(directory, slot.root_file, f"cannot be used: {error}", root=True) from None
-
-
-def _certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
-    return {
-        "serial": serial_text(certificate),
-        "sha256": fingerprint(certificate),
-        "not_before": moment(not_before(certificate)),
-        "not_after": moment(not_after(certificate)),
-    }

@@ -153,16 +153,24 @@ class EmbeddedSource:
         if state is None or observer is None:
             raise AuthorityError("the source is not running")
         now, ttl = self._wall_clock(), self._settings.ttl
-        changed = change(
-            state, step, slot, now, ttl=ttl, force=force, by=by, cuts=lambda entry: self._cuts(state, entry)
-        )
+        before = state.slots
+        try:
+            changed = change(
+                state, step, slot, now, ttl=ttl, force=force, by=by, cuts=lambda entry: self._cuts(state, entry)
+            )
+        finally:
+            if state.slots != before:  # it has happened, although not every file may be written yet
+                self._follow(state, observer, now)
         self._lines.stepped(step, changed["slot"])
+        return changed
+
+    def _follow(self, state: AuthorityState, observer: IIdentityObserver, now: float) -> None:
+        """Deliver what follows from other slots than before."""
         good = [state.roots[entry.number] for entry in state.slots.entries if not entry.tainted]
         if any(not any(issued_by(svid.chain[-1], root) for root in good) for svid in self._svids):
             self._renew_at = now  # the next tick's work, which is done at once and tried again if it fails
         else:
             observer.identity_changed(IdentitySnapshot(self._svids, self._bundles(state)))
-        return changed
 
     def _perform(self, due: Due) -> None:
         self._change(due.step, due.slot, "", by="schedule")
@@ -193,6 +201,8 @@ class EmbeddedSource:
         failures = []
         try:
             self._lines.root_ends(state, now)
+            if state.unfinished:
+                failures += self._attempt(lambda: state.finish(now))
             if self._rotation is not None:
                 look, at = self._rotation.look, self._context.clock.seconds()
                 failures += self._attempt(lambda: look(state, now, at, lambda slot: self._cuts(state, slot)))

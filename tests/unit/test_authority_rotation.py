@@ -322,8 +322,14 @@ class FullDiskTests(RotationCase):
                     obstacle.rmdir()
                     verify_own(self.issue(state, LATER), held, LATER)
                     verify_own(self.issue(state, LATER), self.bundle(), LATER)
-                    if state.slots.find(1) is not None:  # unless it happened, and only the bundle waits for the start
+                    if state.slots.find(1) is not None:
                         step()
+                    else:  # it happened, and only the bundle is not written
+                        self.assertTrue(state.unfinished)
+                        again = self.assertRaises(AuthorityError, change, state, "revoke", 1, LATER, ttl=TTL)
+                        self.assertIn("slot 1 was revoked before, and", str(again))
+                        self.assertEqual(self.bundle()[DOMAIN].authorities, (state.roots[2],))
+                        self.assertFalse((self.path / "root.pem").exists())
                 else:
                     obstacle.rmdir()
             state.close()

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from tcpmesh import config
+from tcpmesh.errors import StartError
 from tcpmesh.identity.authority import ISSUING_LIFETIME, ROOT_LIFETIME, new_root
 from tcpmesh.identity.certificates import not_after, pem_of
 from tcpmesh.identity.material import load_certificates
@@ -32,6 +33,11 @@ from tests.unit.test_embedded import DOMAIN, EmbeddedCase, workload
 HOUR = 3600.0
 END = NOW + ROOT_LIFETIME
 SETTINGS = RotationSettings(Duration(60 * DAY), Duration(30 * DAY))
+
+
+def roots(snapshot: IdentitySnapshot) -> tuple[x509.Certificate, ...]:
+    """The authorities that a source delivered."""
+    return tuple(snapshot.bundles[DOMAIN].authorities)
 
 
 class RotationSettingsTests(SynchronousTestCase):
@@ -172,15 +178,12 @@ class RotatingSourceTests(EmbeddedCase):
         self.assertEqual(self.logged("warn"), [])
         self.assertEqual(self.slots(), ["2 active"])
         self.assertEqual(len(self.last.bundles[DOMAIN].authorities), 1)
-        self.assertEqual(tuple(load_certificates((self.path / "bundle.pem").read_bytes())), self.roots())
+        self.assertEqual(tuple(load_certificates((self.path / "bundle.pem").read_bytes())), roots(self.last))
         self.assertFalse((self.path / "root.pem").exists())
         state = AuthorityState.read(self.path)
         self.addCleanup(state.close)
         steps = [(fields["event"], fields["by"]) for _, fields in state.audit.lines() if "by" in fields]
         self.assertEqual(steps, [(step, "schedule") for step in ("prepare", "activate", "revoke")])
-
-    def roots(self) -> tuple[x509.Certificate, ...]:
-        return tuple(self.last.bundles[DOMAIN].authorities)
 
     def test_a_clock_that_is_wrong_for_half_an_hour_replaces_no_root(self) -> None:
         """Nor does it destroy one."""
@@ -210,7 +213,27 @@ class RotatingSourceTests(EmbeddedCase):
         (self.path / "root-2.pem.tmp").rmdir()
         self.times.advance(DAY, step=6 * HOUR)
         self.assertEqual(self.slots(), ["1 active", "2 prepared"])
-        self.assertEqual(len(self.roots()), 2)
+        self.assertEqual(len(roots(self.last)), 2)
+
+    def test_a_root_that_is_revoked_on_a_full_disk_is_gone(self) -> None:
+        """For this proxy at once, for the readers of the bundle and from the disk as soon as there is room."""
+        source = self.source_with(None, HOUR)
+        source.change_authority("prepare", None, "")
+        source.change_authority("activate", None, "drill")
+        (self.path / "bundle.pem.tmp").mkdir()  # no file can be written in its place
+        source.change_authority("taint", 1, "")
+        error = self.assertRaises(StartError, source.change_authority, "revoke", 1, "stolen")
+        self.assertIn("bundle.pem cannot be written", error.reason)
+        self.assertEqual(len(roots(self.last)), 1)
+        verify_own(self.last.svids[0], self.last.bundles, self.times.wall)
+        self.times.advance(30)
+        self.assertIn("bundle.pem cannot be written", self.observer.failures[-1])
+        self.assertTrue((self.path / "root.pem").exists())
+        (self.path / "bundle.pem.tmp").rmdir()
+        self.times.advance(60)
+        self.assertEqual(tuple(load_certificates((self.path / "bundle.pem").read_bytes())), roots(self.last))
+        self.assertFalse((self.path / "root.pem").exists())
+        self.assertEqual(self.observer.events[-1][0], "changed")
 
 
 class ScheduledCrashTests(CrashCase):
@@ -322,6 +345,24 @@ class ReloadTests(EmbeddedCase):
         state = AuthorityState.read(self.path)
         self.addCleanup(state.close)
         self.assertIn("reread", [fields["event"] for _, fields in state.audit.lines()])
+
+    def test_a_restored_backup_is_taken_although_its_bundle_cannot_be_written(self) -> None:
+        """Certificates are signed by it at once; the bundle is written as soon as there is room."""
+        source = self.start()
+        files = self.backup()
+        source.change_authority("prepare", None, "")
+        source.change_authority("activate", None, "drill")
+        bundle = (self.path / "bundle.pem").read_bytes()
+        self.restore({**files, "bundle.pem": bundle})
+        (self.path / "bundle.pem.tmp").mkdir()  # no file can be written in its place
+        source.reload()
+        self.assertIn("bundle.pem cannot be written", self.observer.failures[-1])
+        self.assertNotIn("what was read before", self.observer.failures[-1])
+        self.assertEqual(roots(self.last), load_certificates(files["root.pem"]))
+        verify_own(self.last.svids[0], self.last.bundles, self.times.wall)
+        (self.path / "bundle.pem.tmp").rmdir()
+        self.times.advance(60)
+        self.assertEqual((self.path / "bundle.pem").read_bytes(), files["bundle.pem"])
 
     def test_what_cannot_be_read_changes_nothing(self) -> None:
         """The file is named, and what was read before goes on to sign."""
