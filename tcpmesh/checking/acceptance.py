@@ -66,6 +66,25 @@ class Asker:
     not_after: float
     now: Callable[[], float]
 
+    def not_taken(self, alert: Refusal, when: str) -> Refusal:
+        """
+        Say what an alert of a server means that has shown its own certificate: it does not take ours.
+
+        :param alert: what came, with TLS's word for it.
+        """
+        who = f"{alert.reason} {when}: it does not take our certificate, of {self.identity}, issued by {self.issuer}"
+        if "expired" in alert.reason:
+            hint = f"by our clock, {moment(self.now())}, it is valid until {moment(self.not_after)}: compare the clocks"
+        elif "unknown ca" in alert.reason:
+            hint = "see whether its bundle has that authority: tcpmesh identity show there"
+        else:
+            # A tcpmesh can say no more than "internal error" of what OpenSSL itself has nothing against.
+            hint = (
+                "its log says why: see whether its bundle has that authority (tcpmesh identity show there), whether "
+                "its deny-list names us, and what time it is there"
+            )
+        return Refusal(alert.code, f"{who}; {hint}")
+
 
 class Hearing:
     """
@@ -105,12 +124,7 @@ class Hearing:
         """An alert came, or something that is no TLS."""
         if refusal.code is PEER_ALERT:
             # In TLS 1.3 a server judges its client last, when the client is through (RFC 8446 section 4.4.4).
-            asker = self._asker
-            why = (
-                f"{refusal.reason} after our handshake: it does not take our certificate, of {asker.identity}, "
-                f"issued by {asker.issuer}; see whether its bundle has that authority: tcpmesh identity show there"
-            )
-            refusal = Refusal(refusal.code, why)
+            refusal = self._asker.not_taken(refusal, "after our handshake")
         return Acceptance(refusal=refusal)
 
     def ended(self, *, in_order: bool) -> Acceptance:
@@ -178,7 +192,9 @@ class Hearing:
         if clock - now > _CLOCKS_AGREE:
             off = clock - now
             text = f"its clock is {span(off)} ahead of ours, and certificates end there so much earlier"
-            return text + f": ours at {moment(asker.not_after - off)} by our clock"
+            end = asker.not_after - off
+            # A peer may say any time; there is no name for those before the first year.
+            return text + (f": ours at {moment(end)} by our clock" if end > 0 else "")
         if self._begun - clock > _CLOCKS_AGREE:
             off = self._begun - clock
             return (

@@ -16,7 +16,7 @@ from tcpmesh.checking.acceptance import Acceptance
 from tcpmesh.checking.approach import Approach, approach
 from tcpmesh.checking.findings import Finding, Outcome, Pair
 from tcpmesh.checking.knowledge import Knowledge
-from tcpmesh.codes import EXPIRED, NO_ENDPOINT, NO_IDENTITY, NOT_YET_VALID, SOURCE_STALE, Code
+from tcpmesh.codes import EXPIRED, NO_ENDPOINT, NO_IDENTITY, NOT_YET_VALID, PEER_ALERT, PEER_DENIED, SOURCE_STALE, Code
 from tcpmesh.config.places import ROOT, Place
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.dataplane.verification import expects_dns, expects_keys
@@ -75,16 +75,20 @@ class LayerCheck:
         self._add(_REACH, Outcome.UNKNOWN, "there was no time left for it: ask for fewer, with --service or --peer")
         raise Over
 
-    def shaken(self, failure: Refusal | None, leaf: x509.Certificate | None) -> None:
+    def shaken(self, failure: Refusal | None, leaf: x509.Certificate | None, *, proved: bool = False) -> None:
         """
         Say what the handshake proved, layer by layer: it stops at the first that is broken, in its own order.
 
         :param failure: why there was no handshake with whom is expected.
         :param leaf: the peer's certificate, if it came so far.
+        :param proved: whether it is one that is expected, although there was no handshake.
         """
         assert self._approach is not None, "somebody went there"
         expected = self._approach.expected
         layer = _layer_of(failure.code) if failure is not None else _ACCEPT
+        if failure is not None and failure.code is PEER_ALERT and proved:
+            # Up to TLS 1.2 the server judges us before the handshake is complete, behind its own certificate.
+            failure, layer = self._approach.asker.not_taken(failure, "during our handshake"), _ACCEPT
         if failure is not None and layer <= _REACH:
             self._broken(_REACH, failure, "a complete TLS handshake", self._service("discovery"))
         self._add(_REACH, Outcome.GOOD, f"{self._approach.address} speaks TLS")
@@ -104,13 +108,17 @@ class LayerCheck:
             self._add(_TRUST, Outcome.GOOD, "its key is pinned, so no authority is asked")
         else:
             self._trusted(leaf)
-        if failure is not None:
+        if failure is not None and layer == _MATCH:
             self._broken(_MATCH, failure, _listed(expected or ()), self._service("expect"))
         if expected is None:
             self._add(_MATCH, Outcome.UNKNOWN, "nobody is expected there")
+            if failure is not None:
+                self._broken(_ACCEPT, failure, "the peer takes us in", self._peer())
             self._add(_ACCEPT, Outcome.UNKNOWN, "not looked at: whether to ask an unknown peer is not for a check")
             raise Over
         self._add(_MATCH, Outcome.GOOD, "it is one of those expected")
+        if failure is not None:
+            self._broken(_ACCEPT, failure, "the peer takes us in", self._peer())
 
     def accepted(self, answer: Acceptance) -> None:
         """The last layer: what the peer makes of us."""
@@ -196,6 +204,8 @@ class LayerCheck:
         self._add(_TRUST, Outcome.ODD if odd else Outcome.GOOD, text, **(self._bundle(domain) if odd else {}))
 
     def _not_trusted(self, failure: Refusal, leaf: x509.Certificate) -> None:
+        if failure.code is PEER_DENIED:
+            self._broken(_TRUST, failure, "nobody whom we deny", _place(ROOT.key("identity").key("deny_list")))
         knowledge, domain = self._knowledge, self._vouching(leaf)
         if domain is not None and domain in knowledge.unread_bundles:
             self._add(_TRUST, Outcome.UNKNOWN, knowledge.unread_bundles[domain])

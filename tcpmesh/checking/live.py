@@ -133,7 +133,8 @@ async def _check(check: LayerCheck, question: _Question) -> None:
     try:
         if question.left <= 0:
             check.out_of_time()
-        check.shaken(await _reach(inquiry, check, question), approach.leaf(core))
+        failure = await _reach(inquiry, check, question)
+        check.shaken(failure, approach.leaf(core), proved=core.verification.peer is not None)
         acceptance = await _listen(inquiry, Hearing(core.alpn, approach.asker), question)
     finally:
         inquiry.close()

@@ -54,7 +54,8 @@ def _check(check: LayerCheck) -> None:
     except Refusal as refusal:
         check.unreached(refusal)
     with closing(stream):
-        check.shaken(handshake.shake_hands(stream, deadline), approach.leaf(core))
+        failure = handshake.shake_hands(stream, deadline)
+        check.shaken(failure, approach.leaf(core), proved=core.verification.peer is not None)
         acceptance = handshake.listen(stream, Hearing(core.alpn, approach.asker), deadline)
     check.accepted(_again(approach) if acceptance.not_for_us else acceptance)
 

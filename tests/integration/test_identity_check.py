@@ -219,6 +219,20 @@ def alert(setup: Setup) -> None:
     setup.present(context)
 
 
+def alert_before_the_end(setup: Setup) -> None:
+    """In TLS 1.2 a server judges its client before the handshake is complete."""
+    setup.change("    discovery:", '    tls: {min_version: "1.2"}\n    discovery:')
+    context = context_of(setup.a.svid("/orders", now=setup.now))
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
+    setup.present(context)
+
+
+def denied_by_us(setup: Setup) -> None:
+    entry = '{id: "spiffe://a.test/orders", reason: stolen}'
+    setup.change("  federation:", f"  deny_list: {{entries: [{entry}]}}\n  federation:")
+
+
 def refused_while_dns(setup: Setup) -> None:
     setup.change('"spiffe://a.test/orders"]', '"dns:orders.a.test"]')
     setup.answer(setup.b.svid("/orders", now=setup.now, dns=["orders.a.test"]), None)
@@ -321,6 +335,8 @@ FURTHER = (
     Case(unknown_code, 1, 8, "TM-U111", PEER),
     Case(closed, 1, 8, "TM-U110", PEER),
     Case(alert, 1, 8, "TM-I403", PEER),
+    Case(alert_before_the_end, 1, 8, "TM-I403", PEER),
+    Case(denied_by_us, 1, 6, "TM-I606", "identity.deny_list at "),
     Case(refused_while_dns, 1, 6, "TM-I604", "identity.sources at "),
     Case(other_dns_name, 1, 7, "TM-I703", SERVICE),
     Case(bad_partner_bundle, 1, 6, "TM-I601", "identity.federation['b.test'] at "),

@@ -96,6 +96,13 @@ class ProbeTests(HearingCase):
         text = self.answered(attrs.evolve(ALLOWED, clock=NOW + 1800)).text
         self.assertTrue(text.endswith("ours at 2025-11-22T23:30:00Z by our clock"), text)
 
+    def test_names_no_moment_before_the_calendar(self) -> None:
+        """Whatever time a peer says it is, there is an answer."""
+        for clock in (NOW + 3600 * 24 * 365, 4e10, 9.9e10, 0.0, -9.9e10):
+            acceptance = self.answered(attrs.evolve(ALLOWED, clock=clock))
+            self.assertEqual((acceptance.refusal, acceptance.odd), (None, True), clock)
+            self.assertIn("ahead of ours" if clock > NOW else "behind ours", acceptance.text)
+
     def test_tells_others(self) -> None:
         """Then it is asked again, and what is to be done is said once."""
         self.assertTrue(self.answered(ProbeRefusal("TM-P106", "no")).not_for_us)
@@ -145,6 +152,16 @@ class PrefaceTests(HearingCase):
         """An alert after the handshake is about nothing else; other breaks are what they are."""
         alert = self.hearing(ALPN).broken(Refusal(codes.PEER_ALERT, "the peer sent the TLS alert 'unknown ca'"))
         self.assert_refused(alert, codes.PEER_ALERT, f"does not take our certificate, of {WEB}, issued by 'CN=root'")
+        for name, hint in (
+            ("unknown ca", "see whether its bundle has that authority: tcpmesh"),
+            (
+                "certificate expired",
+                "by our clock, 2025-11-22T23:00:00Z, it is valid until 2025-11-23T00:00:00Z: compare",
+            ),
+            ("internal error", "whether its deny-list names us, and what time it is there"),
+        ):
+            alert = self.hearing(ALPN).broken(Refusal(codes.PEER_ALERT, f"the peer sent the TLS alert {name!r}"))
+            self.assert_refused(alert, codes.PEER_ALERT, f"; {hint}" if name != "internal error" else hint)
         broken = self.hearing(ALPN).broken(Refusal(codes.TLS_BROKEN, "a record"))
         self.assertEqual(broken.refusal and broken.refusal.reason, "a record")
 
