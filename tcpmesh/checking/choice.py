@@ -59,7 +59,7 @@ def choose(settings: Settings, endpoints: Mapping[str, Sequence[Endpoint]], choi
     :param endpoints: by service, as far as they are known here.
     :raises WrongChoiceError: naming what there is.
     """
-    services, peer, workload = choice.services, choice.peer, choice.workload
+    services, peer, workload = list(dict.fromkeys(choice.services)), choice.peer, choice.workload
     _known(settings, "service", services, settings.services)
     _known(settings, "workload", (workload,) if workload else (), settings.identity.workloads)
     found: list[Pair] = []
@@ -72,7 +72,12 @@ def choose(settings: Settings, endpoints: Mapping[str, Sequence[Endpoint]], choi
         if workload is not None:
             ways = {workload: ways.get(workload, "")}
         elif not ways:
-            ways = {_only_workload(settings, f"no outbound listener leads to service {service}"): ""}
+            why = f"no outbound listener leads to service {service}"
+            if not services and peer is None and len(settings.identity.workloads) > 1:
+                # Nobody asked for this one: it does not keep the others from being looked at.
+                found.append(Pair(next(iter(settings.identity.workloads)), service, unclear=_as_whom(settings, why)))
+                continue
+            ways = {_only_workload(settings, why): ""}
         for name, listener in ways.items():
             if not known:
                 found.append(Pair(name, service, None, listener))
@@ -99,5 +104,9 @@ def _known(settings: Settings, what: str, names: Sequence[str], known: Mapping[s
 def _only_workload(settings: Settings, why: str) -> str:
     names = list(settings.identity.workloads)
     if len(names) != 1:
-        raise WrongChoiceError(f"{why}; say as whom: --workload {'|'.join(names[:5])}")
+        raise WrongChoiceError(_as_whom(settings, why))
     return names[0]
+
+
+def _as_whom(settings: Settings, why: str) -> str:
+    return f"{why}; say as whom: --workload {'|'.join(list(settings.identity.workloads)[:5])}"

@@ -38,6 +38,7 @@ class Finding:
     :ivar expected: what should be, of a broken layer; ``text`` is then what came.
     :ivar place: what the fix is for, as a place in the configuration: ``services.orders.expect``.
     :ivar where: what it is for when it is not the configuration: the peer.
+    :ivar unfinished: whether the time for the question was over before the layer's.
     """
 
     layer: int
@@ -47,6 +48,7 @@ class Finding:
     expected: str = ""
     place: str = ""
     where: str = ""
+    unfinished: bool = False
 
 
 @attrs.frozen
@@ -56,12 +58,14 @@ class Pair:
 
     :ivar service: None for an address that no service lists.
     :ivar endpoint: None when there is nobody to reach.
+    :ivar unclear: why nobody can say whether it is this workload that would reach it; empty when it is.
     """
 
     workload: str
     service: str | None = None
     endpoint: Endpoint | None = None
     listener: str = ""
+    unclear: str = ""
 
 
 def as_mapping(pair: Pair, identity: str, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -91,5 +95,6 @@ def _finding_as_mapping(finding: Finding) -> dict[str, Any]:
         "next": finding.code.next_step if finding.code is not None else "",
         "place": finding.place,
         "where": finding.where,
+        "unfinished": finding.unfinished,
     }
     return {name: value for name, value in values.items() if value or name == "text"}

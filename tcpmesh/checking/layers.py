@@ -56,6 +56,9 @@ class LayerCheck:
         svid = self._own()
         if self._pair.service is None and self._pair.endpoint is None:
             raise Over
+        if self._pair.unclear:
+            self._add(_MAP, Outcome.UNKNOWN, self._pair.unclear)
+            raise Over
         self._map()
         if self._pair.endpoint is None:
             if self._pair.service not in self._knowledge.state.endpoints:
@@ -71,8 +74,9 @@ class LayerCheck:
         self._broken(_REACH, refusal, "a server that accepts connections", self._service("discovery"))
 
     def out_of_time(self) -> Any:
-        """There was no time to go there."""
-        self._add(_REACH, Outcome.UNKNOWN, "there was no time left for it: ask for fewer, with --service or --peer")
+        """There was no time to go there, or to hear what the peer says."""
+        text = "there was no time left for it: ask for fewer, with --service or --peer"
+        self._add(len(self.findings) + 1, Outcome.UNKNOWN, text, unfinished=True)
         raise Over
 
     def shaken(self, failure: Refusal | None, leaf: x509.Certificate | None, *, proved: bool = False) -> None:
@@ -183,7 +187,7 @@ class LayerCheck:
         if self._pair.listener:
             self._add(_MAP, Outcome.GOOD, text)
         else:
-            odd = f"{text}; no outbound listener leads to it, looked at as workload {self._pair.workload}"
+            odd = f"{text}; no outbound listener leads to it as workload {self._pair.workload}"
             self._add(_MAP, Outcome.ODD, odd, **self._service("expect"))
 
     # --- the peer's authority

@@ -138,9 +138,12 @@ async def _check(check: LayerCheck, question: _Question) -> None:
         acceptance = await _listen(inquiry, Hearing(core.alpn, approach.asker), question)
     finally:
         inquiry.close()
-    if acceptance.not_for_us:
+    if acceptance is not None and acceptance.not_for_us:
         acceptance = await _listen_again(approach, question)
-    check.accepted(acceptance)
+    if acceptance is None:
+        check.out_of_time()
+    else:
+        check.accepted(acceptance)
 
 
 async def _reach(inquiry: Inquiry, check: LayerCheck, question: _Question) -> Refusal | None:
@@ -154,18 +157,18 @@ async def _reach(inquiry: Inquiry, check: LayerCheck, question: _Question) -> Re
     raise AssertionError("both end the check")
 
 
-async def _listen(inquiry: Inquiry, hearing: Hearing, question: _Question) -> Acceptance:
+async def _listen(inquiry: Inquiry, hearing: Hearing, question: _Question) -> Acceptance | None:
+    """What the peer makes of us; None when the time for the question is over before the peer's is."""
     try:
         return await inquiry.listen(hearing).addTimeout(max(0.0, question.left), question.plane.clock)
     except defer.TimeoutError:
-        return hearing.timed_out()
+        return None
 
 
-async def _listen_again(approach: Approach, question: _Question) -> Acceptance:
+async def _listen_again(approach: Approach, question: _Question) -> Acceptance | None:
     """The peer tells others how it sees them: ask as the data path does."""
     core = approach.core(probe=False)
     inquiry = Inquiry(question.plane, approach.address, core, approach.timeouts, question.inquiries)
-    hearing = Hearing(core.alpn, approach.asker, refused_probe=True)
     try:
         await inquiry.connect().addTimeout(max(0.0, question.left), question.plane.clock)
         failure = await inquiry.shake_hands().addTimeout(max(0.0, question.left), question.plane.clock)
@@ -175,6 +178,6 @@ async def _listen_again(approach: Approach, question: _Question) -> Acceptance:
     except Refusal as refusal:
         return Acceptance(refusal=refusal)
     except defer.TimeoutError:
-        return hearing.timed_out()
+        return None
     finally:
         inquiry.close()

@@ -57,7 +57,8 @@ def status_of(answer: Mapping[str, Any]) -> int:
     if any(layer["outcome"] == Outcome.BROKEN.value for layer in layers):
         return 1
     # That a peer has no way to say that it accepts is no gap of ours.
-    hidden = any(layer["outcome"] == Outcome.UNKNOWN.value and layer["layer"] < len(LAYERS) for layer in layers)
+    unknown = [layer for layer in layers if layer["outcome"] == Outcome.UNKNOWN.value]
+    hidden = any(layer["layer"] < len(LAYERS) or layer.get("unfinished") for layer in unknown)
     return 2 if hidden or answer["left_out"] else 0
 
 

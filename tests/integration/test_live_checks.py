@@ -22,6 +22,8 @@ from tcpmesh import config
 from tcpmesh.checking.choice import Choice
 from tcpmesh.checking.live import LiveChecks
 from tcpmesh.cli import main
+from tcpmesh.cli.check_output import status_of
+from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.probe import PROBE_ALPN, ProbeRefusal
 from tcpmesh.identity_checks import IdentityChecks
 from tcpmesh.plugins import PluginRegistry
@@ -535,6 +537,19 @@ class ManyTests(LiveCase):
         self.assertEqual([one["outcome"] for one in layers], ["good", "good", "good", "unknown"])
         self.assertIn("no time left", layers[-1]["text"])
 
+    async def test_blames_no_peer_for_its_own_hurry(self) -> None:
+        """A peer that may still say whether it accepts is not broken when the question's time is over: status 2."""
+        setup = self.setup(selecting(ALPN, b"", hold=True))
+        service = self.run_near(setup, f"127.0.0.1:{self.answer(setup.serve)}")
+        plane = service.plane
+        assert plane is not None
+        checks = IdentityChecks(service.composition)
+        answer = await LiveChecks(1.0).ask(plane, lambda: checks.knowledge(plane), Choice())
+        last = answer["checks"][0]["layers"][-1]
+        self.assertEqual((last["outcome"], last["unfinished"], status_of(answer)), ("unknown", True, 2), last)
+        self.assertIn("no time left", last["text"])
+        await until(lambda: (plane.gate.connections, plane.gate.sockets) == (0, 0), "all is given back")
+
     async def test_looks_at_only_so_many(self) -> None:
         """And says how many it left out: status 2."""
         setup = self.setup(well)
@@ -545,6 +560,42 @@ class ManyTests(LiveCase):
         answer = json.loads(ended.out)
         self.assertEqual((len(answer["checks"]), answer["left_out"]), (200, 5))
         self.assertIn("5 others were not looked at", (await self.command(setup)).out)
+
+
+class WhomTests(LiveCase):
+    """Two workloads in one proxy, and a service that no listener leads to."""
+
+    def make(self, setup: Setup) -> None:
+        setup.a.write_svid(setup.a.svid("/cron", now=setup.now), setup.base, "cron")
+        other = '    cron: {id: "spiffe://a.test/cron", certificate: cron.pem, key: cron.key}\n'
+        setup.change("key: web.key}\n", "key: web.key}\n" + other)
+        bills = (
+            '  bills:\n    expect: ["spiffe://a.test/bills"]\n'
+            '    discovery: {plugin: static, endpoints: ["127.0.0.1:9"]}\n'
+        )
+        setup.change("\noutbound:", f"{bills}\noutbound:")
+
+    async def test_looks_at_the_others(self) -> None:
+        """Nobody can say as whom it would be reached: that is said, with what to ask, and the others are looked at."""
+        setup = self.setup(self.make)
+        live = await self.check(setup, "--json")
+        offline = await self.command(setup, "--offline", "--json")
+        for ended in (live, offline):
+            orders, bills, cron = json.loads(ended.out)["checks"]
+            self.assertEqual((ended.status, ended.err), (2, ""))
+            self.assertEqual((orders["layers"][-1]["layer"], orders["layers"][-1]["outcome"]), (8, "good"), orders)
+            last = bills["layers"][-1]
+            self.assertEqual((last["layer"], last["outcome"], bills["endpoint"]), (3, "unknown", None))
+            self.assertIn("leads to service bills; say as whom: --workload web|cron", last["text"])
+            self.assertEqual((cron["workload"], len(cron["layers"])), ("cron", 2))
+
+    async def test_says_as_whom(self) -> None:
+        """A listener leads there, but as somebody else; and who names a service twice asks once."""
+        setup = self.setup(self.make)
+        ended = await self.check(setup, "--json", "--workload", "cron", "--service", "orders", "--service", "orders")
+        (pair,) = json.loads(ended.out)["checks"]
+        self.assertEqual((ended.status, pair["layers"][2]["outcome"]), (0, "odd"))
+        self.assertIn("no outbound listener leads to it as workload cron", pair["layers"][2]["text"])
 
 
 class AskingTests(LiveCase):
