@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tcpmesh.errors import Problem
+from tcpmesh.errors import ConfigurationError, Problem
 from tcpmesh.interfaces import (
     IAuthorizationPolicyFactory,
     ICheckable,
@@ -23,6 +25,7 @@ from tcpmesh.policy.files import PolicyReader
 from tcpmesh.policy.language import RulesSettings
 from tcpmesh.policy.rules import Rules
 from tcpmesh.policy_interfaces import IDoubtedPolicy, IOutboundPolicy
+from tcpmesh.sources.polling import InThread, in_caller, in_daemon_thread
 from tcpmesh.sources.watched_files import FileContent, WatchedFiles
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
@@ -31,18 +34,34 @@ __all__ = ["RulesFactory", "RulesSource"]
 
 @implementer(IOutboundPolicy, IPolicySource, ICheckable, IReloadable, IDoubtedPolicy)
 class RulesSource:
-    """Delivers what the files say, and again whenever they have changed and can be used."""
+    """
+    Delivers what the files say, and again whenever they have changed and can be used.
+
+    Reading a thousand policies takes a second, for which no connection shall wait: after the start it is done in a
+    thread.
+
+    :param in_thread: how; by default a daemon thread, or in the caller's when the context's clock is no reactor.
+    """
 
     decides_outbound = True  # until it has delivered: nobody knows yet
 
-    def __init__(self, settings: RulesSettings, context: PluginContext) -> None:
+    def __init__(self, settings: RulesSettings, context: PluginContext, in_thread: InThread | None = None) -> None:
+        if in_thread is None:
+            reactor = context.clock
+            in_thread = in_daemon_thread(reactor) if IReactorFromThreads.providedBy(reactor) else in_caller
+        self._run = in_thread
+        self._log = context.log
         self._inbound = context.inbound
         self._now = context.wall_clock
         self._reader = PolicyReader(settings.inline, context.inbound, context.services)
         self._places = list(settings.paths())
-        self._files: WatchedFiles[Rules] = WatchedFiles(
-            self._places, self._read, context.clock, context.log, interval=settings.interval
+        self._files: WatchedFiles[Sequence[FileContent]] = WatchedFiles(
+            self._places, lambda contents: contents, context.clock, context.log, interval=settings.interval
         )
+        self._observer: IPolicyObserver | None = None
+        self._delivered = False
+        self._reading = False
+        self._newest: Sequence[FileContent] | None = None  # to be read when the thread is done with another
 
     def _read(self, contents: Sequence[FileContent]) -> Rules:
         policies = self._reader.read([(content.path, content.data) for content in contents])
@@ -54,11 +73,11 @@ class RulesSource:
 
         :raises ConfigurationError: with everything that is wrong.
         """
-        self._files.load()
+        self._read(self._files.load())
 
     def warnings(self) -> Sequence[Problem]:
         """Rules that can never decide, in the files as they are now. (IDoubtedPolicy)"""
-        return self._files.load().warnings()
+        return self._read(self._files.load()).warnings()
 
     def start(self, observer: IPolicyObserver) -> None:
         """
@@ -66,14 +85,16 @@ class RulesSource:
 
         :raises ConfigurationError: with everything that is wrong.
         """
-        self._files.start(observer.policy_changed, observer.policy_failed)
+        self._observer = observer
+        self._files.start(self._found, observer.policy_failed)
 
     def reload(self) -> None:
         """Look now. (IReloadable)"""
         self._files.reload()
 
     def stop(self) -> None:
-        """Watch no longer. (IPolicySource)"""
+        """Watch no longer; what a thread still reads is dropped. (IPolicySource)"""
+        self._observer = None
         self._files.stop()
 
     def decide(self, request: AuthorizationRequest) -> Decision:
@@ -83,6 +104,41 @@ class RulesSource:
     def describe(self) -> Sequence[str]:
         """Where they are. (IAuthorizationPolicy)"""
         return [f"not read yet: {place}" for place in self._places]
+
+    # --- reading
+
+    def _found(self, contents: Sequence[FileContent]) -> None:
+        if not self._delivered:
+            rules = self._read(contents)
+            self._delivered = True
+            self._deliver(rules)
+            return
+        self._newest = contents
+        if not self._reading:
+            self._begin()
+
+    def _begin(self) -> None:
+        contents, self._newest = self._newest or (), None
+        self._reading = True
+        self._run(lambda: self._read(contents), self._ended)
+
+    def _ended(self, result: Rules | Failure) -> None:
+        self._reading = False
+        if self._newest is not None:
+            self._begin()
+        else:
+            self._deliver(result)
+
+    def _deliver(self, result: Rules | Failure) -> None:
+        if self._observer is None:
+            return
+        if isinstance(result, Rules):
+            self._observer.policy_changed(result)
+        elif result.check(ConfigurationError):
+            self._observer.policy_failed(str(result.value))
+        else:
+            self._log.failure("reading the files of the policies failed", result)
+            self._observer.policy_failed("reading the files failed; see the traceback above")
 
 
 @implementer(IAuthorizationPolicyFactory)

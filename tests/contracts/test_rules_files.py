@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -93,6 +95,33 @@ class RulesFilesTests(PolicySourceContract, SynchronousTestCase):
         bad.unlink()
         source.reload()
         self.assertEqual(self.effects(observer), ["allow", "deny"])
+
+    def test_reading_takes_no_time_from_connections(self) -> None:
+        """A thread reads; of changes that come meanwhile the last one counts, and none after the stop."""
+        work: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        source = RulesSource(self.make_settings(), self.make_context(), lambda *both: work.append(both))
+        observer = FakePolicyObserver()
+        source.start(observer)
+        self.assertEqual((self.effects(observer), work), (["allow"], []))
+        for text in (DENIAL, "policies: []\n", DENIAL.replace("deny", "allow")):
+            self.file.write_text(text)
+            source.reload()
+        self.assertEqual((len(work), self.effects(observer)), (1, ["allow"]))
+        self.work(work)
+        self.assertEqual((len(work), self.effects(observer)), (1, ["allow"]))
+        self.work(work)
+        self.assertEqual(self.effects(observer), ["allow", "allow"])
+        self.assertEqual(self.answer(observer.policies[1], self.denied()[0]).policy, "nobody")
+        self.file.write_text(DENIAL)
+        source.reload()
+        source.stop()
+        self.work(work)
+        self.assertEqual((self.effects(observer), observer.failures), (["allow", "allow"], []))
+
+    def work(self, work: list[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
+        """What the thread does with what it was given first."""
+        function, done = work.pop(0)
+        done(function())
 
     def test_one_name_in_two_files_is_refused(self) -> None:
         """Records name the policy."""

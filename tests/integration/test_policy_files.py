@@ -8,7 +8,7 @@ import sys
 from tcpmesh.cli import main
 from tcpmesh.codes import NO_RULE_ALLOWS
 from tcpmesh.errors import ConfigurationError
-from tests.integration.applications import RESET, receive
+from tests.integration.applications import RESET, receive, until
 from tests.integration.mesh import MeshTestCase, Proxy, echo, in_thread
 
 ALLOW = (
@@ -48,8 +48,11 @@ class PolicyFilesTests(MeshTestCase):
         self.assertTrue(await self.passes(port))
         first = await inner.closed(1)
         self.assertRegex(first.rule, r"\Apolicies\[0\]\.from\[0\]\.ids\[0\] \(.*policies\.d/10-web\.yaml:1:\d+\)\Z")
+        state = inner.service.composition.state
+        before = state.current.policies
         self.file.write_text("policies: []\n")
         inner.service.reload_identities()
+        await until(lambda: state.current.policies is not before, "the policies are others")
         self.assertFalse(await self.passes(port))
         refused = await inner.closed(2)
         self.assertIs(refused.code, NO_RULE_ALLOWS)
@@ -62,6 +65,7 @@ class PolicyFilesTests(MeshTestCase):
         (self.policies / "20-deny.yaml").write_text("policies: [{name: x, action: deny, from: [{any: authenticated}]}]")
         self.file.write_text(ALLOW.replace("orders-in", "order-in"))
         inner.service.reload_identities()
+        await until(lambda: inner.service.composition.policies.failing, "the change is refused")
         self.assertTrue(await self.passes(port))
         self.assertEqual(inner.service.composition.state.current.generation, generation)
         (told,) = inner.service.composition.policies.failing.values()
