@@ -108,7 +108,12 @@ def _certificate(leaf: x509.Certificate) -> dict[str, Any]:
 
 def _domains(settings: Settings, state: MeshState, control: MeshControl) -> list[TrustDomain]:
     """The own one first, then all that anybody speaks of."""
-    named = [settings.trust_domain, *(held.trust_domain for held in control.federation.held), *state.bundles]
+    named = [
+        settings.trust_domain,
+        *settings.identity.bundles_from,
+        *(held.trust_domain for held in control.federation.held),
+        *state.bundles,
+    ]
     for source in control.sources:
         named += source.snapshot.bundles if source.snapshot is not None else ()
     return list(dict.fromkeys(named))
@@ -143,6 +148,7 @@ def _trust_domain(
             for authority in bundle.authorities
         ],
         "from": origins,
+        "only": list(settings.identity.bundles_from.get(domain, ())),
         "dispute": control.disputes.get(domain, ""),
     }
 

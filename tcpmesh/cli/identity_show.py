@@ -107,7 +107,9 @@ def _trust_domain(domain: Mapping[str, Any]) -> Iterator[str]:
         if origin["failing_s"] is not None:
             yield f"  PROBLEM   failing for {span(origin['failing_s'])}: {_text(origin['reason'])}"
     if not domain["from"]:
-        yield "  from      nowhere: no source has delivered a bundle for it"
+        only = ", ".join(map(_text, domain.get("only") or ()))
+        also = f" that counts: identity.bundles_from wants {only}" if only else ""
+        yield f"  from      nowhere: no source has delivered a bundle for it{also}"
     if domain.get("dispute"):
         yield f"  PROBLEM   {_text(domain['dispute'])}"
     for authority in domain["authorities"] or ():

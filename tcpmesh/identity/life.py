@@ -11,7 +11,8 @@ import attrs
 
 from tcpmesh.identity.certificates import not_after
 from tcpmesh.identity.delivered import Delivered, find_svid
-from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, Workload
+from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.values import IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
 
 __all__ = ["MEANING", "SourceLife", "Transition"]
 
@@ -47,6 +48,7 @@ class SourceLife(Delivered):
     failures: int = 0  # reported so far
     failing_since: float | None = None  # None while it does not fail
     received: float | None = None  # when it delivered last; None before the first
+    said: dict[TrustDomain, TrustBundle] = attrs.field(factory=dict)  # its last bundle of each, given up or not
     _taken: dict[str, tuple[Svid, float]] = attrs.field(factory=dict, init=False)  # by workload: since when in use
     _alarms: dict[str, float] = attrs.field(factory=dict, init=False)  # by workload: the wall's time to raise it
 
@@ -60,6 +62,7 @@ class SourceLife(Delivered):
             elif taken is None or taken[0].chain != svid.chain:
                 self._taken[name] = svid, at
         self.snapshot, self.received = snapshot, at
+        self.said.update(snapshot.bundles)
         self.failing_since = None
         self._alarms.clear()
         return self._enter(IdentityState.READY, "identities received")

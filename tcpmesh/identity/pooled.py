@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tcpmesh.identity.certificates import name_text, subject_key_identifier
 from tcpmesh.identity.life import SourceLife
@@ -48,23 +49,38 @@ def pooled_bundles(sources: Iterable[SourceLife], choice: Choice = MappingProxyT
     Put together what the sources deliver; bundles of different trust domains are never mixed.
 
     Of a trust domain in ``choice`` the bundles of the sources named there count, all that any of them lists. Of any
-    other one an authority counts when every source that delivers a bundle of it lists it.
+    other one an authority counts when every source that has ever delivered a bundle of it listed it the last time: who
+    gives up a bundle does not bring back what it had withdrawn. An authority that was renewed with its name and key is
+    the same one.
     """
-    delivered: dict[TrustDomain, dict[str, dict[bytes, x509.Certificate]]] = {}
+    delivered: dict[TrustDomain, dict[bytes, x509.Certificate]] = {}
+    words: dict[TrustDomain, dict[str, set[object]]] = {}
     for source in sources:
-        for domain, bundle in (source.snapshot.bundles if source.snapshot is not None else {}).items():
+        present = source.snapshot.bundles if source.snapshot is not None else {}
+        for domain, bundle in {**source.said, **present}.items():
             if counts(source.name, domain, choice):
-                listed = {authority.public_bytes(Encoding.DER): authority for authority in bundle.authorities}
-                delivered.setdefault(domain, {})[source.name] = listed
+                words.setdefault(domain, {})[source.name] = {_authority(each) for each in bundle.authorities}
+                if domain in present:
+                    listed = {each.public_bytes(Encoding.DER): each for each in bundle.authorities}
+                    delivered.setdefault(domain, {}).update(listed)
     bundles, disputes = {}, {}
-    for domain, by_source in delivered.items():
-        pool = {key: authority for listed in by_source.values() for key, authority in listed.items()}
+    for domain, pool in delivered.items():
         if domain not in choice:
-            doubtful = [key for key in pool if any(key not in listed for listed in by_source.values())]
+            agreed = set.intersection(*words[domain].values())
+            doubtful = [key for key, each in pool.items() if _authority(each) not in agreed]
             if doubtful:
-                disputes[domain] = _dispute([pool.pop(key) for key in doubtful], by_source, bool(pool))
+                disputes[domain] = _dispute([pool.pop(key) for key in doubtful], words[domain], bool(pool))
         bundles[domain] = TrustBundle(domain, tuple(pool.values()))
     return PooledBundles(MappingProxyType(bundles), MappingProxyType(disputes))
+
+
+def _authority(certificate: x509.Certificate) -> object:
+    """What stays when a certificate is renewed with its name and key."""
+    try:
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):  # a key that nobody can use
+        return certificate.public_bytes(Encoding.DER)
+    return certificate.subject, key
 
 
 def _dispute(left_out: list[x509.Certificate], by_source: Mapping[str, object], rest: bool) -> str:

@@ -292,6 +292,15 @@ trust domain example.test (our own)
         self.assertIn("PROBLEM   identity sources 'agent', 'second' deliver different bundles; not used are", line)
         self.assertIn("say in identity.bundles_from which source counts", line)
 
+    def test_names_the_source_whose_bundle_is_waited_for(self) -> None:
+        """When another one has delivered a bundle, and does not count."""
+        self.control.start()
+        (domain, *_) = [one for one in self.report()["trust_domains"] if one["own"]]
+        domain.update({"from": [], "authorities": None, "only": ["agent", "disk"]})
+        status, out, _ = self.show({**self.report(), "workloads": [], "trust_domains": [domain]})
+        self.assertEqual(status, 1)
+        self.assertIn("delivered a bundle for it that counts: identity.bundles_from wants agent, disk", out)
+
     def test_the_status_says_whether_all_is_well(self) -> None:
         """0 then; 1 for an identity that is not ready, a bundle that is not used, empty, or not refreshed."""
         self.control.start()

@@ -20,6 +20,7 @@ from tcpmesh.sources.federation import Federation
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import IdentitySnapshot, TrustBundle, Workload
 from tests.documents import ROOT, blocks
+from tests.unit import crafted
 from tests.unit.bundles import document
 from tests.unit.config_samples import ConfigTestCase, variant
 from tests.unit.test_control import OneDelivery
@@ -69,6 +70,26 @@ class PooledBundlesTests(SynchronousTestCase):
         for other in (delivered("b"), delivered("b", TWO)):
             self.assertEqual(self.pooled(delivered("a", ONE), other), {A: set()})
             self.assertIn("which leaves none, so that all its peers are refused", self.disputes[A])
+
+    def test_who_gives_up_a_bundle_brings_nothing_back(self) -> None:
+        """By delivering none, or by being revoked: what it had withdrawn before stays withdrawn."""
+        first = delivered("a", ONE, TWO)
+        for end in (lambda source: source.delivered(IdentitySnapshot((), {}), 2.0), lambda source: source.revoked("")):
+            second = delivered("b")
+            second.delivered(IdentitySnapshot((), {A: TrustBundle(A, (TWO,))}), 1.0)
+            end(second)
+            self.assertEqual(self.pooled(first, second), {A: {TWO}})
+            self.assertEqual(self.pooled(second), {})
+            self.assertEqual(self.pooled(first, second, choice={A: ["a"]}), {A: {ONE, TWO}})
+
+    def test_a_renewed_authority_is_the_same_one(self) -> None:
+        """With its name and its key; with another name it is not."""
+        key = crafted.authority("root").key
+        old, new = (crafted.authority("root", key=key, serial=number).certificate for number in (1, 2))
+        other = crafted.authority("another", key=key).certificate
+        self.assertEqual(self.pooled(delivered("a", old), delivered("b", old, new)), {A: {old, new}})
+        self.assertEqual(self.disputes, {})
+        self.assertEqual(self.pooled(delivered("a", old), delivered("b", other)), {A: set()})
 
     def test_only_who_is_named_counts(self) -> None:
         """Also while it has delivered nothing; of other trust domains nothing is said by that."""
@@ -151,6 +172,10 @@ class ControlTests(SynchronousTestCase):
         (own,) = report["trust_domains"]
         self.assertEqual([origin["origin"] for origin in own["from"]], ["identity source second"])
         self.assertEqual(own["dispute"], "")
+        self.second.observer.identity_revoked("gone")
+        report = identity_report(settings, self.cell.current, control, self.authority.now())
+        (own,) = report["trust_domains"]
+        self.assertEqual((own["from"], own["only"], own["authorities"]), ([], ["second"], None))
 
 
 class BundlesFromTests(ConfigTestCase):
