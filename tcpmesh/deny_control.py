@@ -44,12 +44,15 @@ class DenyControl:
     ) -> None:
         self._settings = settings
         self._cell = cell
+        self._clock = clock
         self._wall_clock = wall_clock
         self._files = (
             WatchedFiles([settings.file], self._read, clock, _log, interval=LOOK) if settings.file is not None else None
         )
         self._loaded: float | None = None  # when the file was last found good, seconds since the epoch
         self._seen: tuple[DenyList, Mapping[str, Any]] | None = None  # what the own certificates were judged by
+        #: By workload whose own certificate is denied: since which generation, and since when by the clock.
+        self.entered: dict[str, tuple[int, float]] = {}
         #: Why the newest content of the file is not in use; empty while it is.
         self.failure = ""
         #: How often the file could not be used.
@@ -147,6 +150,8 @@ class DenyControl:
         before = state.denied_workloads
         if denied == before:
             return
+        at = state.generation + 1, float(self._clock.seconds())  # of the swap that follows
+        self.entered = {name: self.entered.get(name, at) for name in denied}
         self._cell.swap(denied_workloads=denied)
         for name, reason in denied.items():
             if before.get(name) != reason:

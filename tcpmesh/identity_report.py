@@ -34,18 +34,35 @@ from tcpmesh.values import IdentityState, TrustBundle, Workload
 __all__ = ["identity_report"]
 
 
-def identity_report(settings: Settings, state: MeshState, control: MeshControl, now: float) -> dict[str, Any]:
+def identity_report(
+    settings: Settings,
+    state: MeshState,
+    control: MeshControl,
+    now: float,
+    denied: Mapping[str, tuple[int, float]] = {},
+) -> dict[str, Any]:
     """
     Describe everything that the control side holds.
 
     :param now: wall-clock seconds.
+    :param denied: by workload whose own certificate is denied: since which generation, and since when by the control's
+        clock.
     """
+    entered = {**control.entered, **{name: denied.get(name, (None, None)) for name in state.denied_workloads}}
     return {
         "time": moment(now),
         "trust_domain": str(settings.trust_domain),
         "generation": state.generation,
         "workloads": [
-            _workload(workload, source, settings, control, now, state.denied_workloads.get(workload.name, ""))
+            _workload(
+                workload,
+                source,
+                settings,
+                control,
+                now,
+                entered.get(workload.name, (None, None)),
+                state.denied_workloads.get(workload.name, ""),
+            )
             for source in control.sources
             for workload in source.workloads.values()
         ],
@@ -57,11 +74,17 @@ def identity_report(settings: Settings, state: MeshState, control: MeshControl, 
 
 
 def _workload(
-    workload: Workload, source: SourceLife, settings: Settings, control: MeshControl, now: float, denied: str
+    workload: Workload,
+    source: SourceLife,
+    settings: Settings,
+    control: MeshControl,
+    now: float,
+    entered: tuple[int | None, float | None],
+    denied: str,
 ) -> dict[str, Any]:
     at, name = control.seconds(), workload.name
     svid, state = source.svid(workload), source.state_of(workload, now)
-    generation, since = control.entered.get(name, (None, None))
+    generation, since = entered
     used_for = source.ages(at).get(name)
     return {
         "name": name,

@@ -203,7 +203,9 @@ class Reporting:
 
     def identities(self) -> dict[str, Any]:
         """Every workload's identity and every trust domain's bundle, and where they stand; and who is denied."""
-        report = identity_report(self._settings, self._state.current, self._control, self._wall_clock())
+        report = identity_report(
+            self._settings, self._state.current, self._control, self._wall_clock(), self._denials.entered
+        )
         return {**report, "deny_list": self._denials.report()}
 
     def reload_identities(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tcpmesh.deny_control import DenyControl
 from tcpmesh.identity.certificates import serial_text
 from tcpmesh.identity.deny_list import DenyEntry, DenyListSettings
 from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.identity_report import identity_report
 from tcpmesh.moments import Moment
 from tests.unit.record_samples import HOSTILE
 from tests.unit.test_identity_report import ReportCase
@@ -81,6 +82,33 @@ class ShownDenyListTests(ReportCase):
         self.assertRegex(
             out, rf"PROBLEM   denied.*: TM-I105 spiffe://example.test/web, serial {serial}, is on the deny-"
         )
+
+    def test_since_when_a_workload_is_denied(self) -> None:
+        """Not since when it has its certificate; another reason is no other beginning, a certificate that is not is."""
+        self.told(text="entries: []\n")
+        self.timers.advance(100)
+        file, serial = self.directory / "denied.yaml", serial_text(self.svid.leaf)
+
+        def shown(*entries: str) -> tuple[str, int | None, float | None]:
+            file.write_text(f"entries: [{', '.join(entries)}]\n")
+            self.denials.reload()
+            [web] = [
+                one
+                for one in identity_report(
+                    self.settings, self.cell.current, self.control, self.wall, self.denials.entered
+                )["workloads"]
+                if one["name"] == "web"
+            ]
+            return web["state"], web["state_generation"], web["state_s"]
+
+        first = shown(f'{{serial: "{serial}"}}')
+        generation = self.cell.current.generation
+        self.assertEqual(first, ("denied", generation, 0.0))
+        self.timers.advance(7)
+        self.assertEqual(shown(f'{{serial: "{serial}", reason: more}}'), ("denied", generation, 7.0))
+        state, _, age = shown()
+        self.assertEqual((state, age), ("ready", 107.0))
+        self.assertEqual(shown(f'{{serial: "{serial}"}}')[2], 0.0)
 
     def test_an_older_proxy_has_no_deny_list(self) -> None:
         """That is no problem; one that says nonsense is not believed."""
