@@ -11,14 +11,16 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tcpmesh.errors import ConfigurationError, Problem
 from tcpmesh.sources.pem_files import fingerprint
+from tcpmesh.sources.polling import in_caller, in_daemon_thread
 from tcpmesh.values import Duration, format_duration
 
 __all__ = ["MAX_FILE_BYTES", "FileContent", "WatchedFiles", "check_interval"]
@@ -61,7 +63,8 @@ class WatchedFiles(Generic[_T]):
     to the middle, and mean something else. Of a directory the files count whose names end in one of ``suffixes`` and do
     not begin with a dot, in the order of their names; directories in it do not.
 
-    :param read: makes of all files together what they mean; raises ConfigurationError if they cannot be used.
+    :param read: makes of all files together what they mean; raises ConfigurationError if they cannot be used. Where
+        the clock is a reactor, what has changed by itself is read in a thread.
     :param interval: seconds between two looks.
     """
 
@@ -87,6 +90,7 @@ class WatchedFiles(Generic[_T]):
         self._used: object = None  # fingerprint of what was read last, good or bad
         self._seen: object = None  # fingerprint at the last look
         self._restless = 0  # looks in a row that found something else than the one before
+        self._reading: object = None  # what tells the reading in a thread from those before
 
     def load(self) -> _T:
         """
@@ -119,13 +123,14 @@ class WatchedFiles(Generic[_T]):
         self._wait()
 
     def reload(self) -> None:
-        """Look now, and take or report what is there without a second look."""
+        """Look now, and take or report what is there before returning, without a second look."""
         if self._taken is not None:
+            self._reading = None  # what a thread reads meanwhile is older
             self._look(asked=True)
 
     def stop(self) -> None:
-        """Watch no longer. Safe in every order."""
-        self._taken = None
+        """Watch no longer; what a thread still reads is dropped. Safe in every order."""
+        self._taken = self._reading = None
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None
@@ -142,10 +147,13 @@ class WatchedFiles(Generic[_T]):
         try:
             self._compare(asked=asked)
         except Exception as error:  # noqa: BLE001  the next look must come all the same
-            self._log.failure("looking at the files failed")
-            self._failed(f"looking at the files failed: {type(error).__name__}; see the traceback above")
-        if self._taken is not None:
+            self._broken(error)
+        if self._taken is not None and self._reading is None:
             self._wait()
+
+    def _broken(self, error: Exception) -> None:
+        self._log.failure("looking at the files failed")
+        self._failed(f"looking at the files failed: {type(error).__name__}; see the traceback above")
 
     def _compare(self, *, asked: bool) -> None:
         now = self._fingerprint()
@@ -155,21 +163,38 @@ class WatchedFiles(Generic[_T]):
         if not steady or (now == self._used and not asked) or self._taken is None:
             return
         self._restless = 0
-        problem, meaning = None, []
-        try:
-            meaning.append(self.load())
-        except ConfigurationError as error:
-            problem = error
-        except Exception:
-            self._used = now  # told once, until there is something else to read
-            raise
-        if self._fingerprint() != now and not asked:  # written between the look and the reading
+        if asked or not IReactorFromThreads.providedBy(self._clock):
+            in_caller(self.load, lambda result: self._take(now, result, asked=asked))
             return
+        reading = self._reading = object()
+        in_daemon_thread(cast(IReactorFromThreads, self._clock))(
+            self.load, lambda result: self._was_read(reading, now, result)
+        )
+
+    def _was_read(self, reading: object, now: tuple[object, ...], result: Any) -> None:
+        """A thread has read the files: hundreds of them take seconds, in which the reactor has other things to do."""
+        if reading is not self._reading:
+            return  # stopped, or looked at again, in the meantime
+        self._reading = None
+        try:
+            self._take(now, result, asked=False)
+        except Exception as error:  # noqa: BLE001  the next look must come all the same
+            self._broken(error)
+        if self._taken is not None:
+            self._wait()
+
+    def _take(self, now: tuple[object, ...], result: Any, *, asked: bool) -> None:
+        problem = result.value if isinstance(result, Failure) else None
+        if problem is not None and not isinstance(problem, ConfigurationError):
+            self._used = now  # told once, until there is something else to read
+            result.raiseException()
+        if (self._fingerprint() != now and not asked) or self._taken is None:
+            return  # written between the look and the reading
         self._used = now
-        for each in meaning:
-            self._taken(each)
         if problem is not None:
             self._failed(str(problem))
+        else:
+            self._taken(result)
 
     def _fingerprint(self) -> tuple[object, ...]:
         return tuple((str(path), fingerprint(path)) for path in (*self._places, *self._files([])))

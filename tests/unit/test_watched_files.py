@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tcpmesh.errors import ConfigurationError, Problem
 from tcpmesh.sources.watched_files import MAX_FILE_BYTES, FileContent, WatchedFiles
 
 INTERVAL, SETTLE = 5.0, 1.0
+MAIN = threading.main_thread().name
 
 
 class WatchedCase(SynchronousTestCase):
@@ -235,3 +241,93 @@ class UnreadableTests(WatchedCase):
         files = self.watched(self.directory / "none.yaml")
         self.assertRaises(ConfigurationError, files.start, self.taken.append, self.failures.append)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+@implementer(IReactorFromThreads)
+class ThreadedClock(Clock):
+    """A clock that passes for a reactor: threads leave their results with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: Queue[Callable[[], object]] = Queue()
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:  # noqa: A002
+        self.results.put(lambda: callable(*args, **kwargs))
+
+    def deliver(self) -> None:
+        """Wait for a thread, and hear what it says."""
+        self.results.get(timeout=20)()
+
+
+class ThreadTests(WatchedCase):
+    """With a reactor, changes are read in a thread."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = self.threads = ThreadedClock()
+        self.readers: list[str] = []
+
+    def read(self, contents: Sequence[FileContent]) -> dict[str, str]:
+        self.readers.append(threading.current_thread().name)
+        return super().read(contents)
+
+    def test_a_change_is_read_in_a_thread(self) -> None:
+        """Nothing is taken, and nobody looks, until it is done; the start and a reload do not wait for one."""
+        files = self.begin()
+        self.put("a.yaml", "changed")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.assertEqual((self.taken, self.clock.getDelayedCalls()), ([], []))
+        self.threads.deliver()
+        self.assertEqual(self.taken, [{"a.yaml": "changed", "b.yaml": "second"}])
+        self.put("a.yaml", "bad")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.threads.deliver()
+        self.assertEqual(self.failures, ["one of them is bad"])
+        files.reload()
+        self.assertEqual(self.readers, [MAIN, "tcpmesh-fetch", "tcpmesh-fetch", MAIN])
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_what_is_older_than_a_reload_is_dropped(self) -> None:
+        """The thread comes back later with what it read before."""
+        files = self.begin()
+        self.put("a.yaml", "changed")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.put("a.yaml", "newest")
+        files.reload()
+        self.threads.deliver()
+        self.assertEqual(self.taken, [{"a.yaml": "newest", "b.yaml": "second"}])
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_what_comes_after_the_stop_is_dropped(self) -> None:
+        """Nothing is taken, and no timer is started."""
+        files = self.begin()
+        self.put("a.yaml", "changed")
+        self.clock.pump([INTERVAL, SETTLE])
+        files.stop()
+        self.threads.deliver()
+        self.assertEqual((self.taken, self.failures, self.clock.getDelayedCalls()), ([], [], []))
+
+    def test_what_was_written_meanwhile_is_read_again(self) -> None:
+        """It was neither the old nor the new content, perhaps."""
+        self.begin()
+        self.put("a.yaml", "changed")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.put("a.yaml", "again")
+        self.threads.deliver()
+        self.assertEqual(self.taken, [])
+        self.clock.pump([SETTLE, SETTLE])
+        self.threads.deliver()
+        self.assertEqual(self.taken, [{"a.yaml": "again", "b.yaml": "second"}])
+
+    def test_a_reader_that_breaks_is_told_and_looked_after(self) -> None:
+        """The traceback is in the log, and the next change is read."""
+        self.begin()
+        (self.directory / "a.yaml").write_bytes(b"\xff")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.threads.deliver()
+        self.assertEqual(len(self.flushLoggedErrors(UnicodeDecodeError)), 1)
+        self.assertIn("UnicodeDecodeError", self.failures[0])
+        self.put("a.yaml", "good")
+        self.clock.pump([INTERVAL, SETTLE])
+        self.threads.deliver()
+        self.assertEqual(self.taken[-1]["a.yaml"], "good")
