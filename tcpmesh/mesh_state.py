@@ -15,6 +15,7 @@ import attrs
 from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.limit_interfaces import ILimitingPolicy
 from tcpmesh.policy_interfaces import IOutboundPolicy
 from tcpmesh.values import Effect, Endpoint, IdentityState, Svid, TrustBundle
 
@@ -46,18 +47,28 @@ def _decides_outbound(named: NamedPolicy) -> bool:
     return IOutboundPolicy.providedBy(named.policy) and bool(named.policy.decides_outbound)  # type: ignore[attr-defined]
 
 
+def _limits(named: NamedPolicy) -> bool:
+    return ILimitingPolicy.providedBy(named.policy) and bool(named.policy.limits)  # type: ignore[attr-defined]
+
+
+def _limiting(state: MeshState) -> tuple[tuple[int, NamedPolicy], ...]:
+    return tuple((position, named) for position, named in enumerate(state.policies) if named.limits)
+
+
 @attrs.frozen
 class NamedPolicy:
     """
     A policy and the name of the plugin that made it, for records and failures.
 
     :ivar outbound: whether it is asked about outbound connections.
+    :ivar limits: whether it is asked for limits.
     """
 
     name: str
     policy: IAuthorizationPolicy
     answers: Answers | None = attrs.field(default=None, eq=False, repr=False)  # those that came later
     outbound: bool = attrs.field(init=False, default=attrs.Factory(_decides_outbound, takes_self=True))
+    limits: bool = attrs.field(init=False, default=attrs.Factory(_limits, takes_self=True))
 
 
 @attrs.frozen
@@ -81,6 +92,10 @@ class MeshState:
     defaults: PolicyDefaults = PolicyDefaults()
     deny_list: DenyList = NOBODY
     denied_workloads: Mapping[str, str] = attrs.field(factory=dict)  # whose own certificate is on that list, and why
+    #: The policies that limit connections, each with its position.
+    limiting: tuple[tuple[int, NamedPolicy], ...] = attrs.field(
+        init=False, default=attrs.Factory(_limiting, takes_self=True)
+    )
 
     @property
     def decides_outbound(self) -> bool:

@@ -20,7 +20,6 @@ from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
 from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity_report import identity_report
-from tcpmesh.net.review import Review
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
 from tcpmesh.observe.identity_metrics import IdentityMetrics
@@ -28,7 +27,6 @@ from tcpmesh.observe.limit_facts import limit_facts
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.policy_metrics import PolicyMetrics
 from tcpmesh.observe.reporter import Reporter
-from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.start_block import (
     StartFacts,
     default_lines,
@@ -43,6 +41,8 @@ from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from tcpmesh.identity_checks import IdentityChecks
     from tcpmesh.net.plane import DataPlane
     from tcpmesh.policy_replay import PolicyReplay
@@ -103,9 +103,9 @@ class Reporting:
         # The file is opened later, by the user that the process shall have; nothing is accepted before that.
         self.sink = Reporter(AccessLog(None, reactor), FailureLog(reactor), self._metrics, wall_clock)
 
-    def watch_review(self, review: Review) -> None:
-        """Answer scrapes about the review of live connections, and the deny-list, too."""
-        self._metrics.register(ReviewMetrics(review, self._denials, self._state))
+    def watch(self, collector: Collector) -> None:
+        """Let somebody else answer scrapes, too."""
+        self._metrics.register(collector)
 
     # --- opening and closing
 

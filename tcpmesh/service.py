@@ -27,6 +27,8 @@ from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
+from tcpmesh.observe.limit_metrics import LimitMetrics
+from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.reactor_choice import most_files
 from tcpmesh.reporting import Reporting
@@ -91,7 +93,9 @@ class MeshService(MultiService):
             liveness=Liveness(self._reactor),
         )
         self._review = Review(self.plane)
-        self._reporting.watch_review(self._review)
+        self._review.judges.append(self.plane.limiting.recount)
+        self._reporting.watch(ReviewMetrics(self._review, self.composition.denials, self.composition.state))
+        self._reporting.watch(LimitMetrics(self.plane.limiting))
         listeners = self.composition.listeners(self.plane)
         self._unix_listeners = [entry for entry in listeners if isinstance(entry[0], UnixAddress)]
         with self._released_on_failure():

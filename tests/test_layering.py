@@ -23,6 +23,7 @@ RINGS = {
     "tcpmesh.identity.deny_list": 0,
     "tcpmesh.identity.spiffe": 0,
     "tcpmesh.interfaces": 0,
+    "tcpmesh.limit_interfaces": 0,
     "tcpmesh.mesh_state": 0,
     "tcpmesh.moments": 0,
     "tcpmesh.observe.records": 0,

@@ -24,7 +24,6 @@ KEYS: Mapping[str, frozenset[str]] = {
     "inbound.*": frozenset({"limits", "on_change", "passthrough", "proxy_protocol", "routes", "sni"}),
     "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
-    "authorization.*:rules.policies.*": frozenset({"limit"}),
     "timeouts": _TIMES,
 }
 

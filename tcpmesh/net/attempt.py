@@ -37,7 +37,7 @@ from tcpmesh.settings import Timeouts
 from tcpmesh.values import Endpoint
 
 # What an inbound proxy refuses with. Any other code would be a peer's claim about things that only we can know.
-FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6")
+FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6", "TM-L106", "TM-L107")
 
 
 class UpstreamConnection(LegKeeper, Protocol):

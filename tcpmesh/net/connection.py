@@ -21,7 +21,9 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Direction, Side
+from tcpmesh.policy.limits import Places
 from tcpmesh.settings import Timeouts
+from tcpmesh.values import AuthorizationRequest
 
 _log = Logger()
 
@@ -39,6 +41,7 @@ class MeshConnection(LegOwner):
         "_legs",
         "_started",
         "dst",
+        "places",
         "plane",
         "record",
         "relay",
@@ -66,6 +69,7 @@ class MeshConnection(LegOwner):
         self._closed = False
         self._deadline: Any = None
         self.shown: tuple[x509.Certificate, ...] = ()  # our own chain, as the peer saw it
+        self.places: Places | None = None  # where it counts against limits of policies, once it is allowed
         self.relay: Relay | None = None
         self.src: Leg | None = None
         self.dst: Leg | None = None
@@ -118,6 +122,15 @@ class MeshConnection(LegOwner):
         record.tls_group = core.group
         record.tls_cipher = core.cipher
 
+    def take_places(self) -> Refusal | None:
+        """It is allowed: count it against the limits of policies; says so if there is no room. Its end undoes it."""
+        self.places = ()
+        return self.plane.limiting.admit(self) if self.plane.state.current.limiting else None
+
+    def authorization_request(self) -> AuthorizationRequest:
+        """What policies are asked about it, once the peer is verified."""
+        raise NotImplementedError
+
     def establish(self, on_early_loss: Callable[[Loss], bool] | None = None) -> None:
         """Both legs are there: report it and let payload flow."""
         assert self.src is not None
@@ -148,6 +161,8 @@ class MeshConnection(LegOwner):
             return
         self._closed = True
         self.deadline(None)
+        if self.places:
+            self.plane.limiting.release(self)
         record = self.record
         if record.code is None:
             record.code, record.reason, record.closed_by = code, reason, closed_by

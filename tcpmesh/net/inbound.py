@@ -18,7 +18,6 @@ from tcpmesh.codes import (
     INTERNAL,
     NO_BYTE,
     PEER_ALERT,
-    PEER_DENIED,
     STOPPING,
     TARGET_FAILED,
 )
@@ -41,6 +40,8 @@ from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, TCPAddres
 
 _log = Logger()
 _LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
+# Who is denied, by which entry and why, or how many others there are, is for our own log.
+_OWN_BUSINESS = ("TM-I606", "TM-L")
 
 
 @attrs.frozen(eq=False)
@@ -104,7 +105,7 @@ class _AcceptedLeg(TLSLeg):
 class InboundConnection(MeshConnection):
     """One connection from a peer to our application."""
 
-    __slots__ = ("_dial", "_dial_started", "_handshaking", "_probe", "_verdict", "listener")
+    __slots__ = ("_dial", "_dial_started", "_handshaking", "_probe", "_request", "_verdict", "listener")
 
     def __init__(self, listener: InboundListener) -> None:
         super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
@@ -115,6 +116,7 @@ class InboundConnection(MeshConnection):
         self._dial_started = 0.0
         self._verdict: Deferred[Verdict] | None = None
         self._probe: ProbeReply | None = None
+        self._request: AuthorizationRequest | None = None
 
     @property
     def _leg(self) -> TLSLeg:
@@ -178,7 +180,7 @@ class InboundConnection(MeshConnection):
             self._refuse(refusal)
             return
         self._note_identity(peer)
-        request = AuthorizationRequest(
+        request = self._request = AuthorizationRequest(
             peer=peer,
             source=leg.transport.peer,
             inbound=self.listener.name,
@@ -215,13 +217,21 @@ class InboundConnection(MeshConnection):
         record.policy = verdict.decision.policy
         record.rule = verdict.decision.rule
         record.notes = verdict.notes
-        if verdict.allowed and self.plane.stopping:
-            self._refuse(Refusal(STOPPING, "this proxy is stopping"))
-        elif verdict.allowed:
-            self._dial_target()
+        if verdict.code is not None:
+            refusal: Refusal | None = Refusal(verdict.code, verdict.decision.reason)
+        elif self.plane.stopping:
+            refusal = Refusal(STOPPING, "this proxy is stopping")
         else:
-            assert verdict.code is not None
-            self._refuse(Refusal(verdict.code, verdict.decision.reason))
+            refusal = self.take_places()
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._dial_target()
+
+    def authorization_request(self) -> AuthorizationRequest:
+        """What policies were asked about it."""
+        assert self._request is not None
+        return self._request
 
     def _decision_failed(self, failure: Any) -> None:
         # Only abandon cancels, and what follows then is not ours to say.
@@ -265,8 +275,7 @@ class InboundConnection(MeshConnection):
         """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
         leg = self._leg
         if leg.core.alpn == ALPN:
-            # Who is denied, by which entry and why, is for our own log.
-            text = refusal.code.summary if refusal.code is PEER_DENIED else refusal.reason
+            text = refusal.code.summary if refusal.code.id.startswith(_OWN_BUSINESS) else refusal.reason
             leg.refuse(Preface(ok=False, code=refusal.code.id, text=text).encode())
         else:
             leg.reset()

@@ -29,7 +29,7 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import OutboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, Svid
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
 
 _log = Logger()
 
@@ -59,7 +59,7 @@ class OutboundListener:
 class OutboundConnection(MeshConnection):
     """One connection from a local application to a service."""
 
-    __slots__ = ("_establishment", "_verdict", "listener")
+    __slots__ = ("_establishment", "_request", "_verdict", "listener")
 
     def __init__(self, listener: OutboundListener) -> None:
         super().__init__(listener.plane, "outbound", listener.name, listener.settings.workload, listener.timeouts)
@@ -67,6 +67,7 @@ class OutboundConnection(MeshConnection):
         self.record.dst_service = listener.upstream.name
         self._establishment: Establishment | None = None
         self._verdict: Deferred[Verdict] | None = None
+        self._request: AuthorizationRequest | None = None
 
     def begin(self, leg: Leg) -> None:
         """The application is connected."""
@@ -83,17 +84,28 @@ class OutboundConnection(MeshConnection):
         if not state.decides_outbound:
             self._connect()
             return
-        verdict = decide_by(state, self._request(leg, svid), self.plane.clock, _log)
+        verdict = decide_by(state, self.authorization_request(), self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
             verdict.addCallbacks(self._decided, self._decision_failed)
         else:
             self._decided(verdict)
 
-    def _request(self, leg: Leg, svid: Svid) -> AuthorizationRequest:
-        own = svid.leaf
-        peer = PeerIdentity(svid.id, serial_text(own), not_before(own), not_after(own))
-        return AuthorizationRequest(peer, leg.transport.peer, "", self.record.workload, service=self.record.dst_service)
+    def authorization_request(self) -> AuthorizationRequest:
+        """
+        What policies are asked about it, made when it is needed first.
+
+        :raises Refusal: when there is no own identity any longer.
+        """
+        if self._request is None:
+            assert self.src is not None
+            svid = own_svid(self.plane.state.current, self.record.workload)
+            own = svid.leaf
+            peer = PeerIdentity(svid.id, serial_text(own), not_before(own), not_after(own))
+            self._request = AuthorizationRequest(
+                peer, self.src.transport.peer, "", self.record.workload, service=self.record.dst_service
+            )
+        return self._request
 
     def _decided(self, verdict: Verdict) -> None:
         self._verdict = None
@@ -116,6 +128,10 @@ class OutboundConnection(MeshConnection):
             self.upstream_refused(Refusal(INTERNAL, "deciding failed"))
 
     def _connect(self) -> None:
+        full = self.take_places()
+        if full is not None:
+            self.upstream_refused(full)
+            return
         self._establishment = Establishment(
             self, self.listener.upstream, self.record.workload, self.timeouts, self.plane
         )

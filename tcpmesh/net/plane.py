@@ -22,6 +22,7 @@ from tcpmesh.identity.known_chains import KnownChains
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.net.expiry import Expiries
 from tcpmesh.net.handshake_turns import HandshakeTurns
+from tcpmesh.net.limiting import Limiting
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.records import ConnectionRecord, IRecordSink
@@ -118,6 +119,9 @@ class DataPlane:
     )
     expiries: Expiries = attrs.field(
         default=attrs.Factory(lambda self: Expiries(self.clock, self.wall_clock), takes_self=True)
+    )
+    limiting: Limiting = attrs.field(
+        default=attrs.Factory(lambda self: Limiting(self.state, self.clock), takes_self=True)
     )
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)

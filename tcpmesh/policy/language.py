@@ -18,6 +18,7 @@ from tcpmesh.addresses import shown
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.policy.identities import DnsPattern, IdPattern, IdPrefix
+from tcpmesh.policy.limit_language import LimitSettings
 from tcpmesh.policy.networks import Network
 from tcpmesh.policy.times import Conditions
 from tcpmesh.values import Duration, InboundName, ServiceName
@@ -146,25 +147,38 @@ def _check_name(_instance: object, _attribute: object, value: str) -> None:
 
 @attrs.frozen
 class Policy:
-    """One entry of ``policies``: allow, deny or note these peers, at every inbound listener without ``to``."""
+    """One entry of ``policies``: allow, deny, note or limit these peers, at every inbound listener without ``to``."""
 
     name: str = attrs.field(validator=_check_name)
-    action: Literal["allow", "deny", "audit"]
+    action: Literal["allow", "deny", "audit", "limit"]
     from_: list[Principals] = attrs.field(validator=_not_empty)  # the key "from", a Python keyword
     to: Targets | None = None
     when: Conditions | None = None
     mode: Literal["enforce", "dry-run"] = "enforce"
+    limit: LimitSettings | None = None
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a trial of what decides nothing."""
+        """Refuse a trial of what decides nothing, and limits that are none."""
         if self.action == "audit" and self.mode == "dry-run":
             raise ValueError("action: audit decides nothing, so there is nothing to try; remove mode: dry-run")
+        if self.action == "limit" and self.limit is None:
+            raise ValueError("action: limit needs the key limit, with connections, rate or both")
+        if self.action != "limit" and self.limit is not None:
+            raise ValueError(
+                f"action: {self.action} has no limit; write it as a policy of its own, with action: limit, which holds "
+                "for whomever the others allow"
+            )
 
     @property
     def decides(self) -> bool:
         """Whether a connection can be allowed or denied by it."""
-        return self.action != "audit" and self.mode == "enforce"
+        return self.action in ("allow", "deny") and self.mode == "enforce"
+
+    @property
+    def notes(self) -> bool:
+        """Whether it only adds a note to a record."""
+        return self.action != "limit" and not self.decides
 
     @property
     def says(self) -> str:

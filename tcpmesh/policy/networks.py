@@ -17,7 +17,7 @@ import attrs
 from tcpmesh.addresses import shown
 from tcpmesh.values import Address, TCPAddress
 
-__all__ = ["Network", "Networks", "parse_network", "source_number"]
+__all__ = ["Network", "Networks", "network_start", "parse_network", "source_number"]
 
 # One line of numbers for both families: IPv4 addresses first, since small numbers are fast, and IPv6 ones behind them.
 _IPV6 = 1 << 32
@@ -99,6 +99,15 @@ def _as_ipv4(address: ipaddress.IPv4Address, length: int) -> str:
 def source_number(address: Address) -> int | None:
     """Where an address stands on the line of all addresses; None for a unix socket."""
     return _number(address.host) if isinstance(address, TCPAddress) else None
+
+
+def network_start(address: Address, ipv4_bits: int, ipv6_bits: int) -> int | None:
+    """Where the network that an address is in begins on that line; None for a unix socket."""
+    number = source_number(address)
+    if number is None:
+        return None
+    base, bits = (0, 32 - ipv4_bits) if number < _IPV6 else (_IPV6, 128 - ipv6_bits)
+    return base + (number - base >> bits << bits)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from zope.interface import implementer
 
 from tcpmesh.errors import Problem
+from tcpmesh.limit_interfaces import ILimitingPolicy, Limit
 from tcpmesh.policy.doubts import doubts
 from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.language import Policy
@@ -24,7 +25,7 @@ from tcpmesh.wall_clock import WallClock, wall_clock
 __all__ = ["Rules"]
 
 
-@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy, IExplainingPolicy)
+@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
 class Rules:
     """
     Decides by policies that do not change.
@@ -41,10 +42,15 @@ class Rules:
         self._doubts: Sequence[Problem] | None = None
         self._ruling = Ruling(self.policies, now)
         self.decides_outbound = self._ruling.decides_outbound
+        self.limits = self._ruling.limits
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Deny, allow, or abstain when no rule matches. (IAuthorizationPolicy)"""
         return self._ruling.decide(request)
+
+    def limits_of(self, request: AuthorizationRequest) -> Sequence[Limit]:
+        """The limits that hold for a connection. (ILimitingPolicy)"""
+        return self._ruling.limits_of(request)
 
     def next_boundary(self, now: float) -> float | None:
         """When a window of a policy begins or ends next. (ITimedPolicy)"""
@@ -73,6 +79,7 @@ def _describe(policy: Policy) -> str:
     ]
     shown = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
     limits = [name for name, value in (("when", policy.when), ("dry-run", policy.mode == "dry-run")) if value]
+    limits += [str(policy.limit)] if policy.limit is not None else []
     return f"{policy.action} {policy.name}: {shown} to {_where(policy)}" + "".join(f" ({limit})" for limit in limits)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
+from tcpmesh.limit_interfaces import Limit
 from tcpmesh.policy.entries import all_of, guard_of, selectors
 from tcpmesh.policy.language import Policy, Targets
 from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table, sought
@@ -43,14 +44,29 @@ class Ruling:
         deciding = list(_in_rank(policies))
         self._inbound = _tables(self._rules((n, p) for n, p in deciding if not p.services))
         self._outbound = _tables(self._rules((n, p) for n, p in deciding if p.services))
-        noting = [(number, policy) for number, policy in enumerate(policies) if not policy.decides]
+        noting = [(number, policy) for number, policy in enumerate(policies) if policy.notes]
         self._noted_inbound = _tables(self._rules((n, p) for n, p in noting if not p.services), keep_all=True)
         self._noted_outbound = _tables(self._rules((n, p) for n, p in noting if p.services), keep_all=True)
+        limiting = [(number, policy) for number, policy in enumerate(policies) if policy.limit is not None]
+        self._limited_inbound = _tables(self._rules((n, p) for n, p in limiting if not p.services), keep_all=True)
+        self._limited_outbound = _tables(self._rules((n, p) for n, p in limiting if p.services), keep_all=True)
+        self._limits = {policy.name: _limit(policy, number) for number, policy in limiting}
 
     @property
     def decides_outbound(self) -> bool:
         """Whether any policy is about services."""
         return bool(self._outbound or self._noted_outbound)
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """Those of all policies."""
+        return tuple(self._limits.values())
+
+    def limits_of(self, request: AuthorizationRequest) -> Sequence[Limit]:
+        """Those of the policies that match."""
+        limited = self._limited_outbound if request.service else self._limited_inbound
+        found = self._found(limited, request, sought(request.peer, request.source)) if limited else ()
+        return [self._limits[name] for name in self._matching(found, request)[0]] if found else ()
 
     def next_boundary(self, now: float) -> float | None:
         """The first moment after ``now`` at which a window of any policy begins or ends."""
@@ -105,6 +121,13 @@ class Ruling:
         return chosen, change
 
     def _notes(self, found: list[Bucket], request: AuthorizationRequest) -> tuple[tuple[PolicyNote, ...], float]:
+        matching, change = self._matching(found, request, MAX_NOTES)
+        return tuple(rule.decision.notes[0] for rule in matching.values()), change
+
+    def _matching(
+        self, found: Sequence[Bucket], request: AuthorizationRequest, most: int = sys.maxsize
+    ) -> tuple[dict[str, Rule], float]:
+        """By policy: the first rule of it that matches; and the first moment at which others may."""
         matching: dict[str, Rule] = {}
         change = _NEVER
         for rule in sorted((rule for bucket in found for rule in bucket), key=lambda rule: rule.rank):
@@ -117,9 +140,9 @@ class Ruling:
                 if not holds:
                     continue
             matching[policy] = rule
-            if len(matching) == MAX_NOTES:
+            if len(matching) == most:
                 break
-        return tuple(rule.decision.notes[0] for rule in matching.values()), change
+        return matching, change
 
     def _rules(self, policies: Iterable[tuple[int, Policy]]) -> Iterator[tuple[Sequence[_Where], Rule]]:
         """Every rule with where it holds, in the order of rank."""
@@ -141,6 +164,22 @@ def rule_place(policy: Policy, number: int, position: int, place: str) -> str:
     """What records call a rule: its path, counted over all files, and the file and line of its entry."""
     mark = policy.from_[position].mark or policy.mark
     return f"policies[{number}].from[{position}].{place}" + (f" ({mark})" if mark else "")
+
+
+def _limit(policy: Policy, number: int) -> Limit:
+    written = policy.limit
+    assert written is not None
+    return Limit(
+        policy=policy.name,
+        rule=f"policies[{number}]" + (f" ({policy.mark})" if policy.mark else ""),
+        connections=written.connections,
+        rate=written.rate.per_second if written.rate is not None else None,
+        burst=written.at_once,
+        per=tuple(written.per or ()),
+        ipv4_bits=written.ipv4_bits or 24,
+        ipv6_bits=written.ipv6_bits or 64,
+        enforced=policy.mode == "enforce",
+    )
 
 
 def _in_rank(policies: Sequence[Policy]) -> Iterator[tuple[int, Policy]]:

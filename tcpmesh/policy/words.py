@@ -18,6 +18,7 @@ from tcpmesh.policy.identities import (
     parse_id_pattern,
     parse_id_prefix,
 )
+from tcpmesh.policy.limit_language import Rate, parse_rate
 from tcpmesh.policy.networks import Network, parse_network
 from tcpmesh.policy.times import Hours, parse_hours, parse_zone
 
@@ -33,5 +34,6 @@ WORDS: Mapping[Any, tuple[str, Callable[[str], Any]]] = {
     DnsPattern: ('a DNS name such as "db.example.com" or "*.example.com"', parse_dns_pattern),
     Network: ('a network such as "10.0.0.0/8" or "fd00::/8"', parse_network),
     Hours: ('a part of a day such as "08:00-18:00"', parse_hours),
+    Rate: ("a rate such as 10/s, 600/m or 100/h", parse_rate),
     zoneinfo.ZoneInfo: ("a time zone such as Europe/Berlin", parse_zone),
 }

@@ -489,8 +489,7 @@ class LaterTests(ConfigTestCase):
         """Keys and words of the policy language to come."""
         rule = "authorization[0].policies[0]"
         self.check_problems(
-            variant("action: allow, from: [{ids:", "‸limit: 5, action: allow, from: [{any: ‸unauthenticated, ids:"),
-            f"{rule}.limit is not in this version",
+            variant("action: allow, from: [{ids:", "action: allow, from: [{any: ‸unauthenticated, ids:"),
             f"{rule}.from[0].any: 'unauthenticated' is not in this version",
         )
 

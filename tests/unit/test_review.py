@@ -22,6 +22,7 @@ from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.known_chains import KnownChains
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.moments import Moment
 from tcpmesh.net.expiry import LOOK
@@ -536,7 +537,7 @@ class TurnTests(ReviewTestCase):
         self.connections(3, self.peer())
         seen: list[int] = []
         self.review.judges.append(lambda connection, state: seen.append(state.generation))
-        self.cell.swap(policies=(cast(NamedPolicy, object()),))
+        self.cell.swap(policies=(NamedPolicy("some", cast(IAuthorizationPolicy, object())),))
         self.settle()
         self.assertEqual(seen, [2, 2, 2])
 
