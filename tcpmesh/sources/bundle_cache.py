@@ -1,7 +1,7 @@
 """
 Bundles of other trust domains that are kept over a restart, each with when and from whom it was received.
 
-Ring 3. Public keys only. What is read back is judged as strictly as what an endpoint serves, and only for so long.
+Ring 3. Public keys only. What is read back is judged as strictly as what an endpoint serves; what is old is doubted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcpmesh.sources.private_directory import PrivateDirectory
 
 __all__ = ["MAX_AGE", "BundleCache", "Kept"]
 
-MAX_AGE = 7 * 86400.0  # seconds; what is older may list what was withdrawn long ago
+MAX_AGE = 7 * 86400.0  # seconds; what is older may list what was withdrawn long ago: doubtful
 _TOLERANCE = 300.0  # seconds by which a clock may have been set back
 _VERSION = 1
 _MAX_NAME = 200  # characters of a trust domain that a file's name has room for
@@ -32,10 +32,15 @@ _MAX_FILE = 1 << 20  # bytes, as many as are read back
 
 @attrs.frozen
 class Kept:
-    """A document, and when it was received, in wall-clock seconds."""
+    """
+    A document, and when it was received, in wall-clock seconds.
+
+    :ivar doubt: why it should not be used where there is something better, for its time; continues "it".
+    """
 
     document: BundleDocument
     received: float
+    doubt: str = ""
 
 
 class BundleCache:
@@ -82,11 +87,12 @@ class BundleCache:
             raise BundleError(f"is damaged: {self.path / _name(trust_domain)}") from None
         if (domain, source) != (str(trust_domain), endpoint):
             raise BundleError("is of another endpoint")
+        doubt = ""
         if received > now + _TOLERANCE:
-            raise BundleError(f"was received at {moment(received)}, in the future by this clock")
-        if now - received > MAX_AGE:
-            raise BundleError(f"was received {span(now - received)} ago, and is used for {span(MAX_AGE)} only")
-        return Kept(parse_bundle(document, trust_domain), received)
+            doubt = f"was received at {moment(received)}, in the future by this clock"
+        elif now - received > MAX_AGE:
+            doubt = f"was received {span(now - received)} ago, and {span(MAX_AGE)} are the limit"
+        return Kept(parse_bundle(document, trust_domain), received, doubt)
 
     def keep(self, trust_domain: TrustDomain, endpoint: str, document: bytes, now: float) -> None:
         """

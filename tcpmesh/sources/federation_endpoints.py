@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,8 @@ class EndpointRelation(Relation):
             return False
         try:
             kept = cache.load(self._trust_domain, self._endpoint, now)
-            if kept is not None and self._file is not None:
-                _check_newer(kept, self._file.path)
+            if kept is not None:
+                _check_better(kept, self._file.path if self._file is not None else None)
         except BundleError as error:
             text = "the bundle of {domain} that was kept is not used: it {reason}"
             _log.warn(text, domain=self._name, reason=str(error))
@@ -109,9 +110,18 @@ class EndpointRelation(Relation):
         self._accept(kept.document, f"{self._url}, kept in {cache.path}")
         if self.held.bundle is None:
             return False
-        self.held.received = kept.received
+        self.held.received = min(kept.received, now)
         age = max(0.0, now - kept.received)
-        if age > refresh_after(self.held.refresh_hint, self._settings.refresh, 1.0):
+        if kept.doubt:
+            _log.warn(
+                "{code} the bundle of {domain} that was kept {doubt}; it is in use all the same until its endpoint "
+                "answers, since {why}",
+                code=BUNDLE_STALE.id,
+                domain=self._name,
+                doubt=kept.doubt,
+                why=f"{self._settings.bundle} is older still" if kept.document.authorities else "it revokes",
+            )
+        elif age > refresh_after(self.held.refresh_hint, self._settings.refresh, 1.0):
             _log.warn(
                 "{code} the bundle of {domain} is the one of {age} ago, kept over the restart, until its endpoint "
                 "answers",
@@ -125,7 +135,7 @@ class EndpointRelation(Relation):
         """Write down what was received; not each time, when nothing has changed."""
         cache, now = self._around.cache, self._around.wall_clock()
         digest = hashlib.sha256(data).digest()
-        if cache is None or (digest == self._kept[0] and now - self._kept[1] < _KEEP_AGAIN):
+        if cache is None or (digest == self._kept[0] and 0 <= now - self._kept[1] < _KEEP_AGAIN):
             return
         reason = ""
         try:
@@ -207,11 +217,20 @@ class EndpointRelation(Relation):
         self._call = self._around.clock.callLater(seconds, self._ask)
 
 
-def _check_newer(kept: Kept, file: Path) -> None:
-    """Insist that what was kept is newer than the file: whoever puts a file there means it."""
-    try:
-        written = file.stat().st_mtime
-    except OSError:
-        return  # read a moment ago, and gone
-    if written > kept.received:
+def _check_better(kept: Kept, file: Path | None) -> None:
+    """
+    Insist that what was kept is better than what would be used instead: the file, or nothing.
+
+    Whoever puts a newer file there means it. An older one may list what was withdrawn since, so that what was kept is
+    better however old it is; and a revocation holds until somebody takes it back.
+
+    :raises BundleError: when it is not.
+    """
+    written = None
+    if file is not None:
+        with suppress(OSError):  # read a moment ago, and gone
+            written = file.stat().st_mtime
+    if written is not None and written > kept.received:
         raise BundleError(f"was received before {file} was written, which is used instead")
+    if kept.doubt and file is None and kept.document.authorities:
+        raise BundleError(kept.doubt)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from tcpmesh import config
 from tcpmesh.codes import BUNDLE_STALE
 from tcpmesh.errors import StartError
@@ -105,6 +107,39 @@ class RestartTests(CacheCase):
         self.start(b=WEB)
         self.assertEqual(self.authorities(), ())
 
+    def test_a_revocation_is_not_forgotten(self) -> None:
+        """However old it is, and wherever the clock is: its endpoint cannot be verified any more to renew it."""
+        old = self.write("b.json", document(ONE))
+        os.utime(old, (NOW - 10, NOW - 10))
+        for settings in (WEB, attrs.evolve(SPIFFE, bundle=old)):
+            self.received(document(), settings)
+            for received, wanted in ((NOW - 9, None), (NOW - MAX_AGE - 9, "7 d are the limit"), (NOW + 999, "future")):
+                os.utime(old, (received - 1, received - 1))
+                self.change(received=received)
+                self.start(b=settings)
+                self.assertEqual(self.authorities(), ())
+                (held,) = self.federation.held
+                self.assertEqual(held.received, min(received, NOW))
+                lines = [line for line in self.told() if "in use all the same until its endpoint answers" in line]
+                self.assertEqual(
+                    [wanted in line and "since it revokes" in line for line in lines], [True] * bool(wanted)
+                )
+                self.federation.stop()
+
+    def test_an_older_file_does_not_bring_back_what_was_withdrawn(self) -> None:
+        """What was kept too long is better than a file that is older still; a newer one is taken."""
+        old = self.write("b.json", document(ONE))
+        settings = attrs.evolve(SPIFFE, bundle=old)
+        self.received(document(TWO), settings)
+        for received in (NOW - MAX_AGE - 9, NOW + 999):
+            self.change(received=received)
+            for written, wanted in ((received - 1, TWO), (received + 1, ONE)):
+                os.utime(old, (written, written))
+                self.start(b=settings)
+                self.assertEqual(self.authorities(), (wanted,))
+                self.assertEqual(any(f"since {old} is older still" in line for line in self.told()), wanted is TWO)
+                self.federation.stop()
+
     def test_only_what_was_good_is_kept(self) -> None:
         """What was refused, or could not be read, replaces nothing."""
         self.received(document(ONE))
@@ -165,7 +200,7 @@ class UnusableTests(CacheCase):
     def test_one_that_is_too_old_or_from_the_future(self) -> None:
         """A week, and five minutes for a clock that was set back a little."""
         for received, wanted in (
-            (NOW - MAX_AGE - 1, "was received 7 d ago, and is used for 7 d only"),
+            (NOW - MAX_AGE - 1, "was received 7 d ago, and 7 d are the limit"),
             (NOW + 301, "in the future by this clock"),
         ):
             self.change(received=received)
@@ -207,6 +242,15 @@ class KeepingTests(CacheCase):
         self.assertEqual(sorted(set(written)), [0.0, 3600.0, 7200.0, 9000.0])
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
         self.assertNotIn(b"PRIVATE", self.file.read_bytes())
+
+    def test_a_clock_that_was_set_back_does_not_keep_it_from_the_future(self) -> None:
+        """It is written with the new time, so that a restart can use it."""
+        self.start(b=WEB)
+        self.answer(document(ONE))
+        self.clock.rightNow -= 7200
+        self.federation.reload()
+        self.answer(document(ONE))
+        self.assertEqual(json.loads(self.file.read_bytes())["received"], NOW - 7200)
 
     def test_a_disk_that_takes_nothing_is_told_once(self) -> None:
         """What was received is in use all the same."""
