@@ -166,24 +166,51 @@ def default_authorization(
     )
 
 
+class _Index:
+    """Which of a port's authorizations can admit whom: those that name it, and those that have to be asked."""
+
+    __slots__ = ("_asked", "_naming")
+
+    def __init__(self, authorizations: Sequence[Authorization]) -> None:
+        self._naming: dict[str, list[tuple[int, Authorization]]] = {}
+        self._asked: list[tuple[int, Authorization]] = []
+        for place, one in enumerate(authorizations):
+            if one.clients is None or one.clients.suffixes:
+                self._asked.append((place, one))
+            else:
+                for identity in one.clients.identities:
+                    self._naming.setdefault(identity, []).append((place, one))
+
+    def first(self, number: int | None, uri: str, dns: str) -> Authorization | None:
+        """The first that admits a client, in the order of the files."""
+        candidates = [*self._naming.get(uri, ()), *self._naming.get(dns, ()), *self._asked]
+        admitting = [entry for entry in candidates if entry[1].admits(number, uri, dns)]
+        return min(admitting, key=_place)[1] if admitting else None
+
+
+def _place(entry: tuple[int, Authorization]) -> int:
+    return entry[0]
+
+
 @implementer(IExplainingPolicy)
 class LinkerdPolicy:
     """Answers by what was compiled; never changes."""
 
     def __init__(self, ports: Mapping[str, Port], names: ServiceAccountNames) -> None:
-        self._ports = dict(ports)
+        self._ports = {name: (port, _Index(port.authorizations)) for name, port in ports.items()}
         self._names = names
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Allow by the first authorization that admits the peer, deny without one, abstain about other listeners."""
-        port = self._ports.get(request.inbound)
-        if port is None:
+        found = self._ports.get(request.inbound)
+        if found is None:
             return _ABSTAIN
+        port, index = found
         number = source_number(request.source)
         uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
-        for authorization in port.authorizations:
-            if authorization.admits(number, uri, dns):
-                return authorization.decision
+        admitting = index.first(number, uri, dns)
+        if admitting is not None:
+            return admitting.decision
         name = port.server.id if port.server is not None else "default"
         also = f" ({dns})" if uri and dns else ""
         where = _where(request)
@@ -196,9 +223,10 @@ class LinkerdPolicy:
 
     def near_rules(self, request: AuthorizationRequest, effect: Effect) -> Iterator[NearRule]:
         """Every authorization of the listener and what keeps it from admitting the peer; Linkerd denies nothing."""
-        port = self._ports.get(request.inbound)
-        if port is None or effect is not Effect.ALLOW:
+        found = self._ports.get(request.inbound)
+        if found is None or effect is not Effect.ALLOW:
             return
+        port, _ = found
         number, where = source_number(request.source), _where(request)
         uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
         for one in port.authorizations:
@@ -209,7 +237,7 @@ class LinkerdPolicy:
     def describe(self) -> Sequence[str]:
         """One line per listener."""
         lines = []
-        for name, port in self._ports.items():
+        for name, (port, _) in self._ports.items():
             count = len(port.authorizations)
             by = f"{port}, policy {port.access_policy}, authorizations: {count}"
             lines.append(f"linkerd {name}: {'; '.join([by, *port.notes])}")
