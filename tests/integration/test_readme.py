@@ -216,7 +216,7 @@ class CommandTests(SynchronousTestCase):
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
         expected |= {"ca init", "ca issue", "ca show", "identity map", "identity reload", "identity resolve"}
         expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
-        expected |= {"svid inspect", "bundle diff", "identity check", "identity show"}
+        expected |= {"svid inspect", "bundle diff", "identity check", "identity show", "policy reload"}
         self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:
