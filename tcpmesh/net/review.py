@@ -205,6 +205,8 @@ class Review:
 
     def _judge_own(self, connection: LiveConnection, state: MeshState) -> Refusal | None:
         record = connection.record
+        if connection.verification is None:
+            return None  # between two attempts nothing is shown: the next one shows what it has then
         if record.generation < self._revoked.get(record.workload, 0):
             return Refusal(OWN_REVOKED, f"its source withdrew the identity of workload {record.workload!r}, shown here")
         if not state.deny_list or not connection.shown:

@@ -337,6 +337,16 @@ class DenyListTests(ReviewTestCase):
         self.assert_ended(before, OWN_DENIED, "workload 'orders'", ORDERS)
         self.assert_ended(after, None)
 
+    def test_what_was_shown_to_a_peer_that_is_gone(self) -> None:
+        """Between two attempts of an outbound connection: the next one shows what there is then."""
+        waiting, made = self.connections(1, None), self.world.orders
+        waiting[0].shown = made.chain
+        self.deny(DenyEntry(spki=str(key_pin(made.certificate))))
+        self.cell.swap(identity_states={"orders": IdentityState.REVOKED})
+        self.timers.advance(GRACE)
+        self.settle()
+        self.assert_ended(waiting, None)
+
 
 class IdentityTests(ReviewTestCase):
     """Our own identity is withdrawn by its source."""
