@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 import tcpmesh
-from tcpmesh.codes import INTERNAL, NO_BUNDLE, PROBE_ANSWERED, PROBE_NOT_ALLOWED, STOPPING, Code
+from tcpmesh.codes import INTERNAL, NO_BUNDLE, OWN_DENIED, PROBE_ANSWERED, PROBE_NOT_ALLOWED, STOPPING, Code
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.probe import ProbeAnswer, ProbeRefusal, TargetState
@@ -219,5 +219,7 @@ class ProbeReply(LegOwner):
         self._connection.close(PROBE_ANSWERED, f"{self._request.peer} was told: {told}; target {target}", "proxy")
 
     def _refuse(self, refusal: Refusal, told: str = "") -> None:
-        self._leg.refuse(ProbeRefusal(refusal.code.id, told or refusal.reason).encode())
+        # Which entry denies us, and why, is for our own log, as with a peer that is denied.
+        told = told or (refusal.code.summary if refusal.code is OWN_DENIED else refusal.reason)
+        self._leg.refuse(ProbeRefusal(refusal.code.id, told).encode())
         self._connection.close(refusal.code, refusal.reason, "proxy")

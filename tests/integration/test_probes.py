@@ -5,12 +5,17 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from tcpmesh.codes import PROBE_ANSWERED, PROBE_NOT_ALLOWED, STOPPING
+from tcpmesh.codes import OWN_DENIED, PROBE_ANSWERED, PROBE_NOT_ALLOWED, STOPPING
 from tcpmesh.dataplane.probe import PROBE_ALPN, ProbeAnswer, ProbeReader, ProbeRefusal
 from tcpmesh.identity.certificates import name_text
+from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.net.probed import DialTurns
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tests.integration.applications import END, until
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
 from tests.integration.refusals import WEB, RefusalTestCase
@@ -19,6 +24,18 @@ from tests.unit.crafted import uri
 
 INTRUDER, OTHER = "spiffe://mesh.test/intruder", "spiffe://mesh.test/other"
 PROBE = f', probe: {{allow: ["{WEB}", "{OTHER}"]}}'
+
+
+@implementer(IAuthorizationPolicy)
+class Slow:
+    """A policy that waits for somebody."""
+
+    def __init__(self, answer: Deferred[Decision]) -> None:
+        self._answer = answer
+
+    def decide(self, _request: AuthorizationRequest) -> Deferred[Decision]:
+        """Later."""
+        return self._answer
 
 
 class DialTurnTests(SynchronousTestCase):
@@ -160,6 +177,21 @@ class ProbeTests(RefusalTestCase):
         proxy.service.plane.stopping = True
         answer = await self.answer(proxy, WEB)
         self.assertEqual((answer.allowed, answer.code, answer.target), (False, STOPPING.id, "not tried"))
+        self.assertFalse(self.target.was_dialled)
+
+    async def test_keeps_the_reason_of_a_denial_to_itself(self) -> None:
+        """When our own certificate is denied while a policy thinks: the code and its meaning, not whose word it was."""
+        proxy = self.start_inbound(self.target.port, more=PROBE)
+        state = proxy.service.composition.state
+        waiting: Deferred[Decision] = Deferred()
+        state.swap(policies=(NamedPolicy("slow", Slow(waiting)),))
+        asked = Deferred.fromCoroutine(self.ask(proxy, WEB))
+        await self.until_secured(proxy)
+        state.swap(denied_workloads={"orders": "entry 1: reported by name"})
+        waiting.callback(Decision(Effect.ALLOW, "slow"))
+        refusal = self.read(await asked)
+        self.assertEqual(refusal, ProbeRefusal(OWN_DENIED.id, OWN_DENIED.summary))
+        self.assertIn("reported by name", (await proxy.closed()).reason)
         self.assertFalse(self.target.was_dialled)
 
     async def test_ends_with_its_peer(self) -> None:
