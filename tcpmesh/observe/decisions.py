@@ -14,6 +14,14 @@ from typing import Any
 
 import attrs
 
+from tcpmesh.codes import (
+    DENIED_BY_RULE,
+    NO_RULE_ALLOWS,
+    OUTBOUND_DENIED,
+    OUTBOUND_NOT_ALLOWED,
+    POLICY_FAILED,
+    POLICY_TIMED_OUT,
+)
 from tcpmesh.observe.records import MAX_TEXT, ConnectionRecord, bounded, rfc3339
 from tcpmesh.observe.text import printable
 from tcpmesh.values import PolicyNote
@@ -24,7 +32,12 @@ KEPT = 1000  # of each kind
 MAX_ENTRY_BYTES = 8192
 _MAX_NOTES = 3
 _WORD, _SHORT, _LONG = 32, 256, 400  # characters; an identity has as many as a valid one can have
-_POLICY = "TM-P"  # how the codes of refusals by policy begin
+
+# What ends a connection that was allowed before. A peer's refusal has the codes of its own direction.
+_BY_POLICY = {
+    "inbound": (DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT),
+    "outbound": (OUTBOUND_DENIED, OUTBOUND_NOT_ALLOWED),
+}
 
 
 @attrs.frozen(eq=False)
@@ -54,8 +67,8 @@ class Recorded:
 
 
 def denies(record: ConnectionRecord) -> bool:
-    """Whether a policy refused a connection, or ended it later."""
-    return record.decision == "deny" or (record.code is not None and record.code.id.startswith(_POLICY))
+    """Whether a policy of ours refused a connection, or ended it later; the peer's refusal is the peer's to tell."""
+    return record.decision == "deny" or (record.decision == "allow" and record.code in _BY_POLICY[record.direction])
 
 
 class Decisions:

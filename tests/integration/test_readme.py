@@ -216,6 +216,7 @@ class CommandTests(SynchronousTestCase):
         expected = {"run", "check", "connections", "version", "plugins", "plugins new", "plugins test"}
         expected |= {"ca init", "ca issue", "ca show", "identity map", "identity reload", "identity resolve"}
         expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
+        expected |= {"explain", "policy test", "policy diff", "policy report"}
         expected |= {"svid inspect", "bundle diff", "identity check", "identity show", "policy reload"}
         self.assertEqual(expected, seen - {""})
 

@@ -151,6 +151,13 @@ class DecisionsTests(SynchronousTestCase):
         self.assertTrue(denies(a_record(decision="allow", code=codes.DENIED_BY_RULE)))
         self.assertFalse(denies(a_record(decision="allow", code=codes.TARGET_FAILED)))
         self.assertFalse(denies(a_record(code=codes.NO_BYTE)))
+        self.assertFalse(denies(a_record(code=codes.PROBE_NOT_ALLOWED)))
+        self.assertTrue(denies(a_record(direction="outbound", decision="allow", code=codes.OUTBOUND_DENIED)))
+
+    def test_a_peers_refusal_is_no_decision_of_ours(self) -> None:
+        """Its policy refused, at its end, with the same code: there it is kept."""
+        for decision in ("", "allow"):
+            self.assertFalse(denies(a_record(direction="outbound", decision=decision, code=codes.NO_RULE_ALLOWS)))
 
 
 class NotedPoliciesTests(SynchronousTestCase):
