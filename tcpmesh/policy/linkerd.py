@@ -246,4 +246,4 @@ class LinkerdPolicy:
 
 def _where(request: AuthorizationRequest) -> str:
     source = request.source
-    return shown(source.host)[1:-1] if isinstance(source, TCPAddress) else "a unix socket"
+    return shown(source.host)[1:-1] if isinstance(source, TCPAddress) else "no IP address"
