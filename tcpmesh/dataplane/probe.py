@@ -151,7 +151,10 @@ def _cut(text: str) -> str:
     """Printable ASCII of limited length: what a plugin says may be anything."""
     if not (text.isascii() and text.isprintable()):
         text = ascii(text[:_MAX_TEXT])[1:-1]
-    return text[:_MAX_TEXT]
+    text = text[:_MAX_TEXT]
+    while (over := len(json.dumps(text)) - 2 - _MAX_TEXT) > 0:  # quotation marks and backslashes become two characters
+        text = text[: -(over + 1) // 2]
+    return text
 
 
 # --- reading

@@ -91,6 +91,17 @@ class ProbeTests(SynchronousTestCase):
         self.assertEqual((back.peer, back.own, back.code), (longest, longest, "TM-P102"))
         self.assertTrue(back.policy.isascii() and len(back.policy) <= 400)
 
+    def test_fits_although_everything_is_escaped(self) -> None:
+        """Texts of quotation marks and backslashes only, and the longest IDs besides."""
+        longest = "spiffe://a.test/" + "w" * 2032
+        for mark in ('"', "\\", '\\"', "a", "\n"):
+            many = dict.fromkeys(("policy", "rule", "reason", "authority", "listener", "target_text"), mark * 400)
+            made = attrs.evolve(ANSWER, peer=longest, own=longest, **many)
+            back = read(made.encode())
+            assert isinstance(back, ProbeAnswer)
+            self.assertGreaterEqual(len(back.rule), 198, mark)
+        self.assertEqual(len(made.encode()), len(attrs.evolve(made, rule="\n" * 5000).encode()))
+
     def test_skips_what_later_versions_say_besides(self) -> None:
         """At any level."""
         self.assertEqual(read(without(colour="blue")), ANSWER)
