@@ -91,11 +91,15 @@ def _place(fields: Any) -> Head:
 
 @attrs.frozen(eq=False)
 class Part:
-    """One file of the log; ``last`` in the chain or closed, which ends with a whole line."""
+    """
+    One file of the log.
+
+    :ivar ends: the number of its last line, which is whole; None for the one that is being written.
+    """
 
     place: str
     lines: Iterator[bytes]
-    last: bool
+    ends: int | None = None
 
 
 def verified(parts: Iterable[Part], expected: Head, head_file: str) -> Iterator[tuple[Head, dict[str, Any]]]:
@@ -108,24 +112,32 @@ def verified(parts: Iterable[Part], expected: Head, head_file: str) -> Iterator[
     :raises AuditBroken: naming the first line that is not what was written.
     """
     head = expected.base or Head()
-    place = ""
+    place = head_file
     for part in parts:
         place = part.place
         for line in part.lines:
             number = head.seq + 1
             if not line.endswith(b"\n"):
-                if number <= expected.seq or not part.last:
+                if number <= expected.seq or part.ends is not None:
                     raise AuditBroken(f"{place}: line {number} is cut off")
+                if len(line) >= MAX_LINE:
+                    raise AuditBroken(f"{place}: behind line {head.seq} is more than half a line of a crash can be")
                 break  # half a line of a crash; what it told of has not happened
             fields = _checked(line, head, place)
             head = Head(number, digest(line))
             if number == expected.seq and head.sha256 != expected.sha256:
                 raise AuditBroken(f"{place}: line {number} was changed: it is not the one that {head_file} names")
             yield head, fields
+        if part.ends is not None and head.seq != part.ends:
+            raise AuditBroken(f"{place} ends with line {head.seq}, and its name says line {part.ends}")
     if head.seq < expected.seq:
         raise AuditBroken(f"{place}: line {head.seq + 1} and those after it, up to {expected.seq}, were removed")
+    if head.seq > expected.seq + 1 and expected == Head():
+        raise AuditBroken(f"{head_file} is empty, although {place} has {head.seq} lines")
     if head.seq > expected.seq + 1:
-        raise AuditBroken(f"{place}: line {expected.seq + 2} was added by somebody else")
+        raise AuditBroken(
+            f"{place}: line {expected.seq + 2} was added by somebody else, or {head_file} is an older one"
+        )
 
 
 def _checked(line: bytes, before: Head, place: str) -> dict[str, Any]:
@@ -134,9 +146,11 @@ def _checked(line: bytes, before: Head, place: str) -> dict[str, Any]:
     if fields is None:
         raise AuditBroken(f"{place}: line {number} is not one that tcpmesh wrote")
     if fields.get("seq") != number:
+        found = fields.get("seq")
+        missing = f"; before it belong lines {number} to {found - 1}" if type(found) is int and found > number else ""
         raise AuditBroken(
-            f"{place}: line {number} has the number {str(fields.get('seq'))[:20]!r}: lines were removed, added or "
-            "reordered here"
+            f"{place}: line {number} has the number {str(found)[:20]!r}: lines were removed, added or reordered "
+            f"here{missing}"
         )
     if fields.get("prev") != before.sha256:
         raise AuditBroken(

@@ -135,16 +135,19 @@ class AuditLog:
             last = self._directory.open_file(AUDIT_FILE, create=False)
             if last is None and not closed:
                 raise AuditBroken(f"{self._place} is missing, although the other half is there")
-            parts = [self._part(name, self._opened(name, opened), last=False) for name in closed]
+            if closed and expected == Head():
+                raise AuditBroken(f"{self._directory.path / AUDIT_HEAD} is empty, although {closed[0]} is there")
+            parts = [self._part(name, self._opened(name, opened)) for name in closed]
             if last is not None:
                 opened.callback(os.close, last)
-                parts.append(self._part(AUDIT_FILE, last, last=True))
+                parts.append(self._part(AUDIT_FILE, last))
             fcntl.flock(head_file, fcntl.LOCK_UN)
             yield from verified(parts, expected, AUDIT_HEAD)
 
-    def _part(self, name: str, descriptor: int, *, last: bool) -> Part:
+    def _part(self, name: str, descriptor: int) -> Part:
         size = os.fstat(descriptor).st_size
-        return Part(str(self._directory.path / name), _bounded(descriptor, size), last)
+        closed = _CLOSED.fullmatch(name)
+        return Part(str(self._directory.path / name), _bounded(descriptor, size), int(closed[1]) if closed else None)
 
     def _closed(self, base: Head | None) -> list[str]:
         """The closed files that belong to the log, oldest first."""
@@ -237,6 +240,8 @@ class AuditLog:
         """
         head = self._head(head_file)
         last, end, torn = _tail(log_file)
+        if torn >= MAX_LINE:
+            raise self._changed(head)
         closed = self._closed(head.base)
         if not last and closed:  # closed, and nothing written since
             with ExitStack() as opened:
@@ -254,10 +259,12 @@ class AuditLog:
         return found, end, torn
 
     def _changed(self, head: Head) -> AuditBroken:
+        what = f"{self._place} does not end with its line {head.seq} as that was written"
+        if not head.seq:
+            what = f"{self._directory.path / AUDIT_HEAD} is empty, although there are lines"
         return AuditBroken(
-            f"{self._place} does not end with its line {head.seq} as that was written; see tcpmesh ca audit. Nothing "
-            f"is signed until it is restored, or moved away together with {AUDIT_HEAD} and all audit-*.jsonl, which "
-            "begins a new log"
+            f"{what}; see tcpmesh ca audit. Nothing is signed until it is restored, or {AUDIT_FILE}, {AUDIT_HEAD} and "
+            "all audit-*.jsonl are moved away, which begins a new log"
         )
 
 

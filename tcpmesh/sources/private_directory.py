@@ -6,6 +6,7 @@ Ring 3. Everything goes through the directory's descriptor, so that nobody can e
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -114,7 +115,7 @@ class PrivateDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StartError(STATE_UNUSABLE, f"{self.path / _LOCK} cannot be opened: {error.strerror}") from error
+            raise StartError(STATE_UNUSABLE, f"{self.path / _LOCK} cannot be opened: {_why(error)}") from error
         try:
             return None if _try_lock(descriptor, fcntl.LOCK_SH) else _pid_in(descriptor)
         except OSError as error:
@@ -137,7 +138,7 @@ class PrivateDirectory:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be opened: {error.strerror}") from error
+            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be opened: {_why(error)}") from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -235,7 +236,7 @@ class PrivateDirectory:
         try:
             return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._descriptor)
         except OSError as error:
-            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be opened: {error.strerror}") from error
+            raise StartError(STATE_UNUSABLE, f"{self.path / name} cannot be opened: {_why(error)}") from error
 
     def _remove_leftovers(self) -> None:
         """What a crash left half written; it may hold a key that nobody will ever use."""
@@ -250,6 +251,12 @@ class PrivateDirectory:
             f"authority instead, issue certificates with 'tcpmesh ca issue' and use the source plugin 'files' "
             f"with the bundle {self.path / 'bundle.pem'}"
         )
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link, which is not followed here; put the file itself there"
+    return error.strerror or str(error)
 
 
 def _try_lock(descriptor: int, how: int) -> bool:

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.errors import StartError
+from tcpmesh.sources.audit_chain import MAX_LINE
 from tcpmesh.sources.audit_log import GENESIS, AuditBroken, AuditLog, Head
 from tcpmesh.sources.private_directory import PrivateDirectory
 from tests.unit.crafted import NOW
@@ -159,6 +160,30 @@ class CrashTests(AuditCase):
         self.assertEqual(self.log.verify().seq, 3)
         self.assertEqual(json.loads(self.file.read_bytes().splitlines()[2])["torn_bytes_removed"], 14)
 
+    def test_more_than_half_a_line_is_no_crash(self) -> None:
+        """However it came there; nothing is added to such a log, either."""
+        for size, wanted in ((MAX_LINE - 1, None), (MAX_LINE, "behind line 2"), (3 * MAX_LINE, "behind line 2")):
+            self.setUp()
+            self.write(2)
+            with self.file.open("ab") as file:
+                file.write(b"x" * size)
+            if wanted is None:
+                self.assertEqual(self.log.verify().seq, 2)
+                self.write(1)
+            else:
+                self.broken("audit.jsonl: behind line 2 is more than half a line of a crash can be")
+                self.assertRaises(AuditBroken, self.write, 1)
+
+    def test_an_older_head_is_one_explanation(self) -> None:
+        """Of lines that it does not know; an empty one is named."""
+        self.write(2)
+        head = (self.path / "audit.head").read_bytes()
+        self.write(2)
+        (self.path / "audit.head").write_bytes(head)
+        self.broken("audit.jsonl: line 4 was added by somebody else, or audit.head is an older one")
+        (self.path / "audit.head").write_bytes(b"")
+        self.broken("audit.head is empty, although", "audit.jsonl has 4 lines")
+
     def test_takes_a_line_whose_head_was_not_written(self) -> None:
         """Killed between the two."""
         self.write(2)
@@ -241,7 +266,7 @@ class ClosedFilesTests(AuditCase):
             (second, None, "line 13 has the number '16'"),
             (second, good[first], "line 13 has the number '10'"),
             (second, good[second][:-1], f"{second}: line 15 is cut off"),
-            (second, b"", "line 13 has the number '16'"),
+            (second, b"", f"{second} ends with line 12, and its name says line 15"),
             ("audit.jsonl", None, "line 19 and those after it, up to 20, were removed"),
         ):
             if data is None:
@@ -253,6 +278,31 @@ class ClosedFilesTests(AuditCase):
                 (self.path / each).write_bytes(content)
                 (self.path / each).chmod(0o600)
         self.assertEqual(self.log.verify().seq, 20)
+
+    def test_says_which_lines_are_missing(self) -> None:
+        """When a whole file is gone; and which file has another name than it was given."""
+        self.write(20)
+        first, second, third = self.closed()
+        (self.path / second).rename(self.path / "kept")
+        self.broken(f"{third}: line 13 has the number '16'", "before it belong lines 13 to 15")
+        (self.path / "kept").rename(self.path / "audit-0000000016.jsonl")
+        self.broken("audit-0000000016.jsonl ends with line 15, and its name says line 16")
+        (self.path / "audit-0000000016.jsonl").rename(self.path / second)
+        (self.path / "audit-0000000019.jsonl").touch(0o600)
+        self.broken("audit-0000000019.jsonl ends with line 18, and its name says line 19")
+        (self.path / "audit-0000000019.jsonl").unlink()
+        (self.path / first).rename(self.path / "elsewhere")
+        (self.path / first).symlink_to("elsewhere")
+        self.assertIn(
+            f"{first} cannot be opened: it is a symbolic link", self.assertRaises(StartError, self.log.verify).reason
+        )
+
+    def test_a_head_that_is_empty_or_older_is_named(self) -> None:
+        """It is not the lines that are wrong then."""
+        self.write(20)
+        (self.path / "audit.head").write_bytes(b"")
+        self.broken(f"audit.head is empty, although {self.closed()[0]} is there")
+        self.assertIn("audit.head is empty", self.assertRaises(AuditBroken, self.write, 1).reason)
 
     def test_needs_its_head_as_long_as_any_file_is_there(self) -> None:
         """Nothing is signed until all of them are moved away."""
