@@ -26,6 +26,7 @@ from tcpmesh.values import AuthorizationRequest, Effect, TCPAddress, format_dura
 __all__ = ["near_rules"]
 
 _SCHEME = "spiffe://"
+_COMPARED = 1000  # values of one key, of which the nearest is told: a proxy that carries connections may be asked
 
 
 @attrs.frozen
@@ -156,7 +157,7 @@ def _nearest(key: str, values: Sequence[Selector], request: AuthorizationRequest
         if _fits(value, request):
             return index, None
     own = _compared(key, request)
-    distance, index = min((_distance(_text(value, key), own), index) for index, value in enumerate(values))
+    distance, index = min((_distance(_text(value, key), own), index) for index, value in enumerate(values[:_COMPARED]))
     others = f" and {len(values) - 1} more" if len(values) > 1 else ""
     absent = "a unix socket" if key == "networks" else f"{_own(str(request.peer))}"
     told = _own(own) if own else absent

@@ -113,8 +113,8 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; there are: {', '.join(names[:10]) or 'none'}"
 
 
-def assumptions(question: Question, policies: Iterable[NamedPolicy]) -> list[str]:
-    """What was not said although policies may look at it, each as a sentence for whoever asked."""
+def assumptions(question: Question, policies: Iterable[NamedPolicy], places: Places) -> list[str]:
+    """What an answer takes for granted, each as a sentence for whoever asked: what was not said, what is not there."""
     looked_at: set[str] = set()
     for named in policies:
         looked_at |= _looked_at(named.policy) if isinstance(named.policy, Rules) else {"ip", "certificate"}
@@ -125,6 +125,9 @@ def assumptions(question: Question, policies: Iterable[NamedPolicy]) -> list[str
         age = format_duration(question.cert_age or 0.0)
         left = format_duration(question.cert_left if question.cert_left is not None else _DAY)
         found.append(f"the certificate is taken to be {age} old and to have {left} left")
+    outbound, name = _destination(question.to, places)
+    if outbound and question.who not in places.services[name]:
+        found.append("there is an outbound listener that leads this identity there; the configuration has none")
     return found
 
 

@@ -29,7 +29,7 @@ class Places:
 
     ports: Mapping[str, int]  # of the applications, by inbound listener
     workloads: Mapping[str, str]  # by inbound listener
-    services: frozenset[str]
+    services: Mapping[str, frozenset[str]]  # the SPIFFE IDs of the workloads that outbound listeners lead there
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
@@ -38,7 +38,14 @@ class Places:
         return cls(
             {name: target.port if isinstance(target, TCPAddress) else 0 for name, target in targets.items()},
             {inbound.name: inbound.workload for inbound in settings.inbound},
-            frozenset(settings.services),
+            {
+                name: frozenset(
+                    str(settings.identity.workloads[outbound.workload].id)
+                    for outbound in settings.outbound
+                    if outbound.service == name
+                )
+                for name in settings.services
+            },
         )
 
 

@@ -138,7 +138,7 @@ class AskedTests(ExplainCase):
                 "policy": "no-ledger",
                 "rule": f"policies[4].from[0].ids[0] ({self.policies}:13:44)",
                 "reason": "policy 'no-ledger' denies spiffe://a.test/web",
-                "assumed": [],
+                "assumed": ["there is an outbound listener that leads this identity there; the configuration has none"],
             },
         )
 
@@ -167,6 +167,15 @@ class AskedTests(ExplainCase):
         self.assertEqual(status, 1)
         self.assertNotIn("assumed", out)
         self.assertIn("asks for a certificate with max_age 1h, and this one is 2h old and has 1h left", out)
+
+    def test_knows_who_is_led_to_a_service(self) -> None:
+        """The workload of an outbound listener; nothing is assumed of that."""
+        self.config.write_text(
+            CONFIGURATION + 'outbound: [{name: out, listen: "127.0.0.1:1", service: ledger, workload: orders}]\n'
+        )
+        status, out, _ = self.explain("--from", "spiffe://a.test/orders", "--to", "ledger", "--ip", "127.0.0.1")
+        self.assertEqual(status, 0)
+        self.assertNotIn("assumed", out)
 
     def test_takes_dns_names(self) -> None:
         """No policy here means them."""

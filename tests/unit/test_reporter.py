@@ -18,6 +18,7 @@ from tcpmesh.observe.live import as_connection
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.observe.records import IRecordSink
 from tcpmesh.observe.reporter import Reporter
+from tcpmesh.values import PolicyNote
 from tests.unit.record_samples import a_record
 
 
@@ -102,6 +103,39 @@ class ReporterTests(SynchronousTestCase):
         [event] = self.events
         self.assertIs(event["log_level"], LogLevel.error)
         self.assertIn("connection 7 was reported as closed without being open", formatEvent(event))
+
+    def test_remembers_decisions(self) -> None:
+        """A permission when it is established, or when nothing came of it; a refusal when it ends; each once."""
+        for number, fields in enumerate(
+            (
+                {"established": True, "decision": "allow", "code": codes.CLEAN},
+                {"decision": "allow", "code": codes.TARGET_FAILED},
+                {"decision": "deny", "code": codes.NO_RULE_ALLOWS},
+                {"code": codes.NO_BYTE},
+            )
+        ):
+            record = a_record(id=number, notes=(PolicyNote("x", "r", "would-deny"),) if "decision" in fields else ())
+            self.sink.accepted(record)
+            record.established, record.decision = bool(fields.get("established")), str(fields.get("decision", ""))
+            if record.established:
+                self.sink.opened(record)
+            record.code = fields["code"]  # type: ignore[assignment]
+            self.sink.closed(record)
+        found = [self.reporter.decisions.find(str(number)) for number in range(4)]
+        self.assertEqual(
+            [[entry.decision for entry in entries] for entries in found], [["allow"], ["allow"], ["deny"], []]
+        )
+        self.assertEqual([entry["connections"] for entry in self.reporter.noted.report()["notes"]], [3])
+
+    def test_remembers_that_policy_ended_a_connection(self) -> None:
+        """It was allowed once, and is denied now; its notes count once."""
+        record = a_record(established=True, decision="allow", notes=(PolicyNote("x", "r", "audit"),))
+        self.sink.accepted(record)
+        self.sink.opened(record)
+        record.code = codes.DENIED_BY_RULE
+        self.sink.closed(record)
+        self.assertEqual([entry.decision for entry in self.reporter.decisions.find("7")], ["deny", "allow"])
+        self.assertEqual([entry["connections"] for entry in self.reporter.noted.report()["notes"]], [1])
 
     def test_survives_its_own_mistakes(self) -> None:
         """What cannot be written is logged with a traceback; everybody else is told all the same."""
