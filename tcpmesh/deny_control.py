@@ -64,7 +64,7 @@ class DenyControl:
             if self._files is not None:
                 self._files.load()
         except ConfigurationError as error:
-            return [error]
+            return [_named(error)]
         return []
 
     def start(self) -> None:
@@ -75,7 +75,10 @@ class DenyControl:
         """
         self._cell.observe(self._changed)
         if self._files is not None:
-            self._files.start(self._take, self._fail)
+            try:
+                self._files.start(self._take, self._fail)
+            except ConfigurationError as error:
+                raise _named(error) from None
         else:
             self._use(())
 
@@ -165,6 +168,16 @@ class DenyControl:
         for name in before:
             if name not in denied:
                 _log.info("workload {name!r}: its own certificate is no longer denied", name=name)
+
+
+def _named(error: ConfigurationError) -> ConfigurationError:
+    """Say which key of the configuration wants the file, where the problem is not within the file."""
+    return ConfigurationError(
+        [
+            problem if problem.mark is not None else Problem(f"identity.deny_list.file: {problem.message}")
+            for problem in error.problems
+        ]
+    )
 
 
 def _denial(deny_list: DenyList, svid: Svid) -> str:

@@ -86,7 +86,7 @@ class FileTests(DenyControlTestCase):
         """Nobody may come in whom it would have denied; ``check`` says the same."""
         made = self.control(file=self.file)
         for spoil, words in (
-            (lambda: None, "there is no such file"),
+            (lambda: None, f"identity.deny_list.file: {self.file}: there is no such file"),
             (lambda: self.file.mkdir(), "this directory holds no file"),
             (lambda: (self.file / "more.yaml").write_text("entries: []\n"), "is a directory; name the file in it"),
             (lambda: ((self.file / "more.yaml").unlink(), self.file.rmdir(), self.file.touch()), "the file is empty"),
