@@ -171,7 +171,8 @@ class Hearing:
     def _of_answer(self, answer: ProbeAnswer) -> Acceptance:
         if not answer.allowed:
             by = f" (policy {answer.policy}" + (f", rule {answer.rule})" if answer.rule else ")")
-            text = f"it would refuse {answer.peer} at {answer.listener}: {answer.reason or 'without a reason'}"
+            who = f"{answer.peer}, coming from {answer.peer_source}, at {answer.listener}"
+            text = f"it would refuse {who}: {answer.reason or 'without a reason'}"
             return Acceptance(refusal=_refusal(answer.code, text + (by if answer.policy else "")))
         if answer.target == "unreachable":
             text = f"its policy lets {answer.peer} in, but its application does not answer: {answer.target_text}"

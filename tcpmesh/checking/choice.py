@@ -61,7 +61,7 @@ def choose(settings: Settings, endpoints: Mapping[str, Sequence[Endpoint]], choi
     """
     services, peer, workload = list(dict.fromkeys(choice.services)), choice.peer, choice.workload
     _known(settings, "service", services, settings.services)
-    _known(settings, "workload", (workload,) if workload else (), settings.identity.workloads)
+    _known(settings, "workload", (workload,) if workload is not None else (), settings.identity.workloads)
     found: list[Pair] = []
     for service in services or settings.services:
         known = endpoints.get(service, ())

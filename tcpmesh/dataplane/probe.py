@@ -60,6 +60,7 @@ class ProbeAnswer:
 
     :ivar clock: when it was written.
     :ivar peer: the SPIFFE ID that the asking peer's certificate has, with its serial number and its end.
+    :ivar peer_source: the address that it comes from, which policies judge too; without a port.
     :ivar authority: the subject of the authority that vouches for that certificate, and its key identifier.
     :ivar authorities: how many the bundle of the peer's trust domain has.
     :ivar code: why the policies would refuse; empty when they allow.
@@ -72,6 +73,7 @@ class ProbeAnswer:
     peer: str
     peer_serial: str
     peer_not_after: float
+    peer_source: str
     authority: str
     authority_key: str
     authorities: int
@@ -93,7 +95,12 @@ class ProbeAnswer:
                 "clock": round(self.clock, 3),
                 "version": _cut(self.version),
                 "listener": _cut(self.listener),
-                "peer": {"id": self.peer, "serial": _cut(self.peer_serial), "not_after": self.peer_not_after},
+                "peer": {
+                    "id": self.peer,
+                    "serial": _cut(self.peer_serial),
+                    "not_after": self.peer_not_after,
+                    "source": _cut(self.peer_source),
+                },
                 "bundle": {
                     "authority": _cut(self.authority),
                     "key": _cut(self.authority_key),
@@ -209,6 +216,7 @@ def _answer(document: dict[str, Any]) -> ProbeAnswer:
         peer=peer.text("id", _MAX_ID),
         peer_serial=peer.text("serial"),
         peer_not_after=peer.seconds("not_after"),
+        peer_source=peer.text("source"),
         authority=bundle.text("authority"),
         authority_key=bundle.text("key"),
         authorities=bundle.count("authorities"),

@@ -29,7 +29,7 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Side
 from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import InboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest
+from tcpmesh.values import AuthorizationRequest, TCPAddress
 
 __all__ = ["DialTurns", "ProbeReply"]
 
@@ -160,7 +160,7 @@ class ProbeReply(LegOwner):
 
         :raises Refusal: when this proxy, or the peer, has no identity any longer.
         """
-        plane, peer = self._connection.plane, self._request.peer
+        plane, peer, source = self._connection.plane, self._request.peer, self._request.source
         state, decision = plane.state.current, verdict.decision
         own = own_svid(state, self._settings.workload)
         anchor = self._leg.core.verification.anchor
@@ -177,6 +177,7 @@ class ProbeReply(LegOwner):
             peer=str(peer.spiffe_id),
             peer_serial=peer.serial,
             peer_not_after=peer.not_after,
+            peer_source=source.host if isinstance(source, TCPAddress) else str(source),
             authority=name_text(anchor.subject),
             authority_key=subject_key_identifier(anchor),
             authorities=len(bundle.authorities),

@@ -525,6 +525,7 @@ class ChoiceTests(CheckCase):
         for words, message in (
             (("--service", "order"), "did you mean 'orders'?"),
             (("--workload", "nobody"), "it has: web"),
+            (("--workload", ""), "has no workload ''; it has: web"),  # a variable of the shell that is not set
             (("--peer", "nonsense"), "--peer: "),
             (("--peer", "127.0.0.1:1", "--service", "orders"), "name services or a peer, not both"),
         ):
@@ -538,6 +539,7 @@ def documented(out: str, base: Path) -> str:
     """An output as the documentation has it: without what is another each time."""
     out = out.replace(str(base), "/etc/mesh")
     out = re.sub(r"127\.0\.0\.1:[0-9]+", "192.0.2.10:4143", out)
+    out = out.replace("coming from 127.0.0.1,", "coming from 192.0.2.20,")
     out = re.sub(r"20[0-9]{2}-[0-9-]+T[0-9:]+Z", "2026-11-22T10:00:00Z", out)
     out = re.sub(r"\b[0-9a-f]{40}\b", "9f21...", out)
     return re.sub(r"\b[0-9]+ (min|s|h)\b", r"50 \1", out)

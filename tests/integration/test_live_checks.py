@@ -284,7 +284,7 @@ def no_probe(_setup: Setup, far: Far) -> None:
 
 Make = Callable[[Setup, Far], None]
 FAR_BROKEN: tuple[tuple[Make, str, str], ...] = (
-    (denied, "TM-P102", "it would refuse spiffe://a.test/web at orders-in: "),
+    (denied, "TM-P102", "it would refuse spiffe://a.test/web, coming from 127.0.0.1, at orders-in: "),
     (denied_by_name, "TM-P101", "(policy not-web"),
     (denied_without_probe, "TM-P102", "the peer refused: "),
     (no_application, "TM-U106", "but its application does not answer: TM-U101 "),
@@ -632,6 +632,7 @@ class AskingTests(LiveCase):
         for words, message in (
             (("--service", "order"), "did you mean 'orders'?"),
             (("--workload", "nobody"), "it has: web"),
+            (("--workload", ""), "has no workload ''; it has: web"),  # a variable of the shell that is not set
             (("--peer", "nonsense"), "--peer: "),
             (("--peer", "127.0.0.1:1", "--service", "orders"), "name services or a peer, not both"),
         ):

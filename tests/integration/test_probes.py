@@ -81,6 +81,7 @@ class ProbeTests(RefusalTestCase):
         answer = await self.answer(proxy, WEB)
         self.assertEqual((answer.peer, answer.listener, answer.own), (WEB, "orders-in", str(self.pki.id("orders"))))
         self.assertEqual((answer.allowed, answer.code, answer.policy), (True, "", "some-may"))
+        self.assertEqual(answer.peer_source, "127.0.0.1")
         self.assertEqual((answer.target, answer.authorities), ("reachable", 1))
         state = proxy.service.composition.state.current
         (authority,) = state.bundles[self.pki.id("web").trust_domain].authorities

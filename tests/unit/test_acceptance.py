@@ -61,7 +61,12 @@ class ProbeTests(HearingCase):
 
     def test_does_not_let_us_in(self) -> None:
         """With its own code; one that is not a peer's to say is shown and not believed."""
-        self.assert_refused(self.answered(ANSWER), codes.NO_RULE_ALLOWS, "it would refuse", "(policy web-may)")
+        self.assert_refused(
+            self.answered(ANSWER),
+            codes.NO_RULE_ALLOWS,
+            f"it would refuse {WEB}, coming from 192.0.2.20, at",
+            "(policy web-may)",
+        )
         with_rule = attrs.evolve(ANSWER, code="TM-P101", rule="r1")
         self.assert_refused(self.answered(with_rule), codes.DENIED_BY_RULE, "(policy web-may, rule r1)")
         for code in ("TM-X1", "TM-I101", "TM-C101", "TM-U101"):

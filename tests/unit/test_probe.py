@@ -19,6 +19,7 @@ ANSWER = ProbeAnswer(
     peer="spiffe://a.test/web",
     peer_serial="1234",
     peer_not_after=1763856000.0,
+    peer_source="192.0.2.20",
     authority="CN=root of a.test",
     authority_key="9f21",
     authorities=2,
@@ -74,7 +75,9 @@ class ProbeTests(SynchronousTestCase):
         document = json.loads(ANSWER.encode())
         self.assertEqual(set(document), MEMBERS | {"v"})
         self.assertEqual(document["v"], 1)
-        self.assertEqual(document["peer"], {"id": ANSWER.peer, "serial": "1234", "not_after": 1763856000.0})
+        self.assertEqual(
+            document["peer"], {"id": ANSWER.peer, "serial": "1234", "not_after": 1763856000.0, "source": "192.0.2.20"}
+        )
         self.assertEqual(ProbeRefusal("TM-P106", "no").encode(), b'{"v":1,"refused":{"code":"TM-P106","text":"no"}}')
 
     @given(TEXTS, TEXTS, TEXTS, TEXTS)
