@@ -217,9 +217,9 @@ class PrivateDirectory:
         try:
             descriptor = self._open(name, how | os.O_NONBLOCK)
         except StartError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError) and not create:
                 return None
-            raise
+            raise  # also when the whole directory was removed
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

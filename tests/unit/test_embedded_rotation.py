@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import attrs
@@ -399,6 +400,14 @@ class ReloadTests(EmbeddedCase):
         self.restore(files)
         source.reload()
         self.assertIn("another one was put in its place; restart the proxy", self.observer.failures[-1])
+
+    def test_a_directory_that_is_removed_is_told_in_words(self) -> None:
+        """What was issued goes on to serve, and there is no traceback."""
+        self.start()
+        shutil.rmtree(self.path)
+        self.times.advance(1801)
+        self.assertIn("audit.head cannot be opened: No such file or directory", self.observer.failures[-1])
+        self.assertEqual(self.logged("critical"), [])
 
     def test_reloading_what_does_not_run_is_harmless(self) -> None:
         """Before the start and after the stop."""
