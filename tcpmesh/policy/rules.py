@@ -24,6 +24,8 @@ from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["Rules"]
 
+_DESCRIBED = 50  # policies; nobody reads thousands of lines at each start
+
 
 @implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
 class Rules:
@@ -67,8 +69,10 @@ class Rules:
         return near_rules(self.policies, request, effect, self._now())
 
     def describe(self) -> Sequence[str]:
-        """One line per policy. (IAuthorizationPolicy)"""
-        return [_describe(policy) for policy in self.policies]
+        """One line per policy, of the first ones when there are many. (IAuthorizationPolicy)"""
+        lines = [_describe(policy) for policy in self.policies[:_DESCRIBED]]
+        more = len(self.policies) - len(lines)
+        return [*lines, f"and {more} more policies"] if more else lines
 
 
 def _describe(policy: Policy) -> str:

@@ -99,6 +99,11 @@ class RulesTests(SynchronousTestCase):
             ],
         )
 
+    def test_describes_only_the_first_of_many(self) -> None:
+        """Thousands of policies are no thousands of lines at each start."""
+        policy = rules(*(Policy(f"p{number}", "allow", [who(WEB)]) for number in range(52)))
+        self.assertEqual((len(policy.describe()), policy.describe()[-1]), (51, "and 2 more policies"))
+
     def test_refuses_policies_that_mean_nothing(self) -> None:
         """Each refusal says what to write; the configuration's reader adds where."""
         good = Policy("web-may", "allow", [who(WEB)], mark=Mark("mesh.yaml", 31, 9))
