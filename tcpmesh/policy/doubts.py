@@ -23,7 +23,7 @@ from tcpmesh.values import Address, TCPAddress
 __all__ = ["MAX_DOUBTS", "doubts"]
 
 MAX_DOUBTS = 20
-_MAX_COMPARED = 1_000_000  # pairs of patterns; with more of them, some are not compared
+_MAX_COMPARED = 50_000  # pairs of patterns, some 50 ms; with more of them, some are not compared
 _EVERYWHERE = ""
 
 

@@ -65,7 +65,9 @@ class RulesSource:
 
     def _read(self, contents: Sequence[FileContent]) -> Rules:
         policies = self._reader.read([(content.path, content.data) for content in contents])
-        return Rules(policies, self._now, self._inbound)
+        rules = Rules(policies, self._now, self._inbound)
+        rules.warnings()  # which it remembers: finding them takes time, too
+        return rules
 
     def check(self) -> None:
         """
@@ -126,8 +128,11 @@ class RulesSource:
         self._reading = False
         if self._newest is not None:
             self._begin()
-        else:
-            self._deliver(result)
+            return
+        if isinstance(result, Rules) and self._observer is not None:
+            for doubt in result.warnings():
+                self._log.warn("{doubt}", doubt=str(doubt))
+        self._deliver(result)
 
     def _deliver(self, result: Rules | Failure) -> None:
         if self._observer is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.errors import ConfigurationError
@@ -122,6 +123,19 @@ class RulesFilesTests(PolicySourceContract, SynchronousTestCase):
         """What the thread does with what it was given first."""
         function, done = work.pop(0)
         done(function())
+
+    def test_tells_what_cannot_have_been_meant_in_a_change(self) -> None:
+        """As the start does, once for each change."""
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        source, observer = self.started()
+        (self.directory / "20-nobody.yaml").write_text(DENIAL)
+        source.reload()
+        told = [str(event["doubt"]) for event in events if "doubt" in event]
+        self.assertEqual(len(told), 1)
+        self.assertIn("policy 'web-may' can never allow spiffe://example.test/web (ids[0]): policy 'nobody'", told[0])
+        self.assertEqual(len(observer.policies), 2)
 
     def test_one_name_in_two_files_is_refused(self) -> None:
         """Records name the policy."""
