@@ -135,7 +135,7 @@ KEY_DIFFERS = _code("TM-I704", "the server's key is not one of those that are pi
 DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity",
     "see the policy and rule that the record names; remove the identity there if it should come in")
 NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
-    "add the identity to a policy with action: allow for this listener, if it should come in")
+    "see the listener's nearest rule: tcpmesh explain --last-denied; allow the identity there, if it should come in")
 POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
     "read the record's reason; if it names an exception, see its traceback in the log")
 POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and silence denies",

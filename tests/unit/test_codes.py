@@ -102,7 +102,7 @@ class CommandTests(SynchronousTestCase):
     def test_every_option_that_is_named_exists(self) -> None:
         """Of the command before it."""
         for code in codes.all_codes():
-            for words, option in re.findall(r"tcpmesh((?: [a-z]+)+)(?: [A-Z:]+)* (--[a-z]+)", code.next_step):
+            for words, option in re.findall(r"tcpmesh((?: [a-z]+)+)(?: [A-Z:]+)* (--[a-z-]+)", code.next_step):
                 (command,) = self.commands(f"tcpmesh{words}")
                 self.assertIn(option, [name for each in command.params for name in each.opts], code.id)
 
