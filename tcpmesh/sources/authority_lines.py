@@ -67,9 +67,11 @@ class AuthorityLines:
         if end - now >= self._warn_at or left == self._root_days:
             return
         self._root_days = left
+        prepared = state.slots.prepared
         self._log.warn(
-            "the root of {trust_domain} in {state} ends at {end}; replace it before that: tcpmesh ca prepare, give the "
-            "bundle to every peer, then tcpmesh ca activate",
+            "the root of {trust_domain} in {state} ends at {end}; replace it before that: {first}give the bundle to "
+            "every peer, then tcpmesh ca activate",
             end=moment(end),
+            first="tcpmesh ca prepare, " if prepared is None else f"slot {prepared.number} is prepared; ",
             **self._fields,
         )

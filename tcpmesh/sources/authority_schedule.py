@@ -12,10 +12,10 @@ import attrs
 
 from tcpmesh.errors import TcpmeshError
 from tcpmesh.identity.authority import ROOT_LIFETIME, AuthorityError
-from tcpmesh.identity.certificates import not_after
+from tcpmesh.identity.certificates import not_after, not_before
 from tcpmesh.sources.authority_files import read_root
 from tcpmesh.sources.authority_rotation import GRACE, overlap
-from tcpmesh.sources.authority_slots import Slot, SlotState
+from tcpmesh.sources.authority_slots import MAX_SLOTS, Slot, SlotState
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.values import Duration, format_duration
 
@@ -70,16 +70,23 @@ def due_step(
     """
     end = not_after(state.root.certificate)
     prepared = state.slots.prepared
+    over = [
+        # Not as soon as its last certificate has ended: connections that were made with those may live.
+        slot.number
+        for slot in state.slots.entries
+        if slot.state is SlotState.OLD and now >= not_after(state.roots[slot.number]) + GRACE and not cuts(slot)
+    ]
+    if over and len(state.slots.entries) >= MAX_SLOTS:  # else there is no room for a further one
+        return Due("revoke", over[0])
+    if prepared is not None and not_before(state.roots[prepared.number]) > now:
+        # Prepared while the clock was far ahead: it would be activated too late, and has signed nothing.
+        return Due("revoke", prepared.number)
     if prepared is None or prepared.published is None:
         if now >= end - settings.prepare:
             return Due("prepare")
     elif now >= max(end - settings.activate, prepared.published + _published_for(settings, ttl, end, prepared)):
         return Due("activate", prepared.number)
-    for slot in state.slots.entries:
-        # Not as soon as its last certificate has ended: connections that were made with those may live.
-        if slot.state is SlotState.OLD and now >= not_after(state.roots[slot.number]) + GRACE and not cuts(slot):
-            return Due("revoke", slot.number)
-    return None
+    return Due("revoke", over[0]) if over else None
 
 
 def _published_for(settings: RotationSettings, ttl: float, end: float, prepared: Slot) -> float:

@@ -21,6 +21,7 @@ from tcpmesh.interfaces import IReloadable
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.sources.authority_rotation import GRACE, activate, change, prepare
 from tcpmesh.sources.authority_schedule import Due, RotationSettings, Schedule, due_step
+from tcpmesh.sources.authority_slots import MAX_SLOTS
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.sources.embedded import EmbeddedSettings, EmbeddedSource
 from tcpmesh.testing import plugin_context
@@ -103,6 +104,28 @@ class DueTests(RotationCase):
         self.assertIsNone(self.due(state, gone - 1))
         self.assertIsNone(self.due(state, gone, cuts="spiffe://a.test/web"))
         self.assertEqual(self.due(state, gone), Due("revoke", 1))
+
+    def test_makes_room_for_a_further_root(self) -> None:
+        """When there are as many as there may be, one that is over goes first; without such a one it says so."""
+        state, now = self.own(), NOW
+        for _ in range(MAX_SLOTS - 1):
+            now += 20 * DAY
+            prepare(state, now)
+            activate(state, now + DAY, ttl=HOUR)
+        end = not_after(state.root.certificate)
+        self.assertEqual(self.due(state, end - 60 * DAY, cuts="spiffe://a.test/web"), Due("prepare"))
+        self.assertEqual(self.due(state, end - 60 * DAY), Due("revoke", 1))
+        change(state, "revoke", 1, end - 60 * DAY, ttl=HOUR)
+        self.assertEqual(self.due(state, end - 60 * DAY), Due("prepare"))
+
+    def test_a_root_that_was_prepared_in_the_future_is_dropped(self) -> None:
+        """By a clock that was far ahead: its time to sign would come after the active one's end."""
+        state = self.own()
+        prepare(state, END + 35 * DAY)
+        self.assertEqual(self.due(state, NOW), Due("revoke", 2))
+        change(state, "revoke", 2, NOW, ttl=HOUR, by="schedule")
+        self.assertIsNone(self.due(state, NOW))
+        self.assertEqual(self.due(state, END - 60 * DAY), Due("prepare"))
 
 
 class ScheduleTests(RotationCase):
@@ -200,7 +223,17 @@ class RotatingSourceTests(EmbeddedCase):
         self.source_with(None)
         self.times.advance(345 * DAY, step=6 * HOUR)
         self.assertEqual(self.slots(), ["1 active"])
-        self.assertTrue(any("replace it before that" in line for line in self.logged("warn")))
+        self.assertIn("replace it before that: tcpmesh ca prepare, give the bundle", self.logged("warn")[-1])
+
+    def test_a_rotation_that_is_configured_no_more_is_left_to_somebody(self) -> None:
+        """What was prepared stays prepared, and the warning names the step that comes next."""
+        source = self.source_with(SETTINGS)
+        self.times.advance(320 * DAY, step=6 * HOUR)
+        source.stop()
+        self.source_with(None)
+        self.times.advance(30 * DAY, step=6 * HOUR)
+        self.assertEqual(self.slots(), ["1 active", "2 prepared"])
+        self.assertIn("slot 2 is prepared; give the bundle to every peer, then tcpmesh", self.logged("warn")[-1])
 
     def test_what_cannot_be_done_is_told_and_done_later(self) -> None:
         """A disk that is full for two days; the identities are not affected."""
