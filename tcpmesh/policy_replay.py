@@ -19,7 +19,7 @@ from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.observe.decisions import Decisions, Recorded, recorded_as_mapping
 from tcpmesh.observe.records import rfc3339
 from tcpmesh.policy.evaluate import decide_by
-from tcpmesh.policy.explain import UNKNOWN, Nearest, explained, near_rules_of
+from tcpmesh.policy.explain import UNKNOWN, Nearest, explained, limits_of, near_rules_of
 from tcpmesh.policy.replay import Places, request_of
 from tcpmesh.policy_interfaces import NearRule
 from tcpmesh.settings import Settings
@@ -97,7 +97,7 @@ class PolicyReplay:
             verdict = yield verdict
         nearest = Nearest()
         yield self._turns.cooperate(_offer(near_rules_of(state, request, verdict), nearest)).whenDone()
-        return explained(verdict, nearest.found)
+        return explained(verdict, nearest.found, limits_of(state, request))
 
 
 def _offer(rules: Iterator[NearRule], nearest: Nearest) -> Iterator[None]:

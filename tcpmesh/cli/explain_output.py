@@ -22,7 +22,10 @@ def is_explanation(values: Any) -> bool:
     if not isinstance(values, dict) or values.get("decision") not in _WORDS:
         return False
     notes, nearest = values.get("notes", []), values.get("nearest", {})
-    return isinstance(notes, list) and all(isinstance(note, dict) for note in notes) and isinstance(nearest, dict)
+    lists = (notes, values.get("limits", []))
+    return isinstance(nearest, dict) and all(
+        isinstance(each, list) and all(isinstance(entry, dict) for entry in each) for each in lists
+    )
 
 
 def status_of(explanation: Mapping[str, Any]) -> int:
@@ -66,6 +69,10 @@ def explanation_lines(explanation: Mapping[str, Any], indent: str = "  ") -> Ite
         kind = "audit" if says == "audit" else "dry-run"
         verb = "notes it" if says == "audit" else says.replace("-", " ")
         yield field(kind, f"policy {note.get('policy')} {verb}: {note.get('rule')}", indent)
+    for limit in explanation.get("limits", ()):
+        tried = "" if limit.get("enforced") else " (dry-run)"
+        rule = f": {limit['rule']}" if limit.get("rule") else ""
+        yield field("limit", f"policy {limit.get('policy')}{tried} {limit.get('says')}{rule}", indent)
 
 
 def _nearest(nearest: Mapping[str, Any]) -> str:

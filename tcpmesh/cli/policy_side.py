@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from tcpmesh.policy.evaluate import Verdict, decide_by
-from tcpmesh.policy.explain import Nearest, explained, near_rules_of
+from tcpmesh.policy.explain import Nearest, explained, limits_of, near_rules_of
 from tcpmesh.policy.replay import Places
 from tcpmesh.settings import Settings
 from tcpmesh.values import AuthorizationRequest
@@ -61,7 +61,7 @@ class PolicySide:
         search = Nearest()
         for rule in near_rules_of(self.state, request, verdict) if nearest else ():
             search.offer(rule)
-        return explained(verdict, search.found)
+        return explained(verdict, search.found, limits_of(self.state, request))
 
 
 @contextmanager

@@ -14,10 +14,11 @@ import attrs
 from tcpmesh.codes import INTERNAL, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.mesh_state import MeshState, NamedPolicy
 from tcpmesh.policy.evaluate import Verdict
+from tcpmesh.policy.limit_words import terms
 from tcpmesh.policy_interfaces import IExplainingPolicy, NearRule
 from tcpmesh.values import AuthorizationRequest, Effect
 
-__all__ = ["ALLOWED", "DENIED", "UNKNOWN", "Nearest", "changed", "explained", "near_rules_of", "outcome"]
+__all__ = ["ALLOWED", "DENIED", "UNKNOWN", "Nearest", "changed", "explained", "limits_of", "near_rules_of", "outcome"]
 
 ALLOWED, DENIED, UNKNOWN = "allow", "deny", "unknown"
 _CANNOT_TELL = frozenset({POLICY_FAILED, POLICY_TIMED_OUT, INTERNAL})
@@ -58,8 +59,28 @@ def _asked(policies: Iterable[NamedPolicy], request: AuthorizationRequest) -> Se
     return [named for named in policies if named.outbound or not request.service]
 
 
-def explained(verdict: Verdict, nearest: NearRule | None) -> dict[str, Any]:
-    """The explanation as JSON values, with the names of records; empty ones are left out."""
+def limits_of(state: MeshState, request: AuthorizationRequest) -> list[dict[str, Any]]:
+    """The limits that hold for a connection if it is allowed, as JSON values; whether they have room is not asked."""
+    found: list[dict[str, Any]] = []
+    for _, named in state.limiting:
+        try:
+            limits = named.policy.limits_of(request)  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+            found.append({"policy": named.name, "says": f"its plugin failed: {type(error).__name__}", "enforced": True})
+            continue
+        found += [
+            {"policy": limit.policy, "rule": limit.rule, "says": terms(limit), "enforced": limit.enforced}
+            for limit in limits
+        ]
+    return found
+
+
+def explained(verdict: Verdict, nearest: NearRule | None, limits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """
+    The explanation as JSON values, with the names of records; empty ones are left out.
+
+    :param limits: as :func:`limits_of` gives them; they say something about whoever is allowed only.
+    """
     decision = verdict.decision
     fields: dict[str, Any] = {
         "decision": outcome(verdict),
@@ -69,6 +90,7 @@ def explained(verdict: Verdict, nearest: NearRule | None) -> dict[str, Any]:
         "reason": decision.reason,
         "notes": [attrs.asdict(note) for note in verdict.notes],
         "nearest": _near(nearest, verdict) if nearest is not None else {},
+        "limits": list(limits) if verdict.allowed else [],
     }
     return {name: value for name, value in fields.items() if value not in ("", [], {})}
 

@@ -13,7 +13,7 @@ import attrs
 from tcpmesh.limit_interfaces import Limit
 from tcpmesh.values import Address, TCPAddress
 
-__all__ = ["Who", "lets", "new_ones", "subject"]
+__all__ = ["Who", "lets", "new_ones", "subject", "terms"]
 
 
 @attrs.frozen
@@ -28,6 +28,13 @@ class Who:
 def lets(limit: Limit) -> str:
     """The policy, and to whom it lets something; what follows."""
     return f"policy {limit.policy!r} lets {'each ' + ' and '.join(limit.per) if limit.per else 'all together'} have"
+
+
+def terms(limit: Limit) -> str:
+    """Everything that a limit says, in short."""
+    most = [f"{limit.connections} connections"] if limit.connections is not None else []
+    most += [new_ones(limit)] if limit.rate is not None else []
+    return f"at most {' and '.join(most)} for {'each ' + ' and '.join(limit.per) if limit.per else 'all together'}"
 
 
 def subject(limit: Limit, who: Who, verb: str, together: str) -> str:

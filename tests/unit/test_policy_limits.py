@@ -81,7 +81,8 @@ class ConnectionsTests(SynchronousTestCase):
         """Not by the limits before the one that refuses, nor the ones after it, and uses up no rate."""
         counting = Counting(SLOW, FEW, Limit("all", connections=9))
         counting.taken(who(), 2)
-        self.assertIn("TM-L106", str(counting.open(who())))
+        places, full = counting.limits.take(counting.applied, who(), counting.now)
+        self.assertEqual((places, [each.code for each in full]), ((), [POLICY_CONNECTIONS]))
         self.assertEqual(counting.limits.in_use(), {"slow": 2, "few": 2, "all": 2})
         self.assertEqual(counting.limits.refused, {"few": 1})
         counting.use(SLOW)
@@ -258,8 +259,10 @@ class BoundTests(SynchronousTestCase):
             counting.close(counting.taken(who())[0])
             self.assertIn("TM-L107", str(counting.open(who())))
         self.assertEqual((len(counting.limits), len(counting.limits.refused)), (1, 1))
-        lasting = counting.taken(who("lasting"))[0]
+        lasting, leaving = counting.taken(who("lasting"))[0], counting.taken(who("leaving"))[0]
         counting.use()
+        counting.close(leaving)
+        self.assertEqual(len(counting.limits), 1)
         self.assertEqual(counting.limits.in_use(), {"p999": 1})
         counting.close(lasting)
         self.assertEqual((counting.limits.in_use(), len(counting.limits), counting.limits.refused), ({}, 0, {}))
@@ -336,6 +339,17 @@ class ReloadTests(SynchronousTestCase):
         for places in live:
             counting.close(places)
         self.assertEqual((counting.limits.in_use(), len(counting.limits)), ({"few": 0}, 0))
+
+    def test_other_networks_are_counted_anew(self) -> None:
+        """What was counted by wider ones says nothing of narrower ones."""
+        counting = Counting(Limit("one", connections=1, per=("network",), ipv4_bits=8))
+        places = counting.taken(who(source="192.0.2.1"))[0]
+        counting.use(Limit("one", connections=1, per=("network",), ipv4_bits=32))
+        places = counting.limits.retake(places, counting.applied, who(source="192.0.2.1"), counting.now)
+        counting.taken(who(source="192.0.0.0"))
+        self.assertIn("192.0.2.1/32 has 1", str(counting.open(who(source="192.0.2.1"))))
+        counting.close(places)
+        counting.taken(who(source="192.0.2.1"))
 
     def test_live_connections_use_up_no_rate_of_a_new_limit(self) -> None:
         """They are not new."""
