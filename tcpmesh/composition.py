@@ -128,6 +128,7 @@ def compose(
         clock,
         wall_clock,
         cache=settings.identity.bundle_cache,
+        deny_list=lambda: cell.current.deny_list,
     )
     control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from)
     for source, choice in settings.identity.sources.items():

@@ -7,7 +7,7 @@ proxies, no compression, nothing kept from one request to the next; bounded in b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -30,10 +30,11 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tcpmesh.dataplane.verification import PeerVerification
-from tcpmesh.errors import TcpmeshError
+from tcpmesh.errors import Refusal, TcpmeshError
 from tcpmesh.identity.bundle_document import MAX_BUNDLE_BYTES
 from tcpmesh.identity.certificates import shown
 from tcpmesh.identity.chain import bundle_gap
+from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.endpoint_url import EndpointURL
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
@@ -62,11 +63,13 @@ class EndpointTrust:
     :param expected: a SPIFFE ID (``https_spiffe``) or the URL's own DNS name (``https_web``).
     :param bundles: for a SPIFFE ID: what is held now, that of its trust domain among it.
     :param authorities: for a DNS name: whom to trust; None for the system's store.
+    :param deny_list: gives whom nobody believes, whoever vouches.
     """
 
     expected: ExpectedIdentity
     bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
     authorities: Sequence[x509.Certificate] | None = None
+    deny_list: Callable[[], DenyList] = lambda: NOBODY
 
 
 def fetch_bundle(
@@ -93,7 +96,7 @@ class _Attempt:
         self._reactor = reactor
         self._trust = trust
         self._sni = b""
-        self.verification = PeerVerification(trust.bundles, (trust.expected,), wall_clock)
+        self.verification = PeerVerification(trust.bundles, (trust.expected,), wall_clock, deny_list=trust.deny_list())
         self.allowed = _MAX_HEAD  # bytes that may still come
         self.exceeded = False
         self._deadline = deadline
@@ -156,6 +159,10 @@ class _Attempt:
         if not isinstance(result, Failure):
             if self.verification.peer is None:
                 raise EndpointError("answered without having been verified")
+            try:
+                self.verification.recheck(self._trust.bundles, self._trust.deny_list())
+            except Refusal as refusal:  # denied while it answered
+                raise EndpointError(_stranger(refusal)) from None
             return result
         raise EndpointError(self._reason(_innermost(result))) from result.value
 
@@ -163,13 +170,16 @@ class _Attempt:
         if self.exceeded:
             return f"sends more than the {MAX_BUNDLE_BYTES} bytes of a bundle and {_MAX_HEAD} of headers"
         if self.verification.refusal is not None:
-            refusal = self.verification.refusal
-            return f"is not who it should be: {refusal.code.id} {refusal.reason}"
+            return _stranger(self.verification.refusal)
         if isinstance(error, EndpointError):
             return str(error)
         if self._late:
             return f"gave no complete answer within {self._deadline:g} s"
         return _in_words(error)
+
+
+def _stranger(refusal: Refusal) -> str:
+    return f"is not who it should be: {refusal.code.id} {refusal.reason}"
 
 
 def _check_response(response: IResponse) -> None:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from tcpmesh.codes import NO_BUNDLE
 from tcpmesh.errors import StartError
+from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import FederationSettings
@@ -38,6 +39,7 @@ class Federation:
     :param fetch: asks an endpoint.
     :param random: from 0 to 1.
     :param cache: the directory in which what endpoints served is kept over a restart; None: nowhere.
+    :param deny_list: gives the deny-list of the moment, which endpoints are held against, too.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Federation:
         fetch: Fetch = fetch_from_endpoint,
         random: Callable[[], float] = chance,
         cache: Path | None = None,
+        deny_list: Callable[[], DenyList] = lambda: NOBODY,
     ) -> None:
         self._known: Callable[[], Bundles] = dict
         self._changed: Callable[[], None] = lambda: None
@@ -57,7 +60,15 @@ class Federation:
         self.own = own
         self._cache = BundleCache(cache) if cache is not None else None
         around = Surroundings(
-            own, clock, wall_clock, lambda: self._known(), lambda: self._changed(), fetch, random, self._cache
+            own,
+            clock,
+            wall_clock,
+            lambda: self._known(),
+            lambda: self._changed(),
+            fetch,
+            random,
+            self._cache,
+            deny_list,
         )
         self._relations: list[Relation] = [
             (FileRelation if settings.url is None else EndpointRelation)(domain, settings, around)

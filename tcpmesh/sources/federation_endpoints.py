@@ -162,11 +162,14 @@ class EndpointRelation(Relation):
         from tcpmesh.sources.bundle_endpoint import EndpointTrust
 
         if self._settings.endpoint_id is None:
-            return EndpointTrust(DNSName(self._url.host), authorities=self._authorities())
+            return EndpointTrust(
+                DNSName(self._url.host), authorities=self._authorities(), deny_list=self._around.deny_list
+            )
         domain = self._settings.endpoint_id.trust_domain
         # Of that trust domain's bundles the one that is held here, if it serves itself: the newest there is.
         own = self.held.bundle if domain == self._trust_domain else self._around.known().get(domain)
-        return EndpointTrust(self._settings.endpoint_id, {domain: own} if own is not None else {})
+        bundles = {domain: own} if own is not None else {}
+        return EndpointTrust(self._settings.endpoint_id, bundles, deny_list=self._around.deny_list)
 
     def _authorities(self) -> Sequence[x509.Certificate] | None:
         """

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from tcpmesh.codes import BUNDLE_STALE, NO_BUNDLE
 from tcpmesh.errors import StartError
 from tcpmesh.identity.bundle_document import BundleDocument, BundleError
+from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.endpoint_url import EndpointURL
 from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity.spiffe import TrustDomain
@@ -59,6 +60,7 @@ class Surroundings:
     fetch: Fetch
     random: Callable[[], float]
     cache: BundleCache | None = None
+    deny_list: Callable[[], DenyList] = lambda: NOBODY
 
 
 class Relation:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
+import attrs
 from twisted.trial.unittest import TestCase
 
 from tcpmesh.identity.bundle_document import MAX_BUNDLE_BYTES
+from tcpmesh.identity.certificates import serial_text
+from tcpmesh.identity.deny_list import NOBODY, DenyEntry, DenyList
 from tcpmesh.identity.endpoint_url import parse_endpoint_url
+from tcpmesh.identity.key_pin import key_pin
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.sources.bundle_endpoint import EndpointError, EndpointTrust, fetch_bundle
 from tcpmesh.testing import TestAuthority
@@ -59,6 +63,38 @@ class EndpointTestCase(TestCase):
             self.assertTrue(str(error).isprintable())
         else:
             self.fail(f"it was not refused: {word}")
+
+
+class DeniedTests(EndpointTestCase):
+    """A server that was who it should be, until its key was stolen: what it says of a trust domain counts no longer."""
+
+    def denied(self) -> list[tuple[EndpointTrust, DenyList]]:
+        leaf = self.svid.leaf
+        entries = [DenyEntry(serial=serial_text(leaf)), DenyEntry(spki=str(key_pin(leaf)))]
+        return [
+            *((self.web, DenyList([entry])) for entry in entries),
+            *((self.spiffe, DenyList([entry])) for entry in (*entries, DenyEntry(id=self.svid.id))),
+        ]
+
+    async def test_a_server_that_is_denied(self) -> None:
+        """By name, key and serial number; it hears of no request."""
+        for trust, deny_list in self.denied():
+            server = self.serve(response(BODY))
+            trust = attrs.evolve(trust, deny_list=lambda deny_list=deny_list: deny_list)
+            await self.refused(server, trust, "is not who it should be: TM-I606")
+            self.assertEqual(server.requests, [])
+
+    async def test_a_server_that_is_denied_while_it_answers(self) -> None:
+        """Its answer is not taken."""
+        for trust, deny_list in self.denied():
+            current = [NOBODY]
+
+            def answer(transport: Any) -> None:
+                current[0] = deny_list  # noqa: B023
+                response(BODY)(transport)
+
+            trust = attrs.evolve(trust, deny_list=lambda current=current: current[0])
+            await self.refused(self.serve(answer), trust, "is not who it should be: TM-I606")
 
 
 class AnswerTests(EndpointTestCase):

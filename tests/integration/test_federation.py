@@ -18,6 +18,7 @@ from tcpmesh.mesh_state import MeshState
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import Svid
 from tcpmesh.wall_clock import wall_clock
+from tests.integration.applications import until
 from tests.integration.bundle_server import BundleServer, response
 from tests.integration.mesh import (
     PATIENCE,
@@ -131,6 +132,29 @@ class FederationTests(MeshTestCase):
             answer = receive_all(client)
         federation: list[dict[str, Any]] = json.loads(answer.partition(b"\r\n\r\n")[2])["federation"]
         return federation
+
+    async def test_an_endpoint_that_is_denied(self) -> None:
+        """What it serves is not asked for: whoever stole its key could name authorities. The file goes on."""
+        own = issue(
+            self.partner.issuing, self.partner.root.certificate, self.partner.id("server"), ttl=3600, now=wall_clock()
+        )
+        stranger = TestAuthority(PARTNER).root.certificate
+        endpoint = self.endpoint(own, document(stranger, spiffe_sequence=9))
+        first = self.directory.absolute() / "first.pem"
+        first.write_bytes(pem_of([self.partner.root.certificate]))
+        proxy = self.client_of(
+            unused_port(),
+            f'{{url: "https://127.0.0.1:{endpoint.number}/", profile: https_spiffe, '
+            f'endpoint_id: "{own.id}", bundle: "{first}"}}}}\n'
+            f'  deny_list: {{entries: [{{id: "{own.id}", reason: stolen}}]',
+        )
+        [held] = proxy.service.composition.control.federation.held
+        await until(lambda: held.failure, "it was asked")
+        self.assertIn("is not who it should be: TM-I606", held.failure)
+        self.assertIn("because: stolen", held.failure)
+        self.assertEqual(endpoint.requests, [])
+        bundle = proxy.service.composition.state.current.bundles[self.partner.trust_domain]
+        self.assertEqual(bundle.authorities, (self.partner.root.certificate,))
 
     async def test_says_where_it_stands(self) -> None:
         """One that serves, and one whose endpoint is not there: that is no reason not to start."""
