@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from tcpmesh.cli.policy_diff import policy_diff
+from tcpmesh.cli.policy_import import policy_import
 from tcpmesh.cli.policy_reload import policy_reload
 from tcpmesh.cli.policy_report import policy_report
 from tcpmesh.cli.policy_test import policy_test
@@ -26,3 +27,4 @@ policy.add_command(policy_test)
 policy.add_command(policy_diff)
 policy.add_command(policy_report)
 policy.add_command(policy_reload)
+policy.add_command(policy_import)

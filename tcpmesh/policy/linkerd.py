@@ -197,8 +197,9 @@ class LinkerdPolicy:
     """Answers by what was compiled; never changes."""
 
     def __init__(self, ports: Mapping[str, Port], names: ServiceAccountNames) -> None:
+        self.ports = dict(ports)
+        self.names = names
         self._ports = {name: (port, _Index(port.authorizations)) for name, port in ports.items()}
-        self._names = names
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Allow by the first authorization that admits the peer, deny without one, abstain about other listeners."""
@@ -207,7 +208,7 @@ class LinkerdPolicy:
             return _ABSTAIN
         port, index = found
         number = source_number(request.source)
-        uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
+        uri, dns = str(request.peer.spiffe_id or ""), self.names.dns_name_of(request.peer)
         admitting = index.first(number, uri, dns)
         if admitting is not None:
             return admitting.decision
@@ -228,7 +229,7 @@ class LinkerdPolicy:
             return
         port, _ = found
         number, where = source_number(request.source), _where(request)
-        uri, dns = str(request.peer.spiffe_id or ""), self._names.dns_name_of(request.peer)
+        uri, dns = str(request.peer.spiffe_id or ""), self.names.dns_name_of(request.peer)
         for one in port.authorizations:
             misses = tuple(one.misses(number, where, uri, dns))
             rule, distance = one.decision.rule, one.clients.distance(uri, dns) if one.clients is not None else 0.0

@@ -64,6 +64,17 @@ class ServiceAccountNames:
         """How the names of all service accounts of a namespace end."""
         return f".{namespace}.serviceaccount.identity.{self.domain}"
 
+    def spiffe_id(self, namespace: str, account: str) -> str:
+        """The SPIFFE ID of a service account; ``*`` for either makes it a pattern."""
+        return self.template.replace(_NAMESPACE, namespace).replace(_ACCOUNT, account)
+
+    def account_of(self, name: str) -> tuple[str, str] | None:
+        """The namespace and the service account that a DNS name of Linkerd's means, None if it means none."""
+        front = name.removesuffix(self.suffix("")[1:])
+        account, dot, namespace = front.rpartition(".")
+        good = front != name and bool(dot) and is_label(namespace) and is_subdomain(account)
+        return (namespace, account) if good else None
+
     def dns_name_of(self, peer: PeerIdentity) -> str:
         """
         The DNS name of a peer: its own, or that of the service account whose SPIFFE ID it has; empty if there is none.

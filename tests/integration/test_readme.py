@@ -217,7 +217,7 @@ class CommandTests(SynchronousTestCase):
         expected |= {"ca init", "ca issue", "ca show", "identity map", "identity reload", "identity resolve"}
         expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
         expected |= {"explain", "policy test", "policy diff", "policy report"}
-        expected |= {"svid inspect", "bundle diff", "identity check", "identity show", "policy reload"}
+        expected |= {"svid inspect", "bundle diff", "identity check", "identity show", "policy reload", "policy import"}
         self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:

@@ -10,10 +10,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.policy.linkerd import LinkerdListener
+from tcpmesh.policy.files import PolicyReader
+from tcpmesh.policy.linkerd import LinkerdListener, LinkerdPolicy
 from tcpmesh.policy.linkerd_compile import compile_policy
+from tcpmesh.policy.linkerd_export import as_rules, rules_yaml
 from tcpmesh.policy.linkerd_names import ServiceAccountNames
 from tcpmesh.policy.linkerd_resources import read_resources
+from tcpmesh.policy.rules import Rules
 from tcpmesh.testing import authorization_request, peer_identity
 from tcpmesh.values import Effect, TCPAddress, UnixAddress
 from tests.linkerd_reference import Reference, account
@@ -197,17 +200,34 @@ CLUSTER = ["10.0.0.0/8", "fd00::/8"]
 
 
 class DifferentialTests(SynchronousTestCase):
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(clusters(), PODS)
-    def test_decides_as_linkerd_would(self, resources: list[dict[str, Any]], pod: dict[str, Any]) -> None:
-        """Every peer from every place, at a pod with and without a Server."""
-        written = yaml.safe_dump_all(resources).encode()
-        policy = compile_policy(
-            read_resources([(Path("cluster.yaml"), written)]),
+    def compile(self, resources: list[dict[str, Any]], pod: dict[str, Any]) -> LinkerdPolicy:
+        return compile_policy(
+            read_resources([(Path("cluster.yaml"), yaml.safe_dump_all(resources).encode())]),
             {"orders-in": LinkerdListener(**pod)},
             CLUSTER,
             ServiceAccountNames("spiffe://example.test/ns/{namespace}/sa/{service_account}"),
         )
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(clusters(), PODS)
+    def test_rules_made_of_it_decide_alike(self, resources: list[dict[str, Any]], pod: dict[str, Any]) -> None:
+        """What `tcpmesh policy import` writes allows whom the plugin allows, and nobody else."""
+        policy = self.compile(resources, pod)
+        written = rules_yaml(as_rules(policy)).encode()
+        policies = PolicyReader([], ["orders-in"], []).read([(Path("imported.yaml"), written)])
+        rules = Rules(policies, lambda: 0.0, {"orders-in": TCPAddress("127.0.0.1", 80)})
+        for (spiffe_id, _), names in PEERS:
+            for ip in SOURCES if spiffe_id else ():
+                source = TCPAddress(ip, 4711) if ip is not None else UnixAddress("/run/x")
+                request = authorization_request(peer_identity(spiffe_id), source=source)
+                wanted = policy.decide(request).effect is Effect.ALLOW
+                self.assertEqual(rules.decide(request).effect is Effect.ALLOW, wanted, f"{names} from {ip}")
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(clusters(), PODS)
+    def test_decides_as_linkerd_would(self, resources: list[dict[str, Any]], pod: dict[str, Any]) -> None:
+        """Every peer from every place, at a pod with and without a Server."""
+        policy = self.compile(resources, pod)
         plain = Reference(resources, pod, CLUSTER)
         event("a Server" if plain.server() else "no Server")
         for (spiffe_id, dns_name), names in PEERS:

@@ -80,3 +80,12 @@ class LinkerdDocumentTests(SynchronousTestCase):
         self.patch(sys, "stderr", err)
         status = self.assertRaises(SystemExit, main, ["check", str(self.mesh)]).code
         self.assertEqual((err.getvalue().strip(), status), (reason, 1))
+
+    def test_shows_what_is_imported(self) -> None:
+        """Word for word, but for the place."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        arguments = ["policy", "import", "--from", "linkerd", "--config", str(self.mesh)]
+        status = self.assertRaises(SystemExit, main, arguments).code
+        (shown,) = [block.text for block in blocks(TEXT) if "imported.yaml" in block.words]
+        self.assertEqual((out.getvalue().replace(str(self.directory), "/etc/mesh"), status), (shown, 0))
