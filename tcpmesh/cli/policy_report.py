@@ -19,7 +19,12 @@ from tcpmesh.observe.text import printable
 
 __all__ = ["policy_report"]
 
-_VERBS = {"audit": "noted", "would-allow": "would have allowed", "would-deny": "would have denied"}
+_VERBS = {
+    "audit": "noted",
+    "would-allow": "would have allowed",
+    "would-deny": "would have denied",
+    "would-limit": "had no room for",
+}
 
 
 @click.command("report")

@@ -290,7 +290,15 @@ class ReportTests(AdminSocketCase):
     def test_summarises_by_identity(self) -> None:
         """One line for each identity, place and rule."""
         status, out, err = self.report(
-            {"notes": [self.note("would-deny", 31), self.note("would-allow", 1), self.note("audit", 2)], "left_out": 4}
+            {
+                "notes": [
+                    self.note("would-deny", 31),
+                    self.note("would-allow", 1),
+                    self.note("audit", 2),
+                    self.note("would-limit", 5),
+                ],
+                "left_out": 4,
+            }
         )
         by = "(policy try: policies[3].from[0].ids[0] (p.yaml:12:53))"
         self.assertEqual((status, err), (0, ""))
@@ -300,6 +308,7 @@ class ReportTests(AdminSocketCase):
                 f"would have denied 31 connections from {BATCH} at orders-in {by}",
                 f"would have allowed 1 connection from {BATCH} at orders-in {by}",
                 f"noted 2 connections from {BATCH} at orders-in {by}",
+                f"had no room for 5 connections from {BATCH} at orders-in {by}",
                 "left out: 4 connections of too many kinds",
             ],
         )
