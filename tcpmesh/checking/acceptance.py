@@ -92,10 +92,11 @@ class Hearing:
 
     :param alpn: what was negotiated: it decides what the peer can say.
     :param refused_probe: whether the peer has said before that we may not probe.
+    :param asked: whether tcpmesh/1 was offered, which lets a tcpmesh say whether it accepts.
     :ivar seconds: how long to wait at most for a peer that has no way to say anything; None where it must speak.
     """
 
-    def __init__(self, alpn: bytes, asker: Asker, *, refused_probe: bool = False) -> None:
+    def __init__(self, alpn: bytes, asker: Asker, *, refused_probe: bool = False, asked: bool = True) -> None:
         self._alpn = alpn
         self._asker = asker
         self._refused_probe = refused_probe
@@ -103,6 +104,9 @@ class Hearing:
         self._probe = ProbeReader()
         self._begun = asker.now()
         self._spoke = False
+        self._mute = (
+            "it has no way to say so (no tcpmesh/1)" if asked else "it was not asked (the service's preface: never)"
+        )
         self.seconds = None if alpn in (ALPN, PROBE_ALPN) else _AFTERWARDS
 
     def heard(self, plaintext: bytes | memoryview) -> Acceptance | None:
@@ -115,7 +119,7 @@ class Hearing:
                 found = self._preface.feed(plaintext)
                 return self._of_preface(found[0]) if found is not None else None
             elif plaintext:
-                return Acceptance("it has no way to say so (no tcpmesh/1), and has said nothing against us")
+                return Acceptance(f"{self._mute}, and has said nothing against us")
         except (InvalidPreface, InvalidProbe) as error:
             return Acceptance(refusal=Refusal(PREFACE_MALFORMED, str(error)))
         return None
@@ -144,13 +148,14 @@ class Hearing:
         if self.seconds is None:
             what = "it closed the connection without saying whether it accepts"
             return Acceptance(refusal=Refusal(CLOSED_BEFORE_OK, what))
-        return Acceptance("it has no way to say so (no tcpmesh/1), and closed the connection without a word")
+        how = "as servers do whose policy is against a client: read its log"
+        return Acceptance(f"{self._mute}, and closed the connection without a word, {how}")
 
     def timed_out(self) -> Acceptance:
         """Nothing more came in time."""
         if self.seconds is None:
             return Acceptance(refusal=Refusal(PREFACE_TIMEOUT, "it did not say in time whether it accepts"))
-        return Acceptance("it has no way to say so (no tcpmesh/1), and has said nothing against us")
+        return Acceptance(f"{self._mute}, and has said nothing against us")
 
     # --- what the peer said
 

@@ -135,7 +135,7 @@ async def _check(check: LayerCheck, question: _Question) -> None:
             check.out_of_time()
         failure = await _reach(inquiry, check, question)
         check.shaken(failure, approach.leaf(core), proved=core.verification.peer is not None)
-        acceptance = await _listen(inquiry, Hearing(core.alpn, approach.asker), question)
+        acceptance = await _listen(inquiry, Hearing(core.alpn, approach.asker, asked=approach.preface), question)
     finally:
         inquiry.close()
     if acceptance is not None and acceptance.not_for_us:

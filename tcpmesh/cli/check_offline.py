@@ -56,7 +56,8 @@ def _check(check: LayerCheck) -> None:
     with closing(stream):
         failure = handshake.shake_hands(stream, deadline)
         check.shaken(failure, approach.leaf(core), proved=core.verification.peer is not None)
-        acceptance = handshake.listen(stream, Hearing(core.alpn, approach.asker), deadline)
+        hearing = Hearing(core.alpn, approach.asker, asked=approach.preface)
+        acceptance = handshake.listen(stream, hearing, deadline)
     check.accepted(_again(approach) if acceptance.not_for_us else acceptance)
 
 

@@ -262,6 +262,11 @@ def lacks_our_bundle(setup: Setup, far: Far) -> None:
     far.text = far.text.replace("a.test", "b.test").replace("b.test/web", "a.test/web")
 
 
+def denied_unasked(setup: Setup, far: Far) -> None:
+    denied(setup, far)
+    setup.change("    discovery:", "    preface: never\n    discovery:")
+
+
 def told(_setup: Setup, _far: Far) -> None:
     """All is well, and the far side says so."""
 
@@ -323,6 +328,14 @@ class FarTests(LiveCase):
             self.assertEqual((layers[-1]["layer"], layers[-1]["outcome"]), (8, outcome), layers[-1])
             self.assertIn(words, layers[-1]["text"])
             self.assertEqual({one["outcome"] for one in layers[:-1]}, {"good"}, make.__name__)
+
+    async def test_is_not_asked(self) -> None:
+        """With preface: never a tcpmesh has no way to refuse but to break the connection: that is what is said."""
+        setup, far = self.both(denied_unasked)
+        last = (await self.layers(setup, far))[-1]
+        self.assertEqual((last["layer"], last["outcome"]), (8, "unknown"))
+        for words in ("was not asked (the service's preface: never)", "closed the connection without a word"):
+            self.assertIn(words, last["text"])
 
     async def test_offline_asks_it_too(self) -> None:
         """With the same words, where it is the same identity."""

@@ -188,4 +188,10 @@ class ForeignTests(HearingCase):
             assert acceptance is not None
             self.assertEqual((acceptance.refusal, acceptance.told), (None, False))
             self.assertIn("no way to say so", acceptance.text)
+        self.assertIn("policy is against a client: read its log", self.hearing(b"").ended(in_order=False).text)
+        not_asked = self.hearing(b"", asked=False)
+        self.assertEqual(
+            not_asked.timed_out().text,
+            "it was not asked (the service's preface: never), and has said nothing against us",
+        )
         self.assertIsNone(hearing.heard(b""))
