@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +25,7 @@ __all__ = ["MAX_AGE", "BundleCache", "Kept"]
 MAX_AGE = 7 * 86400.0  # seconds; what is older may list what was withdrawn long ago: doubtful
 _TOLERANCE = 300.0  # seconds by which a clock may have been set back
 _VERSION = 1
+_LAST = 253402300799.0  # the end of the year 9999: no clock says more
 _MAX_NAME = 200  # characters of a trust domain that a file's name has room for
 _MAX_FILE = 1 << 20  # bytes, as many as are read back
 
@@ -80,7 +80,7 @@ class BundleCache:
             fields = json.loads(data)
             version, domain, source = fields["version"], fields["trust_domain"], fields["endpoint"]
             received, text = fields["received"], fields["document"]
-            if version != _VERSION or type(received) is not float or not math.isfinite(received):
+            if version != _VERSION or type(received) is not float or not 0 <= received <= _LAST:
                 raise ValueError
             document = text.encode()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -65,5 +65,5 @@ def check_private(path: str, status: os.stat_result, wanted: str) -> None:
         raise StartError(
             STATE_UNUSABLE,
             f"{path} has mode {mode:04o}, so that others than its owner can get at it; type: chmod {wanted} {path} "
-            "(and ask who may have read the keys)",
+            "(and ask who may have read or replaced what is in it)",
         )

@@ -186,8 +186,9 @@ class UnusableTests(CacheCase):
         for fields in ({"version": 2}, {"received": "now"}, {"received": True}, {"document": 1}, {"trust_domain": 0}):
             self.change(**fields)
             self.unused("is " + ("of another endpoint" if "trust_domain" in fields else "damaged"))
-        self.file.write_text(self.good.decode().replace(f"{NOW}", "NaN"))
-        self.unused("is damaged")
+        for received in ("NaN", "1e300", "-1.0"):
+            self.file.write_text(self.good.decode().replace(f"{NOW}", received))
+            self.unused("is damaged")
         self.change(document='{"keys": 1}')
         self.unused("keys")
 
