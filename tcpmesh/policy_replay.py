@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 
@@ -96,7 +96,12 @@ class PolicyReplay:
         if isinstance(verdict, Deferred):
             verdict = yield verdict
         nearest = Nearest()
-        yield self._turns.cooperate(_offer(near_rules_of(state, request, verdict), nearest)).whenDone()
+        search = self._turns.cooperate(_offer(near_rules_of(state, request, verdict), nearest))
+        try:
+            yield search.whenDone()
+        except CancelledError:
+            search.stop()  # nobody is there to be told
+            raise
         return explained(verdict, nearest.found, limits_of(state, request))
 
 

@@ -7,9 +7,11 @@ Ring 1. Explanations are plain JSON values, so that a running proxy can send the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import attrs
+from twisted.logger import Logger
 
 from tcpmesh.codes import INTERNAL, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.mesh_state import MeshState, NamedPolicy
@@ -20,7 +22,9 @@ from tcpmesh.values import AuthorizationRequest, Effect
 
 __all__ = ["ALLOWED", "DENIED", "UNKNOWN", "Nearest", "changed", "explained", "limits_of", "near_rules_of", "outcome"]
 
+MAX_RULES = 1_000_000  # of one policy that are looked at to explain one decision
 ALLOWED, DENIED, UNKNOWN = "allow", "deny", "unknown"
+_log = Logger(namespace="tcpmesh")
 _CANNOT_TELL = frozenset({POLICY_FAILED, POLICY_TIMED_OUT, INTERNAL})
 
 
@@ -48,11 +52,21 @@ def _order(rule: NearRule) -> tuple[int, float]:
 
 
 def near_rules_of(state: MeshState, request: AuthorizationRequest, verdict: Verdict) -> Iterator[NearRule]:
-    """Every rule of a mesh state that would have decided otherwise, from the policies that can tell."""
+    """
+    Every rule of a mesh state that would have decided otherwise, from the policies that can tell.
+
+    A plugin that fails at it, or does not come to an end, has no more to say; what was decided is known all the same.
+    """
     wanted = Effect.DENY if verdict.allowed else Effect.ALLOW
     for named in _asked(state.policies, request):
         if IExplainingPolicy.providedBy(named.policy):
-            yield from named.policy.near_rules(request, wanted)  # type: ignore[attr-defined]
+            try:
+                for rule in islice(named.policy.near_rules(request, wanted), MAX_RULES):  # type: ignore[attr-defined]
+                    if not isinstance(rule, NearRule):
+                        raise TypeError(f"expected rules as NearRule, got {type(rule).__name__}")
+                    yield rule
+            except Exception:  # noqa: BLE001  a plugin's failure; logged with its traceback
+                _log.failure("policy plugin {plugin} failed to say which rule came nearest", plugin=named.name)
 
 
 def _asked(policies: Iterable[NamedPolicy], request: AuthorizationRequest) -> Sequence[NamedPolicy]:

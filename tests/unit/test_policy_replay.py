@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
@@ -131,6 +132,46 @@ class ReplayTests(ReplayCase):
         turns, answer = self.turns(self.replay.ask({"last_denied": ["1"]}))
         self.assertGreaterEqual(turns, 10)
         self.assertEqual(answer["decisions"][0]["now"]["nearest"]["rule"], "0")
+
+    def test_stops_when_nobody_waits_any_longer(self) -> None:
+        """Whoever asked has gone away; a plugin that names rule after rule is not asked for more."""
+        self.deny()
+        named: list[int] = []
+
+        class Endless(Rules):
+            def near_rules(self, _request: AuthorizationRequest, effect: Effect) -> Any:
+                for number in count():
+                    named.append(number)
+                    yield NearRule("p", "", "", effect, ("x",), 1.0)
+
+        self.enforce(Endless([]))
+        answer = self.replay.ask({"last_denied": ["1"]})
+        self.clock.turn()
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        before = len(named)
+        self.assertGreater(before, 0)
+        for _ in range(5):
+            self.clock.turn()
+        self.assertEqual((len(named), self.clock.getDelayedCalls()), (before, []))
+
+    def test_survives_plugins_that_cannot_explain(self) -> None:
+        """What raises or names nonsense names nothing; the decision is told all the same."""
+        self.deny()
+
+        class Raising(Rules):
+            def near_rules(self, _request: AuthorizationRequest, effect: Effect) -> Any:
+                yield NearRule("p", "first", "", effect, ("x",), 1.0)
+                raise ValueError("no")
+
+        class Wrong(Rules):
+            def near_rules(self, _request: AuthorizationRequest, _effect: Effect) -> Any:
+                return ["a rule"]
+
+        self.enforce(Wrong([]), Raising([]))
+        [decision] = self.ask(last_denied="1")["decisions"]
+        self.assertEqual(decision["now"]["nearest"]["rule"], "first")
+        self.assertEqual([failure.type for failure in self.flushLoggedErrors()], [TypeError, ValueError])
 
     def test_says_what_cannot_be_asked_again(self) -> None:
         """A plugin may have let somebody through whom no policy of today can be asked about."""
