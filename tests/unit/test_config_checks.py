@@ -497,7 +497,7 @@ class LaterTests(ConfigTestCase):
         """Most kinds have some to come."""
         for old, new, message in [
             ("{plugin: static,", "{plugin: ‸dns,", "services.orders.discovery: the discovery plugin 'dns'"),
-            ("plugin: rules", "plugin: ‸opa", "authorization[0]: the authorization plugin 'opa'"),
+            (EXTRA, f"    retry: {{plugin: ‸fixed}}\n{EXTRA}", "services.orders.retry: the retry plugin 'fixed'"),
             (
                 EXTRA,
                 f"    balance: {{plugin: ‸p2c-ewma}}\n{EXTRA}",

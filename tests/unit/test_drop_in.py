@@ -80,6 +80,7 @@ class DropInTests(SynchronousTestCase):
                 "tcpmesh.identity.spiffe",
                 "tcpmesh.interfaces",
                 "tcpmesh.values",
+                "tcpmesh.wall_clock",
             },
         )
 

@@ -11,7 +11,6 @@ from twisted.plugin import getPlugins
 from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import ConfigurationError, Mark, StartError
 from tcpmesh.interfaces import (
-    AUTHORIZATION,
     BALANCE,
     DISCOVERY,
     IDENTITY,
@@ -104,7 +103,7 @@ class FindTests(DropInTestCase):
         for kind, name in (
             (DISCOVERY, "dns"),
             (BALANCE, "p2c-ewma"),
-            (AUTHORIZATION, "opa"),
+            (RETRY, "fixed"),
         ):
             self.assertEqual(self.refusal(name, kind), f"the {kind.name} plugin {name!r} is not in this version")
         self.drop_in("one", 'a = Named("fixed")')
