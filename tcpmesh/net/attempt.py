@@ -157,6 +157,9 @@ class Attempt(TLSLegOwner):
 
     def withdraw(self, refusal: Refusal) -> None:
         """Its peer is no longer allowed: it has failed."""
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
         if self._leg.transport is not None:
             self._leg.reset()
         self._fail(refusal)

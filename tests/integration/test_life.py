@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from tcpmesh import codes
 from tcpmesh.codes import Code
+from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import pem_of, serial_text
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.identity.key_pin import key_pin
@@ -19,11 +20,12 @@ from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.moments import Moment
+from tcpmesh.net.dialling import Dial
 from tcpmesh.net.expiry import LOOK, Expiries
 from tcpmesh.values import AuthorizationRequest, Decision, IdentityState, TrustBundle
 from tcpmesh.wall_clock import wall_clock
 from tests.integration.applications import RESET, broken, deaf_port, until
-from tests.integration.mesh import MeshTestCase, Pki, Proxy, echo, in_thread, receive_all
+from tests.integration.mesh import MeshTestCase, Pki, Proxy, echo, in_thread, reactor, receive_all
 from tests.integration.refusals import RefusalTestCase
 from tests.unit.crafted import uri
 from tests.unit.tls_pairs import now_authority
@@ -391,6 +393,29 @@ class ChangeAtEachStepTests(RefusalTestCase):
         self.assertEqual((there.code, there.attempts), (codes.CLEAN, 2))
         [(_record, code, _reason)] = outer.tap.attempts
         self.assertIs(code, codes.PEER_DENIED)
+
+    async def test_an_endpoint_that_is_still_being_dialled(self) -> None:
+        """A judge that knows of it before any peer is seen: its dial ends, another endpoint takes over."""
+        deaf, inner = deaf_port(self), self.start_inbound(self.application(echo))
+        outer = self.start_outbound(
+            deaf, inner.port("orders-in"), service=", retry: {plugin: exponential, attempts: 2, base: 1ms}"
+        )
+        review = outer.service._review
+        assert review is not None
+        review.judges.append(
+            lambda live, _state: (
+                Refusal(codes.VOUCHER_GONE, "a judge's word") if live.record.dst_addr.endswith(f":{deaf}") else None
+            )
+        )
+        application = self.connect(outer.port("to-orders"))
+        application.sendall(b"hello")
+        application.shutdown(socket.SHUT_WR)
+        await until(lambda: [each for each in outer.live if each.record.dst_addr], "it is being dialled")
+        review.examine_all()
+        self.assertEqual(await in_thread(receive_all, application), b"hello")
+        there = await outer.closed()
+        self.assertEqual((there.code, there.attempts), (codes.CLEAN, 2))
+        self.assertEqual([each for each in reactor.getWriters() if isinstance(each, Dial)], [])
 
     async def test_while_the_client_waits_for_the_server_to_accept(self) -> None:
         """The attempt fails as if the server had been refused at once: another endpoint may do better."""
