@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from zope.interface import implementer
 
 from tcpmesh import codes
 from tcpmesh.codes import POLICY_CONNECTIONS, POLICY_RATE
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.policy.rules import Rules
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tests.integration import test_internal_errors
-from tests.integration.applications import RESET, broken, deaf_port, exchange, receive, reset, until, whole
+from tests.integration.applications import END, RESET, broken, deaf_port, exchange, receive, reset, until, whole
 from tests.integration.mesh import Proxy, echo, in_thread
 from tests.integration.refusals import RefusalTestCase
 from tests.integration.strangers import Seen
 from tests.integration.test_refused_peers import preface_of
 from tests.unit.crafted import uri
+from tests.unit.policy_samples import read
 
 WEB, INTRUDER = "spiffe://mesh.test/web", "spiffe://mesh.test/intruder"
 ONCE = ", retry: {plugin: exponential, attempts: 1}"
@@ -246,6 +256,95 @@ class ReloadTests(LimitTestCase):
         await until(lambda: in_use(inner) == {"few": 1}, "its place is given back, too")
         await self.refused(port)
         self.assertIs((await inner.closed(5)).code, POLICY_RATE)
+
+    async def test_a_hundred_reloads_while_connections_come_and_go(self) -> None:
+        """Whatever they were counted by when they came, nothing is left when they have gone, and nobody is lost."""
+        inner = self.limited(self.application(echo))
+        port = self.start_outbound(inner.port("orders-in"), service=ONCE).port("to-orders")
+        state = inner.service.composition.state
+        variants = [
+            tuple(NamedPolicy("rules", Rules(read(text + limits))) for _ in range(count))
+            for text in ["- {name: all-may, action: allow, from: [{any: authenticated}]}\n"]
+            for limits, count in (
+                ("", 1),
+                ("- {name: a, action: limit, from: [{any: authenticated}], limit: {connections: 6}}", 1),
+                ("- {name: a, action: limit, from: [{any: authenticated}], limit: {connections: 9, per: [source]}}", 2),
+                ("- {name: a, action: limit, from: [{any: authenticated}], limit: {rate: 900/s, per: [identity]}}", 1),
+                ("- {name: b, action: limit, mode: dry-run, from: [{any: authenticated}], limit: {connections: 1}}", 1),
+            )
+        ]
+        left = [100]
+
+        def swap() -> None:
+            state.swap(policies=variants[left[0] % len(variants)])
+            left[0] -= 1
+
+        def come_and_go(_: int) -> str:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                return exchange(client, b"x" * 1000).ending
+
+        def churn() -> list[str]:
+            with ThreadPoolExecutor(12) as threads:
+                return list(threads.map(come_and_go, range(300)))
+
+        swapping = LoopingCall(swap)
+        swapping.start(0.005)
+        try:
+            endings = await in_thread(churn)
+        finally:
+            swapping.stop()
+        self.assertLess(left[0], 1)
+        self.assertEqual(set(endings) - {END, RESET}, set())
+        await inner.closed(300)
+        found = Counter(record.code for record in inner.tap.close)
+        self.assertEqual(set(found) - {codes.CLEAN, codes.RESET, POLICY_CONNECTIONS, POLICY_RATE}, set())
+        self.assertGreater(found[codes.CLEAN], 0)
+        self.assertEqual(sum(in_use(inner).values()), 0)
+        state.swap(policies=variants[0])
+        assert inner.service.plane is not None
+        self.assertEqual((in_use(inner), inner.service.plane.limiting.counters), ({}, 0))
+
+
+@implementer(IAuthorizationPolicy)
+class Thoughtful:
+    """Allows when it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[Deferred[Decision]] = []
+
+    def decide(self, request: AuthorizationRequest) -> Deferred[Decision]:
+        self.answers.append(Deferred())
+        return self.answers[-1]
+
+    def describe(self) -> Sequence[str]:
+        return ()
+
+
+class LaterTests(LimitTestCase):
+    async def test_counts_when_it_is_decided_and_not_when_it_is_asked(self) -> None:
+        """Of three that wait for a policy, the first that is allowed gets in; who has left counts for nothing."""
+        inner = self.limited(self.application(echo), limit("connections: 1"))
+        slow = Thoughtful()
+        state = inner.service.composition.state
+        state.swap(policies=(NamedPolicy("thoughtful", slow), *state.current.policies))
+        port = self.start_outbound(inner.port("orders-in"), service=ONCE).port("to-orders")
+        clients = []
+        for number in (1, 2, 3):
+            clients.append(self.connect(port))
+            await until(lambda number=number: len(slow.answers) == number, "it is asked")  # type: ignore[misc]
+        self.assertEqual(in_use(inner), {"few": 0})
+        reset(clients[0])
+        await inner.closed()
+        for answer in slow.answers[2:0:-1]:
+            answer.callback(Decision(Effect.ALLOW))
+        self.assertEqual(in_use(inner), {"few": 1})
+        self.assertEqual(await in_thread(broken, clients[1]), RESET)
+        self.assertEqual(await in_thread(exchange, clients[2], b"hello"), whole(b"hello"))
+        await inner.closed(3)
+        self.assertEqual(
+            [record.code for record in inner.tap.close], [codes.CANCELLED, POLICY_CONNECTIONS, codes.CLEAN]
+        )
+        self.assertEqual(in_use(inner), {"few": 0})
 
 
 class EndTests(LimitTestCase):
