@@ -14,16 +14,17 @@ from cryptography import x509
 
 from tcpmesh.checking.acceptance import Acceptance
 from tcpmesh.checking.approach import Approach, approach
+from tcpmesh.checking.defects import defect_of, layer_of
 from tcpmesh.checking.findings import Finding, Outcome, Pair
 from tcpmesh.checking.knowledge import Knowledge
-from tcpmesh.codes import EXPIRED, NO_ENDPOINT, NO_IDENTITY, NOT_YET_VALID, PEER_ALERT, PEER_DENIED, SOURCE_STALE, Code
+from tcpmesh.codes import HANDSHAKE_TRUNCATED, NO_ENDPOINT, NO_IDENTITY, PEER_ALERT, PEER_DENIED, SOURCE_STALE
 from tcpmesh.config.places import ROOT, Place
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.dataplane.verification import expects_dns, expects_keys
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import moment, name_text, not_after, not_before, presented_name, span
 from tcpmesh.identity.own import verify_own
-from tcpmesh.identity.profile import check_leaf, check_signature, readable
+from tcpmesh.identity.profile import check_leaf, readable
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.settings import TLSSettings
 from tcpmesh.values import ExpectedIdentity, Svid
@@ -70,7 +71,9 @@ class LayerCheck:
         return self._approach
 
     def unreached(self, refusal: Refusal) -> Any:
-        """Nobody took the connection."""
+        """Nobody took the connection, or not for long enough to be seen."""
+        if refusal.code is HANDSHAKE_TRUNCATED:
+            self._left(refusal)
         self._broken(_REACH, refusal, "a server that accepts connections", self._service("discovery"))
 
     def out_of_time(self) -> Any:
@@ -89,17 +92,19 @@ class LayerCheck:
         """
         assert self._approach is not None, "somebody went there"
         expected = self._approach.expected
-        layer = _layer_of(failure.code) if failure is not None else _ACCEPT
+        layer = layer_of(failure.code) if failure is not None else _ACCEPT
         if failure is not None and failure.code is PEER_ALERT and proved:
             # Up to TLS 1.2 the server judges us before the handshake is complete, behind its own certificate.
             failure, layer = self._approach.asker.not_taken(failure, "during our handshake"), _ACCEPT
+        if failure is not None and failure.code is HANDSHAKE_TRUNCATED:
+            self._left(failure)
         if failure is not None and layer <= _REACH:
             self._broken(_REACH, failure, "a complete TLS handshake", self._service("discovery"))
         self._add(_REACH, Outcome.GOOD, f"{self._approach.address} speaks TLS")
         pinned = expects_keys(expected or ())
         if leaf is not None and layer > _PRESENT:
             # A chain without a known authority is refused before its leaf is looked into: a defect there comes first.
-            defect = _defect_of(leaf, self._knowledge.now(), expects_dns(expected or ()), pinned)
+            defect = defect_of(leaf, self._knowledge.now(), expects_dns(expected or ()), pinned)
             failure, layer = defect or (failure, layer)
         if failure is not None and layer == _PRESENT:
             what = f"a certificate of {_listed(expected)}" if expected is not None else "an X.509-SVID"
@@ -146,7 +151,7 @@ class LayerCheck:
         if defect is not None:
             own = defect.code.id.startswith("TM-I")
             refusal = Refusal(defect.code if own else NO_IDENTITY, defect.reason)
-            layer = _layer_of(refusal.code)
+            layer = layer_of(refusal.code)
             if layer == _SELF:
                 self._add(_SOURCE, Outcome.GOOD, "certificate and key are there and can be read")
             self._broken(layer, refusal, expected, place)
@@ -156,9 +161,9 @@ class LayerCheck:
             verify_own(svid, knowledge.state.bundles, knowledge.now())
             knowledge.contexts.client(knowledge.state, name, TLSSettings(), "mesh")
         except Refusal as refusal:
-            if _layer_of(refusal.code) > _SOURCE:
+            if layer_of(refusal.code) > _SOURCE:
                 self._source(svid, place)
-            self._broken(_layer_of(refusal.code), refusal, expected, place)
+            self._broken(layer_of(refusal.code), refusal, expected, place)
         self._source(svid, place)
         self._add(_SELF, Outcome.GOOD, "its key belongs to it, and its own bundle vouches for it")
         return svid
@@ -237,6 +242,12 @@ class LayerCheck:
         self._add(layer, Outcome.BROKEN, refusal.reason, code=refusal.code, expected=expected, **where)
         raise Over
 
+    def _left(self, refusal: Refusal) -> Any:
+        why = "a tcpmesh ends connections so when it has no valid certificate to show, or no room: its log says which"
+        self._broken(
+            _REACH, Refusal(refusal.code, f"{refusal.reason}; {why}"), "a complete TLS handshake", self._peer()
+        )
+
     # --- what the fix is for
 
     def _service(self, key: str) -> dict[str, str]:
@@ -258,29 +269,6 @@ class LayerCheck:
 
 def _place(place: Place) -> dict[str, str]:
     return {"place": str(place.path)}
-
-
-def _layer_of(code: Code) -> int:
-    """Codes of identity have it as their first digit; all others are about the connection."""
-    return int(code.id[4]) if code.id.startswith("TM-I") else _REACH
-
-
-def _defect_of(leaf: x509.Certificate, now: float, dns: bool, pinned: bool) -> tuple[Refusal, int] | None:
-    """What is wrong with a leaf by itself, as the data path would say if nothing else were."""
-    try:
-        with readable("the peer's certificate"):
-            if not (dns or pinned):
-                check_leaf(leaf)
-            if not pinned:
-                check_signature(leaf)
-            if now > not_after(leaf):
-                ago = span(now - not_after(leaf))
-                raise Refusal(EXPIRED, f"{presented_name(leaf)} expired {ago} ago, at {moment(not_after(leaf))}")
-            if now < not_before(leaf):
-                raise Refusal(NOT_YET_VALID, f"{presented_name(leaf)} is valid only from {moment(not_before(leaf))}")
-    except Refusal as refusal:
-        return refusal, _layer_of(refusal.code)
-    return None
 
 
 def _listed(expected: Sequence[ExpectedIdentity] | None) -> str:

@@ -262,6 +262,10 @@ def lacks_our_bundle(setup: Setup, far: Far) -> None:
     far.text = far.text.replace("a.test", "b.test").replace("b.test/web", "a.test/web")
 
 
+def expired_there(_setup: Setup, far: Far) -> None:
+    far.ahead = 7200.0
+
+
 def denied_unasked(setup: Setup, far: Far) -> None:
     denied(setup, far)
     setup.change("    discovery:", "    preface: never\n    discovery:")
@@ -328,6 +332,14 @@ class FarTests(LiveCase):
             self.assertEqual((layers[-1]["layer"], layers[-1]["outcome"]), (8, outcome), layers[-1])
             self.assertIn(words, layers[-1]["text"])
             self.assertEqual({one["outcome"] for one in layers[:-1]}, {"good"}, make.__name__)
+
+    async def test_has_no_certificate_any_longer(self) -> None:
+        """The far side ends what it cannot answer: that is said, and that its log knows."""
+        setup, far = self.both(expired_there)
+        last = (await self.layers(setup, far))[-1]
+        self.assertEqual((last["layer"], last["code"], last["expected"]), (4, "TM-I405", "a complete TLS handshake"))
+        self.assertIn("no valid certificate to show, or no room: its log says which", last["text"])
+        self.assertTrue(last["where"].startswith("the peer at 127.0.0.1:"), last)
 
     async def test_is_not_asked(self) -> None:
         """With preface: never a tcpmesh has no way to refuse but to break the connection: that is what is said."""
