@@ -9,8 +9,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -61,16 +64,26 @@ class DocumentTests(SynchronousTestCase):
         return text.splitlines()
 
     def start(self) -> None:
-        """Start the proxy, and let web connect twice and batch once."""
+        """Start the proxy."""
         self.proxy = Running(self, [*TCPMESH, "run", "tcpmesh.yaml"], directory=self.directory)
         self.proxy.wait_until(lambda: is_ready(self.ports["4191"]), "not ready")
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Let web be connected for a while."""
+        with socket.create_connection(("127.0.0.1", self.ports["15000"]), PATIENCE) as client:
+            client.sendall(b"hello")
+            server, _ = self.application.accept()
+            with server:
+                server.settimeout(PATIENCE)
+                self.assertEqual(server.recv(5), b"hello")
+                yield
+
+    def connect(self) -> None:
+        """Let web connect twice and batch once."""
         for _ in range(2):
-            with socket.create_connection(("127.0.0.1", self.ports["15000"]), PATIENCE) as client:
-                client.sendall(b"hello")
-                server, _ = self.application.accept()
-                with server:
-                    server.settimeout(PATIENCE)
-                    self.assertEqual(server.recv(5), b"hello")
+            with self.connected():
+                pass
         with socket.create_connection(("127.0.0.1", self.ports["15001"]), PATIENCE) as client:
             self.assertRaises(ConnectionResetError, client.recv, 1)
         self.records(lambda found: sum(record["event"] == "close" for record in found) == 6)
@@ -127,6 +140,7 @@ class DocumentTests(SynchronousTestCase):
                 self.assertEqual(words[0], "tcpmesh")
                 if words[1:] == ["explain", "--last-denied"] and self.proxy is None:
                     self.start()
+                    self.connect()
                 if "connection" in block.words:
                     self.reload()
                     words = [self.denied() if word == "CONN" else word for word in words]
@@ -141,6 +155,28 @@ class DocumentTests(SynchronousTestCase):
         assert self.proxy is not None
         self.proxy.signal(signal.SIGTERM)
         self.assertEqual(self.proxy.wait(), 0, self.proxy.both())
+
+    def test_tries_live_connections(self) -> None:
+        """Those of both hops that the proxy carries at this moment; none afterwards."""
+        for block in documents.blocks(TEXT):
+            if block.comment.startswith("file: "):
+                self.write(block)
+        self.start()
+        command = (*TCPMESH, *["policy", "diff", "tcpmesh.yaml", "next.yaml", "--against", "connections", "--json"])
+
+        def differ(status: int) -> dict[str, Any]:
+            ended = run(*command, directory=self.directory, environment=self.environment, status=status)
+            return dict(json.loads(ended.stdout))
+
+        with self.connected():
+            found = differ(1)
+        (change,) = found["changes"]
+        self.assertEqual(
+            (found["connections"], change["effect"], change["identity"], change["where"], change["connections"]),
+            (2, "cut_off", "spiffe://shop.example/web", "inbound orders-in", 1),
+        )
+        self.records(lambda records: sum(record["event"] == "close" for record in records) == 2)
+        self.assertEqual(differ(0)["changes"], [])
 
 
 class LaterTests(SynchronousTestCase):
