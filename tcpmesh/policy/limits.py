@@ -158,6 +158,7 @@ class Limits:
     def __init__(self, most: int = MAX_REMEMBERED) -> None:
         self._most = most
         self._counts: dict[_Group, _Counts] = {}
+        self._names: Counter[str] = Counter()  # how many counts each policy has
         self.refused: Counter[str] = Counter()
         self.noted: Counter[str] = Counter()
 
@@ -173,13 +174,12 @@ class Limits:
             group = _group(position, limit)
             if group not in self._counts:
                 self._counts[group] = _Counts(group, limit, self._most)
+                self._names[limit.policy] += 1
             self._counts[group].use(limit, now)
-        for group, counts in list(self._counts.items()):
-            if counts.retired:
-                counts.remembered.clear()
-                if not counts.in_use:
-                    del self._counts[group]
-        self._forget_numbers()
+        for counts in [counts for counts in self._counts.values() if counts.retired]:
+            counts.remembered.clear()
+            if not counts.in_use:
+                self._drop(counts)
 
     def take(self, applied: Sequence[Applied], who: Who, now: float) -> tuple[Places, list[Full]]:
         """
@@ -228,8 +228,7 @@ class Limits:
             if key is not None:
                 counts.release(key, now)
                 if counts.retired and not counts.in_use:
-                    del self._counts[counts.group]
-                    self._forget_numbers()
+                    self._drop(counts)
 
     def in_use(self) -> Counter[str]:
         """By policy: how many connections are counted; 0 for those that limit and have none."""
@@ -238,11 +237,13 @@ class Limits:
             found[group[1]] += counts.in_use
         return found
 
-    def _forget_numbers(self) -> None:
-        policies = {counts.limit.policy for counts in self._counts.values()}
-        for numbers in (self.refused, self.noted):
-            for policy in numbers.keys() - policies:
-                del numbers[policy]
+    def _drop(self, counts: _Counts) -> None:
+        del self._counts[counts.group]
+        name = counts.limit.policy
+        self._names[name] -= 1
+        if not self._names[name]:
+            for numbers in (self._names, self.refused, self.noted):
+                del numbers[name]
 
     def _find(self, position: int, limit: Limit) -> _Counts:
         counts = self._counts.get(_group(position, limit))
