@@ -34,7 +34,8 @@ from tcpmesh.sources.pem_files import read_certificates
 from tcpmesh.values import AuthorizationRequest, Decision, Duration, Effect
 
 if TYPE_CHECKING:
-    from tcpmesh.sources.opa_client import OpaClient, OpaPlace
+    from tcpmesh.sources.opa_client import OpaClient
+    from tcpmesh.sources.opa_place import OpaPlace
 
 __all__ = ["OpaFactory", "OpaPolicy", "OpaSettings"]
 
@@ -157,7 +158,7 @@ class OpaPolicy:
         return [f"opa: {settings.document} at {where}"]
 
     def _place(self) -> OpaPlace:
-        from tcpmesh.sources.opa_client import OpaPlace
+        from tcpmesh.sources.opa_place import OpaPlace
 
         settings = self._settings
         found = _URL.match(settings.url)

@@ -7,17 +7,11 @@ question has no side effect: one that was lost with a kept connection is asked o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import attrs
-from cryptography import x509
-from OpenSSL import crypto
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http_headers import Headers
@@ -29,40 +23,13 @@ from tcpmesh.codes import POLICY_FAILED
 from tcpmesh.errors import Refusal
 from tcpmesh.policy.opa_exchange import MAX_ANSWER_BYTES
 from tcpmesh.sources.bounded_connection import BoundedEndpoint
+from tcpmesh.sources.opa_place import OpaPlace
 
-__all__ = ["OpaClient", "OpaPlace"]
+__all__ = ["OpaClient"]
 
 _MAX_HEAD = 24576  # bytes of status line, headers and framing, with the rest of the TLS record that they end in
 _ALLOWED = MAX_ANSWER_BYTES + _MAX_HEAD
 _KEPT = 60  # seconds for which an idle connection is kept
-
-
-@attrs.frozen(eq=False)
-class OpaPlace:
-    """
-    Where Open Policy Agent answers.
-
-    :ivar socket: the path of a unix socket instead of ``host`` and ``port``; empty for none.
-    :ivar authorities: for https, by whom it must be certified; None for the system's authorities.
-    :ivar token: a bearer token, empty for none.
-    """
-
-    secure: bool
-    host: str
-    port: int
-    path: str
-    socket: str = ""
-    authorities: Sequence[x509.Certificate] | None = None
-    token: str = attrs.field(default="", repr=False)
-
-    @property
-    def url(self) -> str:
-        """For twisted.web and for messages."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
-
-    def __str__(self) -> str:
-        return f"unix:{self.socket}" if self.socket else self.url
 
 
 class OpaClient:
@@ -210,19 +177,7 @@ class _Lane:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802
         """Where to connect. (IAgentEndpointFactory)"""
-        place = self._place
-        if place.socket:
-            endpoint: Any = UNIXClientEndpoint(self._reactor, place.socket)
-        else:
-            endpoint = HostnameEndpoint(self._reactor, place.host, place.port)
-        if place.secure:
-            trust = None
-            if place.authorities is not None:
-                trust = trustRootFromCertificates(
-                    [Certificate(crypto.X509.from_cryptography(each)) for each in place.authorities]
-                )
-            endpoint = wrapClientTLS(optionsForClientTLS(place.host, trustRoot=trust), endpoint)
-        return BoundedEndpoint(endpoint, self)
+        return BoundedEndpoint(self._place.endpoint(self._reactor), self)
 
     def _explain(self, failure: Failure) -> Failure:
         error = _innermost(failure.value)

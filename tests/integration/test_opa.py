@@ -12,19 +12,20 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet import reactor as _reactor  # noqa: TID251  trial installed it
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface import implementer
 
 from tcpmesh.codes import POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.policy.decision_cache import LaterAnswers
-from tcpmesh.policy.evaluate import Verdict, decide
+from tcpmesh.policy.evaluate import DECISION_BUDGET, Verdict, decide
 from tcpmesh.policy.opa_exchange import MAX_ANSWER_BYTES
 from tcpmesh.sources.opa import OpaFactory, OpaPolicy, OpaSettings
 from tcpmesh.testing import FakePolicyObserver, TestAuthority, authorization_request, plugin_context
@@ -122,6 +123,8 @@ class OpaCase(TestCase):
         self.port = reactor.listenUNIX(self.path, self.agent)
 
     async def close(self) -> None:
+        if self.port is None:
+            return
         await maybeDeferred(self.port.stopListening)
         await self.agent.gone()
 
@@ -214,6 +217,40 @@ class AnswerTests(OpaCase):
         self.agent.conversations.clear()
         self.listen()
         self.assertTrue((await self.ask()).allowed)
+
+
+class TCPTests(OpaCase):
+    """On loopback without TLS, by both families."""
+
+    host = "127.0.0.1"
+
+    def listen(self) -> None:
+        try:
+            self.port = reactor.listenTCP(0, self.agent, interface=self.host)
+        except CannotListenError as error:
+            raise SkipTest(f"this machine has no {self.host}: {error}") from None
+
+    def start(self, **settings: Any) -> OpaPolicy:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        url = f"http://{host}:{self.port.getHost().port}/v1/data/tcpmesh/allow"
+        return super().start(**{"url": url, "socket": None, **settings})
+
+    async def test_is_asked(self) -> None:
+        """The request names the host."""
+        self.assertTrue((await self.ask()).allowed)
+        host = f"Host: [{self.host}]:" if ":" in self.host else f"Host: {self.host}:"
+        self.assertIn(host.encode(), self.agent.requests[0][0])
+
+    async def test_a_port_that_refuses_is_told_at_once(self) -> None:
+        """Within the proxy's own budget, so that the reason is not that time ran out."""
+        await self.close()
+        verdict = await self.ask(budget=DECISION_BUDGET)
+        self.assertEqual(verdict.code, POLICY_FAILED)
+        self.assertIn("Connection refused", verdict.decision.reason)
+
+
+class TCP6Tests(TCPTests):
+    host = "::1"
 
 
 class BadAnswerTests(OpaCase):
