@@ -83,7 +83,7 @@ class LiveChecks:
         workers = [Deferred.fromCoroutine(_work(question, pending, found)) for _ in range(_CONNECTIONS)]
         outcome: Deferred[Any] = gatherResults(workers, consumeErrors=True)
         self._running.add(outcome)
-        outcome.addErrback(_first)
+        outcome.addErrback(_first, workers)
         outcome.addBoth(self._end, outcome)
         outcome.addCallback(
             lambda _: {
@@ -108,8 +108,10 @@ class LiveChecks:
             inquiry.abort()
 
 
-def _first(failure: Failure) -> Failure:
-    """What really failed, of several that run together."""
+def _first(failure: Failure, workers: list[Deferred[None]]) -> Failure:
+    """What really failed, of several that run together; the others have nobody to work for."""
+    for worker in workers:
+        worker.cancel()
     error = failure.value
     return error.subFailure if isinstance(error, FirstError) else failure
 

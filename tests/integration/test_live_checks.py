@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from tcpmesh import config
 from tcpmesh.checking.choice import Choice
+from tcpmesh.checking.knowledge import Knowledge
 from tcpmesh.checking.live import LiveChecks
 from tcpmesh.cli import main
 from tcpmesh.cli.check_output import status_of
@@ -550,6 +551,31 @@ class ManyTests(LiveCase):
         asked.addBoth(ends.append)
         await service.stopService()
         self.assertEqual([end.type for end in ends], [CancelledError])
+
+    async def test_ends_together(self) -> None:
+        """When one pair fails for a reason of ours, nobody waits for the others: their connections end."""
+        setup = self.setup(well)
+        setup.text += "\ntimeouts: {handshake: 1h}\n"
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        setup.change('"ADDRESS"', f'"{address}", "127.0.0.1:1"')
+        service = self.run_near(setup, "")
+        plane = service.plane
+        assert plane is not None
+        knowledge = IdentityChecks(service.composition).knowledge(plane)
+        known = [knowledge, knowledge]  # for the question and for its first pair
+
+        def know() -> Knowledge:
+            if not known:
+                raise LookupError("the second pair")
+            return known.pop()
+
+        live = LiveChecks()
+        self.addCleanup(live.stop)
+        with self.assertRaisesRegex(LookupError, "the second pair"):
+            await live.ask(plane, know, Choice())
+        await until(lambda: (plane.gate.connections, plane.gate.sockets) == (0, 0), "all is given back")
 
     async def test_has_only_so_much_time(self) -> None:
         """What there is none left for is unknown; our own side was looked at."""
