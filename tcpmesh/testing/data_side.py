@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import (
     AUTHORIZATION,
     BALANCE,
@@ -25,6 +27,7 @@ from tcpmesh.interfaces import (
     IRetryStrategy,
     PluginKind,
 )
+from tcpmesh.limit_interfaces import ILimitingPolicy
 from tcpmesh.policy.evaluate import DECISION_BUDGET
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
@@ -34,6 +37,11 @@ from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext
 __all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "PolicySourceContract", "RetryStrategyContract"]
 
 _MANY = 1000
+
+
+def _as_denial(failure: Failure) -> Decision:
+    failure.trap(Refusal)
+    return Decision(Effect.DENY, reason=failure.value.reason)
 
 
 class AuthorizationPolicyContract(PluginContract):
@@ -64,13 +72,25 @@ class AuthorizationPolicyContract(PluginContract):
         return self.answer(policy, request)
 
     def answer(self, policy: IAuthorizationPolicy, request: AuthorizationRequest) -> Decision:
-        """Ask this one, and wait as long as the proxy would."""
-        answer = policy.decide(request)
-        if isinstance(answer, Deferred):
-            self.clock.advance(DECISION_BUDGET)
-            answer = self.successResultOf(answer)
+        """Ask this one, and wait as long as the proxy would; a Refusal denies, as in the proxy."""
+        try:
+            answer = policy.decide(request)
+            if isinstance(answer, Deferred):
+                answer.addErrback(_as_denial)
+                self.clock.advance(DECISION_BUDGET)
+                answer = self.successResultOf(answer)
+        except Refusal as refusal:
+            answer = Decision(Effect.DENY, reason=refusal.reason)
         self.check_decision(answer)
+        if ILimitingPolicy.providedBy(policy):
+            self.check_limits(policy, request)
         return answer
+
+    def check_limits(self, policy: Any, request: AuthorizationRequest) -> None:
+        """What a policy that limits may name: limits that it has announced, told at once."""
+        verifyObject(ILimitingPolicy, policy)
+        for limit in policy.limits_of(request):
+            self.check(limit in policy.limits, f"{limit} is not among its limits: {policy.limits}")
 
     def check_decision(self, decision: object) -> None:
         """What every answer must be."""

@@ -29,6 +29,7 @@ from tcpmesh.interfaces import (
     PluginContext,
     PluginKind,
 )
+from tcpmesh.limit_interfaces import ILimitingPolicy, Limit
 from tcpmesh.settings import NoSettings
 from tcpmesh.testing import (
     AuthorizationPolicyContract,
@@ -196,6 +197,17 @@ class Answers:
         return self.lines
 
 
+@implementer(ILimitingPolicy)
+class Limiting(Answers):
+    """The same, within limits."""
+
+    limits: Any = (Limit("few", connections=1),)
+
+    def __init__(self, limits_of: Callable[[AuthorizationRequest], Any]) -> None:
+        super().__init__(sensible)
+        self.limits_of = limits_of
+
+
 def sensible(request: AuthorizationRequest) -> Decision:
     allowed = str(request.peer.spiffe_id) == "spiffe://example.test/web"
     return Decision(Effect.ALLOW if allowed else Effect.ABSTAIN, "sample", "web")
@@ -224,6 +236,20 @@ class AuthorizationTests(SynchronousTestCase):
             self.broken(lambda request: Decision(Effect.ALLOW, "everybody")), {"does_not_allow_what_it_must_not"}
         )
         self.assertEqual(self.broken(sensible, ["two\nlines"]), {"describes_itself_in_single_lines"})
+
+    def test_limits(self) -> None:
+        """Limits that were not announced, and exceptions about peers without an ID."""
+
+        def broken(limits_of: Callable[[AuthorizationRequest], Any]) -> set[str]:
+            return failing_points(AUTHORIZATION, lambda context: Limiting(limits_of))
+
+        asks = {f"decides_about_{what}" for what in ("a_peer_with_an_id", "a_listener_it_never_heard_of")}
+        self.assertEqual(broken(lambda request: Limiting.limits), set())
+        self.assertEqual(broken(lambda request: ()), set())
+        self.assertTrue(asks <= broken(lambda request: [Limit("new", connections=1)]))
+        self.assertEqual(
+            broken(lambda request: () if request.peer.spiffe_id else 1 / 0), {"decides_about_a_peer_without_an_id"}
+        )
 
 
 @implementer(IServiceDiscovery)
