@@ -40,7 +40,8 @@ _MANY = 1000
 
 
 def _as_denial(failure: Failure) -> Decision:
-    failure.trap(Refusal)
+    if not isinstance(failure.value, Refusal):
+        failure.raiseException()
     return Decision(Effect.DENY, reason=failure.value.reason)
 
 

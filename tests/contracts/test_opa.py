@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.interfaces import IPolicyObserver, PluginContext
 from tcpmesh.sources.opa import OpaFactory, OpaPolicy, OpaSettings
-from tcpmesh.testing import PolicySourceContract, authorization_request
-from tcpmesh.values import AuthorizationRequest
+from tcpmesh.testing import FakePolicyObserver, PolicySourceContract, authorization_request
+from tcpmesh.values import AuthorizationRequest, Effect
 
 
 class Agent:
@@ -56,3 +56,12 @@ class OpaContractTests(PolicySourceContract, SynchronousTestCase):
             authorization_request("spiffe://example.test/other"),
             authorization_request(inbound="admin-in"),
         ]
+
+    def test_an_agent_that_cannot_be_asked_denies(self) -> None:
+        """The contract lends no reactor, as `tcpmesh plugins test opa` has none: nobody is allowed, nothing breaks."""
+        policy = OpaFactory().create(self.make_settings(), self.make_context())
+        policy.start(FakePolicyObserver())
+        self.addCleanup(policy.stop)
+        decision = self.answer(policy, authorization_request())
+        self.assertEqual(decision.effect, Effect.DENY)
+        self.assertIn("Open Policy Agent at http://127.0.0.1:8181", decision.reason)
