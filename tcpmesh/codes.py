@@ -148,6 +148,8 @@ OUTBOUND_DENIED = _code("TM-P107", "a policy denies this service to this workloa
     "see the policy and rule that the record names; remove the workload there if it should get out")
 OUTBOUND_NOT_ALLOWED = _code("TM-P108", "no policy allows this service to this workload",
     "add the workload to a policy with action: allow for this service, or set defaults.outbound to allow")
+POLICY_CHANGED = _code("TM-P109", "the policies no longer allow a connection that lived",
+    "see the policy and rule that the reason names, and who changed them; on_change: drain or log for a gentler end")
 
 # --- TM-U upstream
 CONNECT_REFUSED = _code("TM-U101", "the address refused the connection",

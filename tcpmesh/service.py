@@ -25,6 +25,7 @@ from tcpmesh.errors import StartError
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
+from tcpmesh.net.policy_judge import PolicyJudge
 from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.limit_metrics import LimitMetrics
@@ -62,6 +63,7 @@ class MeshService(MultiService):
         self.cut = 0  # connections that the stop had to cut
         self.plane: DataPlane | None = None
         self._review: Review | None = None
+        self._policy_judge: PolicyJudge | None = None
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._reporting: Reporting | None = None
@@ -93,7 +95,8 @@ class MeshService(MultiService):
             liveness=Liveness(self._reactor),
         )
         self._review = Review(self.plane)
-        self._review.judges.append(self.plane.limiting.recount)
+        self._policy_judge = PolicyJudge(self.plane, self._review.examine)
+        self._review.judges += [self._policy_judge.judge, self.plane.limiting.recount]
         self._reporting.watch(ReviewMetrics(self._review, self.composition.denials, self.composition.state))
         self._reporting.watch(LimitMetrics(self.plane.limiting))
         listeners = self.composition.listeners(self.plane)
@@ -227,6 +230,9 @@ class MeshService(MultiService):
         if self._review is not None:
             self._review.stop()
             self._review = None
+        if self._policy_judge is not None:
+            self._policy_judge.stop()
+            self._policy_judge = None
         if self.plane is not None:
             self.plane.sockets.close()
             self.plane = None

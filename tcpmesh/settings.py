@@ -33,6 +33,7 @@ from tcpmesh.values import (
 )
 
 TLSVersion = Literal["1.2", "1.3"]
+OnChange = Literal["close", "drain", "log"]  # of policies, for a connection that they no longer allow
 OnExpiry = Literal["keep", "close"]  # of the peer's certificate, while the connection lives
 MappingKind = Literal["kubernetes", "claims", "aws", "dns", "certificate"]
 
@@ -170,6 +171,7 @@ class ServiceSettings:
         "mesh"  # for dns: names only: the own bundle, the system's store, or a PEM file
     )
     sni: str | None = None
+    on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"
@@ -209,6 +211,7 @@ class InboundSettings:
     workload: WorkloadName
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     truncation: Literal["reset", "eof"] = "reset"
+    on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
     probe: ProbeSettings | None = None
     tls: TLSSettings = attrs.field(factory=TLSSettings)

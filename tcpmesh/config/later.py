@@ -21,7 +21,7 @@ KEYS: Mapping[str, frozenset[str]] = {
     "services.*.timeouts": _TIMES,
     "outbound.*": frozenset({"limits", "passthrough", "per_endpoint", "routes", "sni"}),
     "outbound.*.timeouts": _TIMES,
-    "inbound.*": frozenset({"limits", "on_change", "passthrough", "proxy_protocol", "routes", "sni"}),
+    "inbound.*": frozenset({"limits", "passthrough", "proxy_protocol", "routes", "sni"}),
     "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
     "timeouts": _TIMES,

@@ -21,6 +21,7 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Direction, Side
+from tcpmesh.policy.evaluate import Verdict
 from tcpmesh.policy.limits import Places
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import AuthorizationRequest
@@ -40,6 +41,7 @@ class MeshConnection(LegOwner):
         "_deadline",
         "_legs",
         "_started",
+        "decided_by",
         "dst",
         "places",
         "plane",
@@ -68,6 +70,7 @@ class MeshConnection(LegOwner):
         self._legs: set[Leg] = set()  # whose sockets are open, those of failed attempts among them
         self._closed = False
         self._deadline: Any = None
+        self.decided_by: object = None  # the policies of the state that it was decided by
         self.shown: tuple[x509.Certificate, ...] = ()  # our own chain, as the peer saw it
         self.places: Places | None = None  # where it counts against limits of policies, once it is allowed
         self.relay: Relay | None = None
@@ -185,6 +188,11 @@ class MeshConnection(LegOwner):
         """What is known of the peer on the wire. (LiveConnection)"""
         wire = self.wire
         return wire.core.verification if wire is not None else None
+
+    def stands(self, verdict: Verdict) -> None:
+        """It is allowed for as long as the verdict says. (DecidedConnection)"""
+        if verdict.valid_for is not None and not self._closed:
+            self.plane.verdicts.add(self, self.plane.wall_clock() + verdict.valid_for)
 
     @property
     def closes_on_expiry(self) -> bool:

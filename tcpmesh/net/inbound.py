@@ -32,11 +32,12 @@ from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.probed import DialTurns, ProbeReply
+from tcpmesh.net.requests import inbound_request
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict, decide_by
-from tcpmesh.settings import InboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity, TCPAddress
+from tcpmesh.settings import InboundSettings, OnChange, Timeouts
+from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
 
 _log = Logger()
 _LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
@@ -57,12 +58,6 @@ class InboundListener:
     def name(self) -> str:
         """As records call it."""
         return self.settings.name
-
-    @property
-    def port(self) -> int:
-        """The application's; 0 for a unix socket."""
-        target = self.settings.target
-        return target.port if isinstance(target, TCPAddress) else 0
 
     def build(self) -> TLSLeg:
         """
@@ -130,6 +125,11 @@ class InboundConnection(MeshConnection):
         """As the listener says. (LiveConnection)"""
         return self.listener.settings.on_expiry == "close"
 
+    @property
+    def on_change(self) -> OnChange:
+        """As the listener says. (DecidedConnection)"""
+        return self.listener.settings.on_change
+
     # --- handshake
 
     def begin(self, transport: Any) -> None:
@@ -180,19 +180,13 @@ class InboundConnection(MeshConnection):
             self._refuse(refusal)
             return
         self._note_identity(peer)
-        request = self._request = AuthorizationRequest(
-            peer=peer,
-            source=leg.transport.peer,
-            inbound=self.listener.name,
-            workload=self.record.workload,
-            sni=self.record.sni,
-            alpn=self.record.alpn,
-            port=self.listener.port,
-        )
+        target = self.listener.settings.target
+        request = self._request = inbound_request(self.record, peer, leg.transport.peer, target)
         if leg.core.alpn == PROBE_ALPN:
             self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
             self._probe.start()
             return
+        self.decided_by = state.policies
         verdict = decide_by(state, request, self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
@@ -226,6 +220,7 @@ class InboundConnection(MeshConnection):
         if refusal is not None:
             self._refuse(refusal)
         else:
+            self.stands(verdict)
             self._dial_target()
 
     def authorization_request(self) -> AuthorizationRequest:

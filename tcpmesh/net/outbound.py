@@ -17,19 +17,19 @@ from twisted.logger import Logger
 from tcpmesh.codes import CLIENT_NOT_ALLOWED, INTERNAL, STOPPING
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.certificates import not_after, not_before, serial_text
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.connector import Establishment
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.local_client import LocalClient, identify_local_client
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.requests import outbound_request
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.policy.evaluate import Verdict, decide_by
-from tcpmesh.settings import OutboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
+from tcpmesh.settings import OnChange, OutboundSettings, Timeouts
+from tcpmesh.values import AuthorizationRequest, Effect
 
 _log = Logger()
 
@@ -81,6 +81,7 @@ class OutboundConnection(MeshConnection):
             self.upstream_refused(refusal)
             return
         self.record.src_identity = str(svid.id)
+        self.decided_by = state.policies
         if not state.decides_outbound:
             self._connect()
             return
@@ -100,11 +101,7 @@ class OutboundConnection(MeshConnection):
         if self._request is None:
             assert self.src is not None
             svid = own_svid(self.plane.state.current, self.record.workload)
-            own = svid.leaf
-            peer = PeerIdentity(svid.id, serial_text(own), not_before(own), not_after(own))
-            self._request = AuthorizationRequest(
-                peer, self.src.transport.peer, "", self.record.workload, service=self.record.dst_service
-            )
+            self._request = outbound_request(self.record, svid, self.src.transport.peer)
         return self._request
 
     def _decided(self, verdict: Verdict) -> None:
@@ -119,6 +116,7 @@ class OutboundConnection(MeshConnection):
         elif self.plane.stopping:
             self.upstream_refused(Refusal(STOPPING, "this proxy is stopping"))
         else:
+            self.stands(verdict)
             self._connect()
 
     def _decision_failed(self, failure: Any) -> None:
@@ -162,6 +160,11 @@ class OutboundConnection(MeshConnection):
     def closes_on_expiry(self) -> bool:
         """As the service says. (LiveConnection)"""
         return self.listener.upstream.settings.on_expiry == "close"
+
+    @property
+    def on_change(self) -> OnChange:
+        """As the service says. (DecidedConnection)"""
+        return self.listener.upstream.settings.on_change
 
     def withdraw(self, refusal: Refusal) -> None:
         """Before anything was sent another endpoint may do better; what is wrong with ourselves stays so."""

@@ -123,6 +123,9 @@ class DataPlane:
     limiting: Limiting = attrs.field(
         default=attrs.Factory(lambda self: Limiting(self.state, self.clock), takes_self=True)
     )
+    verdicts: Expiries = attrs.field(  # of policies, where they stand for some time only
+        default=attrs.Factory(lambda self: Expiries(self.clock, self.wall_clock), takes_self=True)
+    )
     random: random.Random = attrs.field(factory=random.SystemRandom)
     live: set[LiveConnection] = attrs.field(factory=set)
     stopping: bool = False  # what is not established yet is better served elsewhere
@@ -138,6 +141,7 @@ class DataPlane:
         """The connection's sockets are closed."""
         self.live.discard(connection)
         self.expiries.discard(connection)
+        self.verdicts.discard(connection)
         self.gate.leave()
         if not self.live and self._drained is not None:
             drained, self._drained = self._drained, None

@@ -479,10 +479,9 @@ class LaterTests(ConfigTestCase):
             "outbound[0].per_endpoint is not in this version",
         )
         self.check_problems(
-            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, ‸on_change: close, name: in,"),
+            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, name: in,"),
             "inbound[0].proxy_protocol is not in this version",
             "inbound[0].passthrough is not in this version",
-            "inbound[0].on_change is not in this version",
         )
 
     def test_rules(self) -> None:

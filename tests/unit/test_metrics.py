@@ -295,7 +295,7 @@ class OutcomeTests(MetricsCase):
             *("TM-D100", "TM-D103", "TM-D104", "TM-D105", "TM-D107", "TM-I103", "TM-I201", "TM-I202", "TM-I203"),
             *("TM-I301", "TM-I302", "TM-L104"),
             *("TM-O101", "TM-O102", "TM-P101", "TM-P102", "TM-P103", "TM-P104"),
-            *("TM-P105", "TM-P106", "TM-P107", "TM-P108"),
+            *("TM-P105", "TM-P106", "TM-P107", "TM-P108", "TM-P109"),
             *("TM-T104", "TM-T105", "TM-T106"),
         }
         for direction in ("inbound", "outbound"):

@@ -25,17 +25,19 @@ FILE = ROOT / "docs" / "policy.md"
 PORTS = {"orders-in": 5000, "db-in": 5432}
 SERVICES = ("orders", "mail")
 NOW = 1_764_000_000.0
-BASE = """\
-version: 1
-trust_domain: example.org
-identity:
+BASE = {
+    "version": "1\n",
+    "trust_domain": "example.org\n",
+    "identity": """
   sources: {local: {plugin: embedded, state: state}}
   workloads: {web: {id: "spiffe://example.org/web"}}
-services:
+""",
+    "services": """
   orders: {expect: ["spiffe://example.org/orders"], discovery: {plugin: static, endpoints: ["192.0.2.1:1"]}}
-outbound: [{name: out, listen: "127.0.0.1:1500", service: orders, workload: web}]
-inbound: [{name: orders-in, listen: "127.0.0.1:4143", target: "127.0.0.1:5000", workload: web}]
-"""
+""",
+    "outbound": """[{name: out, listen: "127.0.0.1:1500", service: orders, workload: web}]\n""",
+    "inbound": """[{name: orders-in, listen: "127.0.0.1:4143", target: "127.0.0.1:5000", workload: web}]\n""",
+}
 
 
 def read(text: str) -> Sequence[Policy]:
@@ -113,10 +115,12 @@ class DocumentTests(SynchronousTestCase):
     def test_configurations_load(self) -> None:
         """With the rest of a configuration around them; those that are said to warn do."""
         found = [block for block in self.blocks if "configuration" in block.words]
-        self.assertEqual(len(found), 3)
+        self.assertEqual(len(found), 4)
         told = []
         for block in found:
-            settings = loads((BASE + block.text).encode(), Path("/etc/tcpmesh/tcpmesh.yaml"), PluginRegistry())
+            own = set(re.findall(r"^(\w+):", block.text, re.MULTILINE))
+            around = "".join(f"{key}: {value}" for key, value in BASE.items() if key not in own)
+            settings = loads((around + block.text).encode(), Path("/etc/tcpmesh/tcpmesh.yaml"), PluginRegistry())
             told += [problem.message for problem in warnings(settings) if "no authorization policy" not in str(problem)]
         self.assertEqual(len(told), 1, told)
         self.assertIn("defaults.inbound: allow", told[0])

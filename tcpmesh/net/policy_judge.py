@@ -1,0 +1,154 @@
+"""
+Asks the policies again about live connections, when they have changed and when an answer has run out.
+
+Ring 3. One of the judges of :class:`tcpmesh.net.review.Review`, which calls it for every connection when the policies
+of the mesh state are others. A connection that is not decided yet is nobody's business here: it will be decided by the
+state of that moment, and be live by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from tcpmesh.codes import POLICY_CHANGED
+from tcpmesh.errors import Refusal
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.net.plane import DataPlane, LiveConnection
+from tcpmesh.policy.evaluate import Verdict, decide_by
+from tcpmesh.settings import OnChange, Timeouts
+from tcpmesh.values import AuthorizationRequest, Effect
+
+__all__ = ["DecidedConnection", "PolicyJudge"]
+
+_log = Logger(namespace="tcpmesh")
+_NOBODY: object = object()  # stands for policies whose answer has run out
+
+
+class DecidedConnection(LiveConnection, Protocol):
+    """What this module needs to know of a connection beside."""
+
+    decided_by: object  # the policies of the state that it was decided by; None before
+    timeouts: Timeouts
+
+    @property
+    def on_change(self) -> OnChange:
+        """What is to become of it when it is no longer allowed."""
+
+    def authorization_request(self) -> AuthorizationRequest:
+        """
+        What policies are asked about it.
+
+        :raises Refusal: when there is no own identity any longer, which is for others to judge.
+        """
+
+    def stands(self, verdict: Verdict) -> None:
+        """It is allowed for as long as the verdict says."""
+
+
+class PolicyJudge:
+    """
+    :param examine: lets the review look at connections.
+    """
+
+    def __init__(self, plane: DataPlane, examine: Callable[[Iterable[LiveConnection]], None]) -> None:
+        self._plane = plane
+        self._examine = examine
+        self._draining: dict[LiveConnection, Any] = {}
+        self._told = -1  # generation in which a connection that goes on was told of
+        plane.verdicts.due = self._ran_out
+
+    def stop(self) -> None:
+        """Forget who is to end later."""
+        for call in self._draining.values():
+            if call.active():
+                call.cancel()
+        self._draining.clear()
+
+    def judge(self, live: LiveConnection, state: MeshState) -> Refusal | None:
+        """Whether the policies still allow it. (Judge)"""
+        connection = cast(DecidedConnection, live)
+        if connection.decided_by is None or connection.decided_by is state.policies:
+            return None
+        connection.decided_by = state.policies
+        try:
+            request = connection.authorization_request()
+        except Refusal:
+            return None
+        verdict = decide_by(state, request, self._plane.clock, _log)
+        if isinstance(verdict, Deferred):
+            verdict.addCallbacks(self._answered, self._failed, callbackArgs=(connection, state))
+            return None
+        return self._consequence(connection, verdict, state)
+
+    def _ran_out(self, connections: Collection[LiveConnection]) -> None:
+        """What was said of them holds no longer."""
+        due = list(connections)
+        for connection in due:
+            self._plane.verdicts.discard(connection)
+            cast(DecidedConnection, connection).decided_by = _NOBODY
+        self._examine(due)
+
+    def _answered(self, verdict: Verdict, connection: DecidedConnection, state: MeshState) -> None:
+        if connection.is_closed or connection.decided_by is not state.policies:
+            return  # it is asked about anew
+        refusal = self._consequence(connection, verdict, state)
+        if refusal is not None:
+            connection.withdraw(refusal)
+
+    def _failed(self, failure: Any) -> None:
+        if not failure.check(CancelledError):
+            _log.failure("asking policies about a live connection failed", failure)
+
+    def _consequence(self, connection: DecidedConnection, verdict: Verdict, state: MeshState) -> Refusal | None:
+        if verdict.allowed:
+            self._spare(connection)
+            connection.stands(verdict)
+            return None
+        refusal = Refusal(POLICY_CHANGED, _reason(verdict))
+        # What is not established yet has nothing that could be spared.
+        how = connection.on_change if connection.record.established else "close"
+        if how == "drain":
+            self._drain(connection, refusal)
+        elif how == "log":
+            self._tell(connection, refusal, state.generation)
+        return refusal if how == "close" else None
+
+    # --- what is not ended at once
+
+    def _drain(self, connection: DecidedConnection, refusal: Refusal) -> None:
+        """End it some time within timeouts.shutdown, so that not all come back in one moment."""
+        self._spare(connection)
+        wait = connection.timeouts.shutdown * self._plane.random.random()
+        self._draining[connection] = self._plane.clock.callLater(wait, self._drained, connection, refusal)
+
+    def _drained(self, connection: DecidedConnection, refusal: Refusal) -> None:
+        del self._draining[connection]
+        if not connection.is_closed:
+            connection.withdraw(refusal)
+
+    def _spare(self, connection: DecidedConnection) -> None:
+        call = self._draining.pop(connection, None)
+        if call is not None:
+            call.cancel()
+
+    def _tell(self, connection: DecidedConnection, refusal: Refusal, generation: int) -> None:
+        say = _log.debug if generation == self._told else _log.warn
+        self._told = generation
+        say(
+            "{code} connection {number} goes on although no longer allowed (on_change: log): {reason}; of further ones "
+            "of generation {generation} debug lines tell",
+            code=refusal.code.id,
+            number=connection.record.id,
+            reason=refusal.reason,
+            generation=generation,
+        )
+
+
+def _reason(verdict: Verdict) -> str:
+    decision = verdict.decision
+    place = f": {decision.rule}" if decision.effect is Effect.DENY and decision.rule else ""
+    return f"no longer allowed: {decision.reason}{place}"
