@@ -19,7 +19,7 @@ from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.observe.decisions import Decisions, Recorded, recorded_as_mapping
 from tcpmesh.observe.records import rfc3339
 from tcpmesh.policy.evaluate import decide_by
-from tcpmesh.policy.explain import UNKNOWN, Nearest, explained, limits_of, near_rules_of
+from tcpmesh.policy.explain import UNKNOWN, Nearest, explained, limits_of, near_rules_of, on_deny_list
 from tcpmesh.policy.replay import Places, request_of
 from tcpmesh.policy_interfaces import NearRule
 from tcpmesh.settings import Settings
@@ -92,6 +92,8 @@ class PolicyReplay:
         except ValueError as error:
             return {"decision": UNKNOWN, "reason": f"it cannot be asked again: {error}"}
         state = self._state.current
+        if denied := on_deny_list(state, request):
+            return denied
         verdict: Any = decide_by(state, request, self._clock, _log)
         if isinstance(verdict, Deferred):
             verdict = yield verdict

@@ -37,7 +37,7 @@ def explain_asked(question: Question, at: float | None, config: Path, *, as_json
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         explanation = waited_for(side.explain(request))
-        assumed = assumptions(question, side.state.policies, side.places)
+        assumed = assumptions(question, side.state, side.places)
     fields = as_fields(request)
     if as_json:
         about = {"file": str(side.settings.file), "at": rfc3339(moment), "connection": fields}

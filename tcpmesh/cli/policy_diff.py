@@ -63,7 +63,9 @@ class _Seen:
             self.unusable += 1
             return
         if not self.certificates:
-            request = attrs.evolve(request, peer=attrs.evolve(request.peer, not_before=0.0, not_after=at + _DAY))
+            request = attrs.evolve(
+                request, peer=attrs.evolve(request.peer, serial="", not_before=0.0, not_after=at + _DAY)
+            )
         self.kinds.add(Kind(request, at))
 
 
@@ -102,7 +104,7 @@ def policy_diff(
     clock = _Moment(moment)
     with policy_side(old, clock.now) as before, policy_side(new, clock.now) as after:
         timed = _is_timed(before) or _is_timed(after)
-        seen = _Seen(before.places, moment, timed, timed or not (_of_rules(before) and _of_rules(after)))
+        seen = _Seen(before.places, moment, timed, timed or not (_is_known(before) and _is_known(after)))
         if file is not None:
             _read_records(file, seen)
         else:
@@ -137,9 +139,9 @@ def _is_timed(side: PolicySide) -> bool:
     )
 
 
-def _of_rules(side: PolicySide) -> bool:
-    """Whether it is known what the policies look at."""
-    return all(isinstance(named.policy, Rules) for named in side.state.policies)
+def _is_known(side: PolicySide) -> bool:
+    """Whether it is known that nothing looks at certificates."""
+    return not side.state.deny_list and all(isinstance(named.policy, Rules) for named in side.state.policies)
 
 
 def _read_records(file: Path, seen: _Seen) -> None:

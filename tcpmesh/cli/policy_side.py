@@ -1,7 +1,7 @@
 """
 The policies of a configuration, made as the proxy makes them, and asked without one.
 
-Ring 4. Nothing is listened on and no identity source is made: what decides is all that is needed.
+Ring 4. Nothing is listened on and no identity source is made: what decides, and the deny-list, are all that is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from tcpmesh.policy.evaluate import Verdict, decide_by
-from tcpmesh.policy.explain import Nearest, explained, limits_of, near_rules_of
+from tcpmesh.policy.explain import Nearest, explained, limits_of, near_rules_of, on_deny_list
 from tcpmesh.policy.replay import Places
 from tcpmesh.settings import Settings
 from tcpmesh.values import AuthorizationRequest
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 @attrs.frozen(eq=False)
 class PolicySide:
     """
-    The policies and defaults of a configuration.
+    The policies, defaults and deny-list of a configuration.
 
     :param clock: the reactor, for policies that answer later.
     """
@@ -55,6 +55,8 @@ class PolicySide:
 
         :param nearest: whether to look for the rule that came nearest, which takes longer than to decide.
         """
+        if denied := on_deny_list(self.state, request):
+            return denied
         verdict = self.decide(request)
         if isinstance(verdict, Deferred):
             verdict = yield verdict
@@ -76,16 +78,20 @@ def policy_side(config: Path, now: WallClock = wall_clock) -> Iterator[PolicySid
 
     from tcpmesh.composition import compose_policies
     from tcpmesh.config import load
+    from tcpmesh.deny_control import DenyControl
     from tcpmesh.plugins import PluginRegistry
 
     plugins = PluginRegistry()
     settings = load(config.absolute(), plugins)
     cell, control = compose_policies(settings, plugins, reactor, now)
+    denials = DenyControl(settings.identity.deny_list, cell, reactor, now)
     try:
+        denials.start()
         control.start()
         yield PolicySide(settings, cell.current, Places.of(settings), reactor)
     finally:
         control.stop()
+        denials.stop()
 
 
 def waited_for(result: Deferred[_T]) -> _T:

@@ -31,7 +31,7 @@ __all__ = ["KEPT", "MAX_ENTRY_BYTES", "Decisions", "Recorded", "denies", "record
 KEPT = 1000  # of each kind
 MAX_ENTRY_BYTES = 8192
 _MAX_NOTES = 3
-_WORD, _SHORT, _LONG = 32, 256, 400  # characters; an identity has as many as a valid one can have
+_WORD, _SERIAL, _SHORT, _LONG = 32, 64, 256, 400  # characters; an identity has as many as a valid one can have
 
 # What ends a connection that was allowed before. A peer's refusal has the codes of its own direction.
 _BY_POLICY = {
@@ -52,6 +52,7 @@ class Recorded:
     workload: str
     src_addr: str
     src_identity: str
+    src_serial: str
     src_not_before: float | None
     src_not_after: float | None
     dst_service: str
@@ -117,6 +118,7 @@ def _recorded(record: ConnectionRecord, now: float, decision: str) -> Recorded:
         workload=record.workload,
         src_addr=_kept(record.src_addr, _SHORT),
         src_identity=_kept(record.src_identity),
+        src_serial=_kept(record.src_serial, _SERIAL),
         src_not_before=record.src_not_before,
         src_not_after=record.src_not_after,
         dst_service=record.dst_service,
@@ -153,6 +155,7 @@ def recorded_as_mapping(entry: Recorded) -> dict[str, Any]:
         "workload": entry.workload,
         "src.addr": entry.src_addr,
         "src.identity": entry.src_identity,
+        "src.serial": entry.src_serial,
         "src.not_before": rfc3339(entry.src_not_before) if entry.src_not_before is not None else "",
         "src.not_after": rfc3339(entry.src_not_after) if entry.src_not_after is not None else "",
         "dst.service": entry.dst_service,

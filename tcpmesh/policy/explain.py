@@ -13,14 +13,26 @@ from typing import Any
 import attrs
 from twisted.logger import Logger
 
-from tcpmesh.codes import INTERNAL, POLICY_FAILED, POLICY_TIMED_OUT
+from tcpmesh.addresses import shown
+from tcpmesh.codes import INTERNAL, OWN_DENIED, PEER_DENIED, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.mesh_state import MeshState, NamedPolicy
 from tcpmesh.policy.evaluate import Verdict
 from tcpmesh.policy.limit_words import terms
 from tcpmesh.policy_interfaces import IExplainingPolicy, NearRule
 from tcpmesh.values import AuthorizationRequest, Effect
 
-__all__ = ["ALLOWED", "DENIED", "UNKNOWN", "Nearest", "changed", "explained", "limits_of", "near_rules_of", "outcome"]
+__all__ = [
+    "ALLOWED",
+    "DENIED",
+    "UNKNOWN",
+    "Nearest",
+    "changed",
+    "explained",
+    "limits_of",
+    "near_rules_of",
+    "on_deny_list",
+    "outcome",
+]
 
 MAX_RULES = 1_000_000  # of one policy that are looked at to explain one decision
 ALLOWED, DENIED, UNKNOWN = "allow", "deny", "unknown"
@@ -49,6 +61,21 @@ class Nearest:
 
 def _order(rule: NearRule) -> tuple[int, float]:
     return len(rule.misses), rule.distance
+
+
+def on_deny_list(state: MeshState, request: AuthorizationRequest) -> dict[str, Any]:
+    """
+    The explanation for whom the deny-list keeps out, so that no policy is asked; empty for others.
+
+    By ID and serial number: the keys of a certificate that is not there are not known.
+    """
+    entry = state.deny_list.find(request.peer, tuple, str) if state.deny_list else None
+    if entry is None:
+        return {}
+    reason = f"{request.peer} is on the deny-list" + (f", because: {shown(entry.reason)}" if entry.reason else "")
+    place = f" ({entry.mark})" if entry.mark is not None else ""
+    code = OWN_DENIED if request.service else PEER_DENIED
+    return {"decision": DENIED, "code": code.id, "rule": f"deny-list: {entry}{place}", "reason": reason}
 
 
 def near_rules_of(state: MeshState, request: AuthorizationRequest, verdict: Verdict) -> Iterator[NearRule]:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 import attrs
 
 from tcpmesh.addresses import TCPAddress, shown
-from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.mesh_state import MeshState
 from tcpmesh.policy.replay import NOWHERE, Places, parse_peer
 from tcpmesh.policy.rules import Rules
 from tcpmesh.values import Address, AuthorizationRequest, format_duration
@@ -113,10 +113,13 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; there are: {', '.join(names[:10]) or 'none'}"
 
 
-def assumptions(question: Question, policies: Iterable[NamedPolicy], places: Places) -> list[str]:
+def assumptions(question: Question, state: MeshState, places: Places) -> list[str]:
     """What an answer takes for granted, each as a sentence for whoever asked: what was not said, what is not there."""
     looked_at: set[str] = set()
-    for named in policies:
+    deny_list = state.deny_list
+    if any(entry.issued_before is not None and str(entry.id) == question.who for entry in deny_list.entries):
+        looked_at.add("certificate")
+    for named in state.policies:
         looked_at |= _looked_at(named.policy) if isinstance(named.policy, Rules) else {"ip", "certificate"}
     found = []
     if "ip" in looked_at and not question.ip:
@@ -125,6 +128,8 @@ def assumptions(question: Question, policies: Iterable[NamedPolicy], places: Pla
         age = format_duration(question.cert_age or 0.0)
         left = format_duration(question.cert_left if question.cert_left is not None else _DAY)
         found.append(f"the certificate is taken to be {age} old and to have {left} left")
+    if any(entry.id is None for entry in deny_list.entries):
+        found.append("its key and its serial number are not on the deny-list")
     outbound, name = _destination(question.to, places)
     if outbound and question.who not in places.services[name]:
         found.append("there is an outbound listener that leads this identity there; the configuration has none")

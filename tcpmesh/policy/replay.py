@@ -49,15 +49,15 @@ class Places:
         )
 
 
-def parse_peer(text: str, not_before: float, not_after: float) -> PeerIdentity:
+def parse_peer(text: str, not_before: float, not_after: float, serial: str = "") -> PeerIdentity:
     """
     Read a SPIFFE ID, or a DNS name as ``dns:NAME``, as a verified peer.
 
     :raises ValueError: saying what is wrong.
     """
     if text.startswith("dns:"):
-        return PeerIdentity(None, "", not_before, not_after, parse_dns_name(text[4:]).name)
-    return PeerIdentity(SpiffeId.parse(text), "", not_before, not_after)
+        return PeerIdentity(None, serial, not_before, not_after, parse_dns_name(text[4:]).name)
+    return PeerIdentity(SpiffeId.parse(text), serial, not_before, not_after)
 
 
 def request_of(fields: Mapping[str, Any], places: Places, now: float) -> AuthorizationRequest:
@@ -82,6 +82,7 @@ def request_of(fields: Mapping[str, Any], places: Places, now: float) -> Authori
             identity,
             _moment(fields, "src.not_before", now),
             _moment(fields, "src.not_after", now + _DAY),
+            _text(fields, "src.serial"),
         ),
         source=_source(_text(fields, "src.addr")),
         inbound="" if outbound else listener,

@@ -177,6 +177,25 @@ class AskedTests(ExplainCase):
         self.assertEqual(status, 0)
         self.assertNotIn("assumed", out)
 
+    def test_asks_the_deny_list_first(self) -> None:
+        """No policy is asked about whom it keeps out; what of it cannot be asked is said."""
+        listed = CONFIGURATION.replace(
+            "identity:\n",
+            "identity:\n  deny_list:\n    entries: [{id: 'spiffe://a.test/web', issued_before: '%s'}, {serial: 4f}]\n",
+        )
+        self.config.write_text(listed % "2026-11-23T09:00:00Z")
+        who = ("--from", "spiffe://a.test/web", "--to", "orders2-in", "--ip", "10.0.0.1", "--at", MONDAY)
+        self.check_lines(
+            self.explain(*who, "--cert-age", "2h"),
+            1,
+            "DENIED TM-I606: spiffe://a.test/web is on the deny-list",
+            "  connection  spiffe://a.test/web to inbound orders2-in, from 10.0.0.1",
+            f"  rule        deny-list: id spiffe://a.test/web ({self.config}:5:15)",
+            "  assumed     the certificate is taken to be 2h old and to have 1d left",
+            "  assumed     its key and its serial number are not on the deny-list",
+        )
+        self.assertEqual(self.explain(*who, "--cert-age", "30m")[0], 0)
+
     def test_takes_dns_names(self) -> None:
         """No policy here means them."""
         status, out, _ = self.explain("--from", "dns:web.test", "--to", "orders-in", "--sni", "x.test", "--alpn", "h2")

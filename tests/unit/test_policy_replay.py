@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.config import load
+from tcpmesh.errors import Mark
+from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.mesh_state import MeshStateCell, NamedPolicy
 from tcpmesh.observe.decisions import Decisions
 from tcpmesh.plugins import PluginRegistry
@@ -108,6 +110,25 @@ class ReplayTests(ReplayCase):
         self.assertEqual([one["then"]["id"] for one in self.ask(last_denied="2")["decisions"]], [2, 1])
         self.assertEqual(self.ask(connection="77")["decisions"], [])
 
+    def test_asks_the_deny_list_first(self) -> None:
+        """As the proxy does, by ID and by serial number."""
+        self.deny(id=1, src_serial="4f1c")
+        self.deny(id=2, src_serial="4f1d")
+        mark = Mark("f.yaml", 3, 5)
+        self.enforce(self.rules(f'- {{name: shop, action: allow, from: [{{ids: ["{WEB}"]}}]}}\n'))
+        self.cell.swap(deny_list=DenyList([DenyEntry(serial="4f1c", reason="lost", mark=mark)]))
+        allowed, denied = (one["now"] for one in self.ask(last_denied="2")["decisions"])
+        self.assertEqual(allowed["decision"], "allow")
+        self.assertEqual(
+            denied,
+            {
+                "decision": "deny",
+                "code": "TM-I606",
+                "rule": "deny-list: serial 4f1c (f.yaml:3:5)",
+                "reason": f"{WEB} is on the deny-list, because: 'lost'",
+            },
+        )
+
     def test_waits_for_policies_that_answer_later(self) -> None:
         """As long as they may take, and no longer: then it cannot be told."""
         self.deny()
@@ -204,6 +225,7 @@ class RequestTests(ReplayCase):
         request = self.request(
             **{
                 "src.addr": "[2001:db8::1]:40000",
+                "src.serial": "4f1c",
                 "src.not_before": "2026-11-23T09:00:00.000Z",
                 "src.not_after": "2026-11-23T11:00:00Z",
                 "sni": "a.test",
@@ -213,7 +235,7 @@ class RequestTests(ReplayCase):
         self.assertEqual(
             request,
             AuthorizationRequest(
-                parse_peer(WEB, NOW - 3600, NOW + 3600),
+                parse_peer(WEB, NOW - 3600, NOW + 3600, "4f1c"),
                 TCPAddress("2001:db8::1", 40000),
                 "orders-in",
                 "orders",
@@ -238,13 +260,20 @@ class RequestTests(ReplayCase):
                 return Decision(Effect.ALLOW)
 
         self.enforce(Listening([]))
-        self.deny(src_not_before=NOW - 60, src_not_after=NOW + 60, sni="a.test", alpn="tcpmesh/1", workload="orders")
+        self.deny(
+            src_serial="4f1c",
+            src_not_before=NOW - 60,
+            src_not_after=NOW + 60,
+            sni="a.test",
+            alpn="tcpmesh/1",
+            workload="orders",
+        )
         self.ask(last_denied="1")
         self.assertEqual(
             asked,
             [
                 AuthorizationRequest(
-                    parse_peer(WEB, NOW - 60, NOW + 60),
+                    parse_peer(WEB, NOW - 60, NOW + 60, "4f1c"),
                     TCPAddress("10.0.0.7", 40000),
                     "orders-in",
                     "orders",
