@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet import reactor as _reactor  # noqa: TID251  trial installed it
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
@@ -25,9 +26,10 @@ from tcpmesh.codes import POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.policy.decision_cache import LaterAnswers
-from tcpmesh.policy.evaluate import DECISION_BUDGET, Verdict, decide
+from tcpmesh.policy.evaluate import Verdict, decide
 from tcpmesh.policy.opa_exchange import MAX_ANSWER_BYTES
 from tcpmesh.sources.opa import OpaFactory, OpaPolicy, OpaSettings
+from tcpmesh.sources.opa_place import OpaPlace
 from tcpmesh.testing import FakePolicyObserver, TestAuthority, authorization_request, plugin_context
 from tcpmesh.values import Duration, UnixAddress
 from tcpmesh.wall_clock import wall_clock
@@ -241,12 +243,14 @@ class TCPTests(OpaCase):
         host = f"Host: [{self.host}]:" if ":" in self.host else f"Host: {self.host}:"
         self.assertIn(host.encode(), self.agent.requests[0][0])
 
-    async def test_a_port_that_refuses_is_told_at_once(self) -> None:
-        """Within the proxy's own budget, so that the reason is not that time ran out."""
+    async def test_a_port_that_refuses_is_told(self) -> None:
+        """With the system's reason, and without waiting for further addresses, of which an address has none."""
         await self.close()
-        verdict = await self.ask(budget=DECISION_BUDGET)
+        verdict = await self.ask()
         self.assertEqual(verdict.code, POLICY_FAILED)
         self.assertIn("Connection refused", verdict.decision.reason)
+        self.assertNotIsInstance(OpaPlace(False, self.host, 1, "/").endpoint(reactor), HostnameEndpoint)
+        self.assertIsInstance(OpaPlace(False, "opa.test", 1, "/").endpoint(reactor), HostnameEndpoint)
 
 
 class TCP6Tests(TCPTests):
