@@ -20,7 +20,8 @@ from tcpmesh.identity.bundle_document import BundleError
 from tcpmesh.identity.denial import own_denial
 from tcpmesh.identity.deny_list import DenyList
 from tcpmesh.identity.federated import FederatedBundle, merged_bundles
-from tcpmesh.identity.pooled import counts
+from tcpmesh.identity.life import SourceLife
+from tcpmesh.identity.pooled import counts, pooled_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.plugins import PluginRegistry
@@ -28,7 +29,7 @@ from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.bundle_file import BundleFile
 from tcpmesh.sources.file_identities import FileSet, FilesWorkload
 from tcpmesh.sources.files import FilesSettings
-from tcpmesh.values import Endpoint, IdentityState, Svid, TrustBundle, Workload
+from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Svid, TrustBundle, Workload
 from tcpmesh.wall_clock import wall_clock
 
 __all__ = ["read_material"]
@@ -49,10 +50,11 @@ def read_material(config: Path) -> tuple[Knowledge, Mapping[str, Mark]]:
     svids: dict[str, Svid] = {}
     defects: dict[str, StartError] = {}
     unread: dict[str, str] = {}
-    pooled: dict[TrustDomain, TrustBundle] = {}
+    delivered: list[SourceLife] = []
     elsewhere: dict[TrustDomain, str] = {}
     for source in composition.control.sources:
         choice = settings.identity.sources[source.name]
+        listed: dict[TrustDomain, TrustBundle] = {}
         for name, workload in source.workloads.items():
             files = _files(choice, workload)
             if files is None:
@@ -64,11 +66,18 @@ def read_material(config: Path) -> tuple[Knowledge, Mapping[str, Mark]]:
                 defects[name] = error
             else:
                 svids.update(found.svids)
-                for domain, bundle in found.bundles.items():
-                    if counts(source.name, domain, settings.identity.bundles_from):
-                        pooled[domain] = bundle
-                    else:
+                listed.update(found.bundles)
+                for domain in found.bundles:
+                    if not counts(source.name, domain, settings.identity.bundles_from):
                         elsewhere[domain] = f"the bundle of {domain} comes from another source: identity.bundles_from"
+        delivered.append(SourceLife(name=source.name, workloads={}, snapshot=IdentitySnapshot((), listed)))
+    found_bundles = pooled_bundles(delivered, settings.identity.bundles_from)
+    # Where they contradict each other so that nothing is left, that is why; without a dispute an empty one revokes.
+    none = {
+        domain: why for domain, why in found_bundles.disputes.items() if not found_bundles.bundles[domain].authorities
+    }
+    elsewhere |= none
+    pooled = {domain: bundle for domain, bundle in found_bundles.bundles.items() if domain not in none}
     held, lacking = _federated(settings, pooled.get(settings.trust_domain), now)
     bundles, refused = merged_bundles(pooled, held, settings.trust_domain)
     denied = _deny_list(settings)

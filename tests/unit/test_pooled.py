@@ -9,7 +9,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tcpmesh.checking.knowledge import Knowledge
+from tcpmesh.cli.check_material import read_material
 from tcpmesh.control import MeshControl
+from tcpmesh.identity.certificates import pem_of
 from tcpmesh.identity.life import SourceLife
 from tcpmesh.identity.pooled import Choice, counts, pooled_bundles
 from tcpmesh.identity.spiffe import TrustDomain
@@ -19,6 +22,7 @@ from tcpmesh.settings import FederationSettings
 from tcpmesh.sources.federation import Federation
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import IdentitySnapshot, TrustBundle, Workload
+from tcpmesh.wall_clock import wall_clock
 from tests.documents import ROOT, blocks
 from tests.unit import crafted
 from tests.unit.bundles import document
@@ -176,6 +180,50 @@ class ControlTests(SynchronousTestCase):
         report = identity_report(settings, self.cell.current, control, self.authority.now())
         (own,) = report["trust_domains"]
         self.assertEqual((own["from"], own["only"], own["authorities"]), ([], ["second"], None))
+
+
+INBOUND = '  - {name: in, listen: "127.0.0.1:0", target: "127.0.0.1:5432", workload: a}\n'
+
+
+class CheckTests(SynchronousTestCase):
+    """``tcpmesh identity check`` without the proxy, of two sources that are files."""
+
+    def bundles(self, first: tuple[TestAuthority, ...], second: tuple[TestAuthority, ...], more: str = "") -> Knowledge:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        lines = [
+            "version: 1",
+            "trust_domain: example.test",
+            "identity:",
+            *([f"  {more}"] if more else []),
+            "  sources:",
+        ]
+        workloads = []
+        for name, authorities in (("a", first), ("b", second)):
+            authority = authorities[0]
+            authority.write_svid(authority.svid(f"spiffe://example.test/{name}"), directory, name)
+            bundle = directory / f"{name}-bundle.pem"
+            bundle.write_bytes(pem_of([each.root.certificate for each in authorities]))
+            lines.append(f"    {name}: {{plugin: files, bundles: {{example.test: {bundle.name}}}}}")
+            id_and_source = f'id: "spiffe://example.test/{name}", source: {name}'
+            workloads.append(f"    {name}: {{{id_and_source}, certificate: {name}.pem, key: {name}.key}}")
+        config = directory / "mesh.yaml"
+        config.write_text("\n".join([*lines, "  workloads:", *workloads, "inbound:", INBOUND]))
+        return read_material(config)[0]
+
+    def test_sees_what_the_proxy_would(self) -> None:
+        """What both list; what only one lists is not there, whichever comes last."""
+        one, two = TestAuthority(now=wall_clock()), TestAuthority(now=wall_clock())
+        for first, second in (((one,), (one, two)), ((one, two), (one,))):
+            self.assertEqual(self.bundles(first, second).state.bundles[A].authorities, (one.root.certificate,))
+        chosen = self.bundles((one,), (two,), "bundles_from: {example.test: [a]}")
+        self.assertEqual(chosen.state.bundles[A].authorities, (one.root.certificate,))
+
+    def test_says_that_nothing_is_left(self) -> None:
+        """And who contradicts whom."""
+        found = self.bundles((TestAuthority(now=wall_clock()),), (TestAuthority(now=wall_clock()),))
+        self.assertNotIn(A, found.state.bundles)
+        self.assertIn("identity sources 'a', 'b' deliver different bundles", found.bundle_defects[A])
 
 
 class BundlesFromTests(ConfigTestCase):
