@@ -196,6 +196,15 @@ class AnchorTests(ReviewTestCase):
         self.cell.swap(svids={}, endpoints={})
         self.assertEqual(self.settle(), 0)
 
+    def test_the_same_in_another_order_is_no_reason_to_look(self) -> None:
+        """Nor is one that is listed twice, and then once: authorities have no order."""
+        self.connections(2, self.peer())
+        root, more = self.world.root, now_authority("more")
+        self.swap_bundles(a=(root, more), b=(self.world.other,))
+        self.swap_bundles(b=(self.world.other, self.world.other), a=(more, root))
+        self.swap_bundles(b=(self.world.other,), a=(root, more))
+        self.assertEqual(self.settle(), 0)
+
     def test_a_root_that_was_renewed_is_the_same(self) -> None:
         """Same name, same key; by itself or signed by another authority."""
         root = self.world.root
