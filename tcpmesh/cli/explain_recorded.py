@@ -48,7 +48,8 @@ def explain_recorded(connection: str | None, last: int, admin: str | None, confi
     if connection is not None and not decisions:
         raise Failed(
             f"the proxy remembers no decision about connection {printable(connection)}: it keeps the last "
-            f"{answer.get('kept')}, and none about connections that failed before one",
+            f"{answer.get('kept')}, none about connections that failed before one, and what the other side refused is "
+            "known there",
             2,
         )
     why = _add_files(decisions, config)

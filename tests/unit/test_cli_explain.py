@@ -361,8 +361,8 @@ class RecordedTests(ExplainCase):
         self.assertEqual((status, out), (2, ""))
         self.assertEqual(
             err,
-            "tcpmesh: the proxy remembers no decision about connection 8: it keeps the last 3, and none about "
-            "connections that failed before one\n",
+            "tcpmesh: the proxy remembers no decision about connection 8: it keeps the last 3, none about "
+            "connections that failed before one, and what the other side refused is known there\n",
         )
 
     def test_says_that_nobody_was_denied(self) -> None:
