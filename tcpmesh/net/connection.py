@@ -191,7 +191,9 @@ class MeshConnection(LegOwner):
 
     def stands(self, verdict: Verdict) -> None:
         """It is allowed for as long as the verdict says. (DecidedConnection)"""
-        if verdict.valid_for is not None and not self._closed:
+        if verdict.valid_for is None or self._closed:
+            self.plane.verdicts.discard(self)
+        else:
             self.plane.verdicts.add(self, self.plane.wall_clock() + verdict.valid_for)
 
     @property

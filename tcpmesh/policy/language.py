@@ -219,7 +219,7 @@ class PolicyFile:
 
 @attrs.frozen
 class RulesSettings:
-    """``policies`` here, in ``files`` and in the ``*.yaml`` files of ``directory``; together they are one list."""
+    """``policies`` here, in ``files`` and in the ``.yaml`` files of ``directory``; together they are one list."""
 
     policies: list[Policy] | None = attrs.field(default=None, validator=_check_policies)
     files: list[Path] | None = attrs.field(default=None, validator=_not_empty)
