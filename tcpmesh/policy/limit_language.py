@@ -102,7 +102,7 @@ class LimitSettings:
         """How many may come at once: as written, else those of one second, at least one."""
         if self.burst is not None or self.rate is None:
             return self.burst or 1
-        return max(1, math.ceil(self.rate.per_second))
+        return math.ceil(self.rate.per_second)
 
     def __str__(self) -> str:
         most = [f"{self.connections} connections"] if self.connections is not None else []

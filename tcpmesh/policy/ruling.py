@@ -51,11 +51,14 @@ class Ruling:
         self._limited_inbound = _tables(self._rules((n, p) for n, p in limiting if not p.services), keep_all=True)
         self._limited_outbound = _tables(self._rules((n, p) for n, p in limiting if p.services), keep_all=True)
         self._limits = {policy.name: _limit(policy, number) for number, policy in limiting}
+        timed = [(number, policy) for number, policy in limiting if policy.when is not None]
+        self._timed_inbound = _tables(self._rules((n, p) for n, p in timed if not p.services), keep_all=True)
+        self._timed_outbound = _tables(self._rules((n, p) for n, p in timed if p.services), keep_all=True)
 
     @property
     def decides_outbound(self) -> bool:
-        """Whether any policy is about services."""
-        return bool(self._outbound or self._noted_outbound)
+        """Whether any policy about services decides or notes, or limits at some times only."""
+        return bool(self._outbound or self._noted_outbound or self._timed_outbound)
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -85,6 +88,9 @@ class Ruling:
             if notes:
                 decision = attrs.evolve(decision, notes=notes)
             change = min(change, soonest)
+        timed = self._timed_outbound if outbound else self._timed_inbound
+        if timed:  # so that who lives is counted anew when a limit begins or ceases to hold
+            change = min(change, self._matching(self._found(timed, request, peer), request)[1])
         if change != _NEVER:
             decision = attrs.evolve(decision, valid_for=max(0.0, change - self._now()))
         return decision

@@ -122,6 +122,25 @@ class HoldingTests(SynchronousTestCase):
         self.assertEqual(len(outbound.limits_of(request(inbound="db"))), 0)
         self.assertEqual(outbound.decides_outbound, False)
 
+    def test_a_decision_stands_until_a_limit_begins_or_ceases_to_hold(self) -> None:
+        """So that live connections are looked at, and counted, then."""
+        hours = 'limit: {connections: 1}, when: {windows: [{hours: ["08:00-18:00"]}]}'
+        moment = [0.0]
+        for to, asked in (
+            ("inbound: [a]", request(inbound="a")),
+            ("services: [db]", request(inbound="", service="db")),
+        ):
+            text = FEW.replace("limit: {connections: 20}", f"to: {{{to}}}, {hours}")
+            rules = Rules(
+                read("- {name: may, action: allow, from: [{any: authenticated}]}\n" + text), lambda: moment[0]
+            )
+            self.assertTrue(rules.decides_outbound is bool(asked.service))
+            for moment[0], valid_for, count in ((7 * 3600.0, 3600.0, 0), (9 * 3600.0, 9 * 3600.0, 1)):
+                self.assertEqual(rules.decide(asked).valid_for, valid_for)
+                self.assertEqual(len(rules.limits_of(asked)), count)
+            other = request(inbound="b") if not asked.service else request(inbound="", service="mail")
+            self.assertIsNone(rules.decide(other).valid_for)
+
     @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(_POLICY, min_size=1, max_size=6), st.lists(_REQUEST, min_size=1, max_size=4))
     def test_holds_for_whom_the_policy_means(self, drawn: list[dict[str, Any]], asked: list[dict[str, Any]]) -> None:
