@@ -14,14 +14,7 @@ from typing import Any
 
 import attrs
 
-from tcpmesh.codes import (
-    DENIED_BY_RULE,
-    NO_RULE_ALLOWS,
-    OUTBOUND_DENIED,
-    OUTBOUND_NOT_ALLOWED,
-    POLICY_FAILED,
-    POLICY_TIMED_OUT,
-)
+from tcpmesh.codes import POLICY_CHANGED
 from tcpmesh.observe.records import MAX_TEXT, ConnectionRecord, bounded, rfc3339
 from tcpmesh.observe.text import printable
 from tcpmesh.values import PolicyNote
@@ -32,12 +25,6 @@ KEPT = 1000  # of each kind
 MAX_ENTRY_BYTES = 8192
 _MAX_NOTES = 3
 _WORD, _SERIAL, _SHORT, _LONG = 32, 64, 256, 400  # characters; an identity has as many as a valid one can have
-
-# What ends a connection that was allowed before. A peer's refusal has the codes of its own direction.
-_BY_POLICY = {
-    "inbound": (DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT),
-    "outbound": (OUTBOUND_DENIED, OUTBOUND_NOT_ALLOWED),
-}
 
 
 @attrs.frozen(eq=False)
@@ -69,7 +56,7 @@ class Recorded:
 
 def denies(record: ConnectionRecord) -> bool:
     """Whether a policy of ours refused a connection, or ended it later; the peer's refusal is the peer's to tell."""
-    return record.decision == "deny" or (record.decision == "allow" and record.code in _BY_POLICY[record.direction])
+    return record.decision == "deny" or (record.decision == "allow" and record.code is POLICY_CHANGED)
 
 
 class Decisions:
@@ -109,6 +96,9 @@ class Decisions:
 
 
 def _recorded(record: ConnectionRecord, now: float, decision: str) -> Recorded:
+    by_change = (
+        decision != record.decision
+    )  # the record names the rule that had allowed it; the reason says why not now
     return Recorded(
         time=now,
         id=record.id,
@@ -125,8 +115,8 @@ def _recorded(record: ConnectionRecord, now: float, decision: str) -> Recorded:
         sni=_kept(record.sni, _SHORT),
         alpn=_kept(record.alpn, _SHORT),
         decision=decision,
-        policy=_kept(record.policy, _SHORT),
-        rule=_kept(record.rule, _LONG),
+        policy="" if by_change else _kept(record.policy, _SHORT),
+        rule="" if by_change else _kept(record.rule, _LONG),
         code=record.code.id if record.code is not None and decision == "deny" else "",
         reason=_kept(record.reason, _LONG) if decision == "deny" else "",
         generation=record.generation,

@@ -82,8 +82,14 @@ class DecisionsTests(SynchronousTestCase):
         record = a_record(id=12, conn="c0ffee", decision="allow")
         decisions.allowed(record, 1.0)
         decisions.allowed(a_record(id=13, decision="allow"), 2.0)
-        record.code = codes.DENIED_BY_RULE
+        record.policy, record.rule = "p", "policies[0]"
+        record.code, record.reason = codes.POLICY_CHANGED, "no longer allowed: a policy denies it"
         decisions.denied(record, 3.0)
+        [newest, *_] = decisions.find("12")
+        self.assertEqual(
+            (newest.code, newest.reason, newest.policy, newest.rule),
+            ("TM-P109", "no longer allowed: a policy denies it", "", ""),
+        )
         for text in ("12", "c0ffee"):
             self.assertEqual([(e.id, e.decision) for e in decisions.find(text)], [(12, "deny"), (12, "allow")])
         self.assertEqual([entry.code for entry in decisions.find("13")], [""])
@@ -151,11 +157,11 @@ class DecisionsTests(SynchronousTestCase):
     def test_tells_denials(self) -> None:
         """A refusal by policy, and the later end of what it once allowed; no failure of anything else."""
         self.assertTrue(denies(denied()))
-        self.assertTrue(denies(a_record(decision="allow", code=codes.DENIED_BY_RULE)))
+        self.assertTrue(denies(a_record(decision="allow", code=codes.POLICY_CHANGED)))
         self.assertFalse(denies(a_record(decision="allow", code=codes.TARGET_FAILED)))
         self.assertFalse(denies(a_record(code=codes.NO_BYTE)))
         self.assertFalse(denies(a_record(code=codes.PROBE_NOT_ALLOWED)))
-        self.assertTrue(denies(a_record(direction="outbound", decision="allow", code=codes.OUTBOUND_DENIED)))
+        self.assertTrue(denies(a_record(direction="outbound", decision="allow", code=codes.POLICY_CHANGED)))
 
     def test_a_peers_refusal_is_no_decision_of_ours(self) -> None:
         """Its policy refused, at its end, with the same code: there it is kept."""

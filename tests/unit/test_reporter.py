@@ -132,7 +132,7 @@ class ReporterTests(SynchronousTestCase):
         record = a_record(established=True, decision="allow", notes=(PolicyNote("x", "r", "audit"),))
         self.sink.accepted(record)
         self.sink.opened(record)
-        record.code = codes.DENIED_BY_RULE
+        record.code = codes.POLICY_CHANGED
         self.sink.closed(record)
         self.assertEqual([entry.decision for entry in self.reporter.decisions.find("7")], ["deny", "allow"])
         self.assertEqual([entry["connections"] for entry in self.reporter.noted.report()["notes"]], [1])
