@@ -110,8 +110,17 @@ def check_usable(directory: PrivateDirectory, slot: Slot, root: x509.Certificate
         raise unusable(directory, slot.root_file, f"cannot be used: {error}", root=True) from None
 
 
-def has_no_authority(path: Path) -> StartError:
-    """There is nothing to read."""
+def has_no_authority(path: Path, lacking: str = "") -> StartError:
+    """
+    There is nothing to read.
+
+    :param lacking: the issuing authority's file, when it is only that.
+    """
+    if lacking:
+        reason = (
+            f"{path / lacking} is missing; the root signs another one when the proxy starts, or now: tcpmesh ca init"
+        )
+        return StartError(STATE_UNUSABLE, reason)
     return StartError(STATE_UNUSABLE, f"{path} holds no authority; make one: tcpmesh ca init")
 
 

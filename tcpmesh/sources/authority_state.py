@@ -127,7 +127,7 @@ class AuthorityState:
             roots = _read_roots(directory, slots, trust_domain)
             issuing = read_issuing(directory, slots.active, roots[slots.active.number]) if roots is not None else None
             if roots is None or issuing is None:
-                raise has_no_authority(path)
+                raise has_no_authority(path, slots.active.issuing_file if roots is not None else "")
         except BaseException:
             directory.close()
             raise

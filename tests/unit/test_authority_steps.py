@@ -194,6 +194,8 @@ class OfflineCommandTests(CommandCase):
         verified = json.loads(out)
         self.assertEqual((verified["lines"], verified["removed"], verified["seq"]), (2, 0, 2))
         self.assertTrue(lines[2].endswith(verified["sha256"]))
+        (self.state / "state.json").write_bytes(b"")  # a damaged authority is when somebody wants the log
+        self.assertEqual(self.ca("audit", "--verify")[:2], (0, f"{lines[2]}\n"))
         log = self.state / "audit.jsonl"
         log.write_bytes(log.read_bytes().replace(b'"prepare"', b'"nothing"'))
         status, _, err = self.ca("audit")

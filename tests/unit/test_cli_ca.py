@@ -226,6 +226,16 @@ class IssueTests(AuthorityCase):
         self.state.mkdir(0o700)
         self.failed(self.issue(), 1, "holds no authority; make one: tcpmesh ca init")
 
+    def test_says_when_only_the_issuing_authority_is_missing(self) -> None:
+        """The root is there; another issuing authority is made by the root's owner, or by hand."""
+        self.ca("init", "--state", self.state, "--trust-domain", "a.test")
+        (self.state / "issuing.pem").unlink()
+        self.failed(
+            self.issue(), 1, "issuing.pem is missing; the root signs another one when the proxy starts, or now:"
+        )
+        self.ca("init", "--state", self.state, "--trust-domain", "a.test")
+        self.assertEqual(self.issue()[0], 0)
+
     def test_leaves_no_half_issue_behind(self) -> None:
         """When the second file cannot be written, the first one goes again."""
         self.init()
