@@ -234,7 +234,7 @@ class IssueTests(AuthorityCase):
             self.issue(), 1, "issuing.pem is missing; the root signs another one when the proxy starts, or now:"
         )
         self.ca("init", "--state", self.state, "--trust-domain", "a.test")
-        self.assertEqual(self.issue()[0], 0)
+        self.assertEqual(self.issue().status, 0)
 
     def test_leaves_no_half_issue_behind(self) -> None:
         """When the second file cannot be written, the first one goes again."""
