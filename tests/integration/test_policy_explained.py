@@ -106,6 +106,12 @@ class DocumentTests(SynchronousTestCase):
         (record,) = (r for r in self.records(bool) if r.get("decision") == "deny")
         return str(record["conn"])
 
+    def files(self) -> None:
+        """Write everything that the document has, as it is at its end."""
+        for block in documents.blocks(TEXT):
+            if block.comment.startswith("file: "):
+                self.write(block)
+
     def reload(self) -> None:
         """Let the proxy read its policies again."""
         assert self.proxy is not None
@@ -158,9 +164,7 @@ class DocumentTests(SynchronousTestCase):
 
     def test_tries_live_connections(self) -> None:
         """Those of both hops that the proxy carries at this moment; none afterwards."""
-        for block in documents.blocks(TEXT):
-            if block.comment.startswith("file: "):
-                self.write(block)
+        self.files()
         self.start()
         command = (*TCPMESH, *["policy", "diff", "tcpmesh.yaml", "next.yaml", "--against", "connections", "--json"])
 
@@ -177,6 +181,23 @@ class DocumentTests(SynchronousTestCase):
         )
         self.records(lambda records: sum(record["event"] == "close" for record in records) == 2)
         self.assertEqual(differ(0)["changes"], [])
+
+    def test_explains_what_a_change_has_ended(self) -> None:
+        """The connection was allowed by one policy, and ended by the next; both are remembered."""
+        self.files()
+        self.start()
+        with self.connected():
+            (self.directory / "next-policies.yaml").rename(self.directory / "policies.yaml")
+            self.reload()
+            records = self.records(lambda found: any(record.get("code") == "TM-P109" for record in found))
+        (conn,) = {record["conn"] for record in records if record.get("code") == "TM-P109"}
+        command = (*TCPMESH, "explain", str(conn), "--json")
+        ended = run(*command, directory=self.directory, environment=self.environment, status=1)
+        decisions = json.loads(ended.stdout)["decisions"]  # of both hops, which are one process here
+        later, first = (one for one in decisions if one["then"]["direction"] == "inbound")
+        self.assertEqual((first["then"]["decision"], first["then"]["policy"]), ("allow", "shop"))
+        self.assertEqual((later["then"]["decision"], later["then"]["code"]), ("deny", "TM-P109"))
+        self.assertEqual(later["now"]["nearest"]["misses"], ["names network 10.0.0.0/8, not 127.0.0.1"])
 
 
 class LaterTests(SynchronousTestCase):
