@@ -34,6 +34,8 @@ _ERRORS: dict[Code, str] = {
     codes.HANDSHAKE_LIMIT: "loadshed",
     codes.OUT_OF_DESCRIPTORS: "loadshed",
     codes.UNREAD_ANSWERS: "loadshed",
+    codes.POLICY_CONNECTIONS: "loadshed",
+    codes.POLICY_RATE: "loadshed",
     codes.CONNECT_TIMEOUT: "i/o",
     codes.PEER_VANISHED: "i/o",
     codes.RESET: "i/o",

@@ -315,6 +315,8 @@ class OutcomeTests(MetricsCase):
                 "TM-L102",
                 "TM-L103",
                 "TM-L105",
+                "TM-L106",
+                "TM-L107",
                 "TM-T103",
             },
         )
