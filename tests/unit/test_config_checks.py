@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tcpmesh.config import warnings
 from tcpmesh.errors import Mark
-from tests.unit.config_samples import FILE, SAMPLE, ConfigTestCase, variant
+from tests.unit.config_samples import FILE, SAMPLE, ConfigTestCase, located, variant
 
 OUT = '{name: out, listen: "127.0.0.1:15000", service: orders, workload: web}'
 IN = '{name: in, listen: "127.0.0.1:4143", target: "127.0.0.1:5000", workload: web}'
@@ -70,6 +70,15 @@ class PlaintextTests(ConfigTestCase):
                 ),
             ],
         )
+
+    def test_everybody_may_come_in(self) -> None:
+        """Allowed in writing, and told at every start; with it a missing policy refuses nobody."""
+        text = with_top("defaults: ‸{inbound: allow, outbound: deny}")
+        for one in (text, text[: text.index("authorization:")] + text[text.index("defaults:") :]):
+            clean, marks = located(one)
+            (found,) = warnings(self.load(clean))
+            self.assertIn("every authenticated peer may use every inbound listener", found.message)
+            self.assertEqual([found.mark], marks)
 
     def test_nothing_to_warn_of(self) -> None:
         """What stays on the machine needs no warning, allowed or not."""

@@ -14,6 +14,7 @@ from tcpmesh.interfaces import IAuthorizationPolicy, ICheckable, IPolicyObserver
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.observe.policy_metrics import PolicyMetrics
 from tcpmesh.policy_control import PolicyControl
+from tcpmesh.policy_interfaces import IDoubtedPolicy
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
 
@@ -64,9 +65,38 @@ class Changing(Still):
         self.observer.policy_failed(reason)
 
 
+@implementer(IDoubtedPolicy)
+class Doubted(Still):
+    """A policy with something to say about itself, or that fails to."""
+
+    def __init__(self, *doubts: Problem, problem: Exception | None = None) -> None:
+        self.doubts = doubts
+        self.problem = problem
+
+    def warnings(self) -> Sequence[Problem]:
+        if self.problem is not None:
+            raise self.problem
+        return self.doubts
+
+
 class PolicyControlTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.first, self.second = Still(), Changing()
+
+    def test_collects_what_policies_doubt_of_themselves(self) -> None:
+        """Of those in use; one that fails to say is named, and keeps no other from it."""
+        made = (
+            NamedPolicy("one", Doubted(Problem("this never decides"))),
+            NamedPolicy("still", self.first),
+            NamedPolicy("two", Doubted(problem=ValueError("broken"))),
+            NamedPolicy("three", Doubted(Problem("nor does this"))),
+        )
+        control = PolicyControl(MeshStateCell(MeshState(policies=made)), made)
+        self.assertEqual(
+            [str(problem) for problem in control.warnings()],
+            ["this never decides", "policy plugin 'two' cannot be asked: ValueError", "nor does this"],
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def control(self) -> PolicyControl:
         made = (NamedPolicy("still", self.first), NamedPolicy("changing", self.second))

@@ -10,11 +10,12 @@ from tcpmesh.observe.start_block import (
     ListenerFacts,
     StartFacts,
     WorkloadFacts,
+    default_lines,
     federation_lines,
     start_block,
     tls_lines,
 )
-from tcpmesh.settings import Settings
+from tcpmesh.settings import Defaults, Settings
 from tcpmesh.testing import TestAuthority
 from tcpmesh.values import TrustBundle
 from tests.unit.config_samples import FILE, PLUGINS, variant
@@ -168,5 +169,20 @@ class FederationLinesTests(SynchronousTestCase):
                 "e.test     https_web https://e.test/x, trust system, no bundle yet: its peers are refused (it refused "
                 "the connection)",
                 "f.test     file /etc/mesh/f.pem, authorities: 0, received 103 s ago",
+            ],
+        )
+
+
+class DefaultLinesTests(SynchronousTestCase):
+    """What holds where no policy says anything."""
+
+    def test_shows_what_is_not_as_it_is_everywhere(self) -> None:
+        """The usual defaults need no line."""
+        self.assertEqual(list(default_lines(Defaults())), [])
+        self.assertEqual(
+            list(default_lines(Defaults(inbound="allow", outbound="deny"))),
+            [
+                "by default: every authenticated peer to every inbound listener",
+                "by default: no workload to any service",
             ],
         )
