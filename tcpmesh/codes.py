@@ -199,7 +199,7 @@ LINES_DROPPED = _code("TM-L104", "log lines or records were dropped, because the
 UNREAD_ANSWERS = _code("TM-L105", "the TLS peer demands answer after answer and reads none",
     "find out what the peer is: no TLS library does this by itself")
 POLICY_CONNECTIONS = _code("TM-L106", "a policy's limit of connections is reached",
-    "see the policy in the refusing proxy's record, and who holds them: tcpmesh connections; raise limit.connections",
+    "see the policy in the refusing proxy's record, and who has them: tcpmesh connections --by identity, or source",
     retryable=True)
 POLICY_RATE = _code("TM-L107", "a policy's limit of new connections is reached",
     "see the policy in the refusing proxy's record; let the client keep its connections, or raise limit.rate",

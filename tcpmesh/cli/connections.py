@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,27 @@ _COLUMNS = ("ID", "DIRECTION", "LISTENER", "SOURCE", "DESTINATION", "AGE", "SENT
 _WIDE = 20_000  # columns where there is no terminal whose width would count: no line is broken
 
 
+def _host(entry: Mapping[str, Any]) -> str:
+    """Where it comes from, without the port; a unix path whole."""
+    address = str(entry.get("src.addr", ""))
+    return address if address.startswith("unix:") else address.rpartition(":")[0]
+
+
+_PARTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "identity": lambda entry: str(entry.get("src.identity", "")),
+    "source": _host,
+    "listener": lambda entry: str(entry.get("listener", "")),
+}
+
+
 @click.command()
 @click.option("--admin", metavar="ADDRESS", help="The proxy's admin socket, as unix:PATH; else as the configuration.")
 @config_option
 @json_option
-def connections(admin: str | None, config: Path, as_json: bool) -> None:
+@click.option("--by", "part", type=click.Choice(list(_PARTS)), help="Count them by this instead, the most first.")
+def connections(admin: str | None, config: Path, as_json: bool, part: str | None) -> None:
     """
-    Show the connections of a running proxy, asked over its admin socket.
+    Show the connections of a running proxy, asked over its admin socket, or with --by who has how many.
 
     SENT is payload towards the destination, RECEIVED towards the source. Exit status: 0 when the proxy answered, 1
     when the configuration is invalid, 2 when no proxy could be asked.
@@ -40,25 +54,50 @@ def connections(admin: str | None, config: Path, as_json: bool) -> None:
     entries = listing.get("connections") if isinstance(listing, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise AdminError(f"what answers on {printable(str(address))} lists no connections as tcpmesh does")
+    groups = _groups(entries, part) if part is not None else []
     if as_json:
-        click.echo(json.dumps(listing))
+        click.echo(json.dumps(listing if part is None else {"by": part, "count": len(entries), "groups": groups}))
     elif not entries:
         click.echo("no connections")
+    elif part is not None:
+        rows = [
+            (
+                str(group["connections"]),
+                group["direction"],
+                group["name"],
+                *map(_size, (group["sent"], group["received"])),
+            )
+            for group in groups
+        ]
+        _print_table(("CONNECTIONS", "DIRECTION", part.upper(), "SENT", "RECEIVED"), rows)
     else:
-        _print_table(entries)
+        _print_table(_COLUMNS, map(_row, entries))
 
 
-def _print_table(entries: list[Mapping[str, Any]]) -> None:
+def _groups(entries: Iterable[Mapping[str, Any]], part: str) -> list[dict[str, Any]]:
+    """Who has how many, and what they carried so far."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in entries:
+        key = (str(entry.get("direction", "")), _PARTS[part](entry) or "-")
+        group = found.setdefault(key, {"name": key[1], "direction": key[0], "connections": 0, "sent": 0, "received": 0})
+        group["connections"] += 1
+        for name, field in (("sent", "bytes_sent"), ("received", "bytes_recv")):
+            if isinstance(entry.get(field), int):
+                group[name] += entry[field]
+    return sorted(found.values(), key=lambda group: (-group["connections"], group["name"], group["direction"]))
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in _COLUMNS:
+    for column in columns:
         table.add_column(column, overflow="fold")  # on a narrow terminal too, whole: half an identity says nothing
-    for entry in entries:
+    for row in rows:
         # Text, not str: rich reads markup in strings, and a name may look like it.
-        table.add_row(*(Text(printable(cell)) for cell in _row(entry)))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 

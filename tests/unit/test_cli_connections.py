@@ -111,6 +111,77 @@ class ShowTests(ConnectionsCase):
         self.assertEqual((listing["v"], listing["count"]), (1, 1))
         self.assertEqual(listing["connections"][0]["src.identity"], HOSTILE[0])
 
+    def add_several(self) -> None:
+        web, batch = "spiffe://a.test/web", "spiffe://a.test/batch"
+        for number, (identity, source, fields) in enumerate(
+            (
+                (web, "10.0.0.7:1", {"bytes_sent": 1024}),
+                (batch, "10.0.0.7:2", {"bytes_recv": 3}),
+                (batch, "[fd00::1]:1", {"bytes_sent": 1024}),
+                (batch, "10.0.0.7:3", {"listener": "other-in"}),
+                ("", "10.0.0.9:1", {}),
+                (web, "unix:/run/app:1", {"direction": "outbound", "listener": "out"}),
+            )
+        ):
+            self.live.add(a_record(id=number, src_identity=identity, src_addr=source, **fields))
+
+    def test_counts_by_who_it_is(self) -> None:
+        """The most first, with what they carried; inbound and outbound apart."""
+        columns = "CONNECTIONS DIRECTION {} SENT RECEIVED"
+        for part, rows in (
+            (
+                "identity",
+                (
+                    "3 inbound spiffe://a.test/batch 1.0 KiB 3 B",
+                    "1 inbound - 0 B 0 B",
+                    "1 inbound spiffe://a.test/web 1.0 KiB 0 B",
+                    "1 outbound spiffe://a.test/web 0 B 0 B",
+                ),
+            ),
+            (
+                "source",
+                (
+                    "3 inbound 10.0.0.7 1.0 KiB 3 B",
+                    "1 inbound 10.0.0.9 0 B 0 B",
+                    "1 inbound [fd00::1] 1.0 KiB 0 B",
+                    "1 outbound unix:/run/app:1 0 B 0 B",
+                ),
+            ),
+            (
+                "listener",
+                ("4 inbound orders-in 2.0 KiB 3 B", "1 inbound other-in 0 B 0 B", "1 outbound out 0 B 0 B"),
+            ),
+        ):
+            self.setUp()
+            self.add_several()
+            self.serve()
+            status, out, err = self.ask("--by", part, *self.admin())
+            self.assertEqual((status, err), (0, ""))
+            found = [" ".join(line.split()) for line in out.splitlines()]
+            self.assertEqual(found, [columns.format(part.upper()), *rows])
+
+    def test_counts_for_programs(self) -> None:
+        """As JSON, and none as none."""
+        self.add_several()
+        self.serve()
+        counted = json.loads(self.ask("--json", "--by", "identity", *self.admin())[1])
+        self.assertEqual((counted["by"], counted["count"], len(counted["groups"])), ("identity", 6, 4))
+        most = {"name": "spiffe://a.test/batch", "direction": "inbound", "connections": 3, "sent": 1024, "received": 3}
+        self.assertEqual(counted["groups"][0], most)
+        self.setUp()
+        self.serve()
+        self.assertEqual(self.ask("--by", "source", *self.admin()), (0, "no connections\n", ""))
+
+    def test_counts_hostile_names_as_they_are_written(self) -> None:
+        """No markup, no terminal sequence, no additional line."""
+        for text in (*HOSTILE, "[bold red]x[/]"):
+            self.setUp()
+            self.live.add(a_record(src_identity=text, established=True))
+            self.serve()
+            out = self.ask("--by", "identity", *self.admin())[1]
+            self.assertEqual(len(out.splitlines()), 2)
+            self.assertTrue(out.isascii() and out.replace("\n", "").isprintable(), out)
+
     def test_fits_a_terminal(self) -> None:
         """No line is longer than the terminal is wide."""
         before = dict(os.environ)
