@@ -18,7 +18,7 @@ from tcpmesh.values import AuthorizationRequest, Effect
 if TYPE_CHECKING:
     from tcpmesh.errors import Problem
 
-__all__ = ["IDoubtedPolicy", "IExplainingPolicy", "IOutboundPolicy", "ITimedPolicy", "NearRule"]
+__all__ = ["IDoubtedPolicy", "IExplainingPolicy", "IOutboundPolicy", "NearRule"]
 
 
 class IOutboundPolicy(IAuthorizationPolicy):
@@ -39,13 +39,6 @@ class IDoubtedPolicy(IAuthorizationPolicy):
 
         :raises tcpmesh.errors.ConfigurationError: when it cannot be used either.
         """
-
-
-class ITimedPolicy(IAuthorizationPolicy):
-    """A policy that decides otherwise at other times: optional, so that live connections are looked at then."""
-
-    def next_boundary(now: float) -> float | None:
-        """The first moment after ``now`` at which it may; both in seconds since the epoch. None: never by itself."""
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.language import Policy
 from tcpmesh.policy.nearest import near_rules
 from tcpmesh.policy.ruling import Ruling
-from tcpmesh.policy_interfaces import IDoubtedPolicy, IExplainingPolicy, IOutboundPolicy, ITimedPolicy, NearRule
+from tcpmesh.policy_interfaces import IDoubtedPolicy, IExplainingPolicy, IOutboundPolicy, NearRule
 from tcpmesh.values import Address, AuthorizationRequest, Decision, Effect
 from tcpmesh.wall_clock import WallClock, wall_clock
 
@@ -27,7 +27,7 @@ __all__ = ["Rules"]
 _DESCRIBED = 50  # policies; nobody reads thousands of lines at each start
 
 
-@implementer(IOutboundPolicy, ITimedPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
+@implementer(IOutboundPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
 class Rules:
     """
     Decides by policies that do not change.
@@ -53,10 +53,6 @@ class Rules:
     def limits_of(self, request: AuthorizationRequest) -> Sequence[Limit]:
         """The limits that hold for a connection. (ILimitingPolicy)"""
         return self._ruling.limits_of(request)
-
-    def next_boundary(self, now: float) -> float | None:
-        """When a window of a policy begins or ends next. (ITimedPolicy)"""
-        return self._ruling.next_boundary(now)
 
     def warnings(self) -> Sequence[Problem]:
         """Rules that can never decide. (IDoubtedPolicy)"""

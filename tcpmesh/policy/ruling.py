@@ -71,11 +71,6 @@ class Ruling:
         found = self._found(limited, request, sought(request.peer, request.source)) if limited else ()
         return [self._limits[name] for name in self._matching(found, request)[0]] if found else ()
 
-    def next_boundary(self, now: float) -> float | None:
-        """The first moment after ``now`` at which a window of any policy begins or ends."""
-        soonest = min((schedule.next_boundary(now) for schedule in self._schedules if schedule), default=_NEVER)
-        return None if soonest == _NEVER else soonest
-
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Deny, allow, or abstain when no rule matches."""
         peer = sought(request.peer, request.source)

@@ -184,10 +184,6 @@ class Schedule:
             until = min([until, *(edge for edge in (start, end) if edge > now)])
         return holds, until
 
-    def next_boundary(self, now: float) -> float:
-        """The first moment after ``now`` at which a window may begin or end, or infinity."""
-        return _NEVER if self._windows is None else self._at(self._windows, now)[1]
-
     def _at(self, windows: Sequence[Window], now: float) -> tuple[bool, float]:
         if not self._since <= now < self._until:
             spans = [span for window in windows for span in window.spans(now)]

@@ -173,16 +173,6 @@ class MeaningTests(SynchronousTestCase):
         notes = Ruling(read(text)).decide(request()).notes
         self.assertEqual([note.policy for note in notes], [f"n{number}" for number in range(MAX_NOTES)])
 
-    def test_tells_when_a_window_begins_or_ends_next(self) -> None:
-        """For whoever looks at live connections then; a policy without windows never changes by itself."""
-        text = (
-            "- {name: x, action: allow, from: [{any: authenticated}], when: {windows: [{hours: ['08:00-18:00']}]}}\n"
-            "- {name: y, action: deny, from: [{any: authenticated}], when: {windows: [{hours: ['09:00-09:30']}]}}\n"
-        )
-        ruling = Ruling(read(text))
-        self.assertEqual([ruling.next_boundary(hour * 3600.0) for hour in (0, 8, 9, 10)], [28800, 32400, 34200, 64800])
-        self.assertIsNone(Ruling(read("- {name: x, action: allow, from: [{any: authenticated}]}")).next_boundary(0.0))
-
 
 class DoubtTests(SynchronousTestCase):
     """Rules that can never decide are told, and decide nothing."""

@@ -118,9 +118,8 @@ class WindowTests(SynchronousTestCase):
             self.changes(schedule, "2026-11-23T07:00:00Z", 3)[1:],
             [("2026-11-23T08:00:00Z", True), ("2026-11-23T10:00:00Z", False)],
         )
-        self.assertEqual(
-            schedule.next_boundary(moment("2026-11-23T08:45:00+00:00")), moment("2026-11-23T09:00:00+00:00")
-        )
+        at, change = moment("2026-11-23T08:45:00+00:00"), moment("2026-11-23T09:00:00+00:00")
+        self.assertEqual(schedule.at(PEER, at), (True, change))
 
     def test_refuses_what_is_no_part_of_a_day(self) -> None:
         """Each refusal says what to write."""
