@@ -21,9 +21,8 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.client import URI, Agent
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
@@ -38,7 +37,7 @@ from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.endpoint_url import EndpointURL
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.identity.verify import MAX_CHAIN_LENGTH
-from tcpmesh.sources.bounded_connection import BoundedEndpoint
+from tcpmesh.sources.bounded_http import AnswerBody, BoundedEndpoint
 from tcpmesh.values import ExpectedIdentity, TrustBundle
 from tcpmesh.wall_clock import WallClock
 
@@ -127,7 +126,7 @@ class _Attempt:
         response = await agent.request(b"GET", url.text.encode("ascii"), headers)
         _check_response(response)
         self.allowed += MAX_BUNDLE_BYTES + _MAX_FRAMING
-        body = _Body()
+        body = AnswerBody()
         response.deliverBody(body)
         return await body.whole
 
@@ -231,22 +230,3 @@ def _context(trust: EndpointTrust) -> SSL.Context:
     for authority in dict.fromkeys(authorities):
         store.add_cert(crypto.X509.from_cryptography(authority))
     return context
-
-
-class _Body(Protocol):
-    """Collects the body; ``whole`` fires at its end. It may be cancelled: the attempt closes the connection."""
-
-    def __init__(self) -> None:
-        self.whole: Deferred[bytes] = Deferred()
-        self._parts: list[bytes] = []
-
-    def dataReceived(self, data: bytes) -> None:
-        """Keep. (IProtocol)"""
-        self._parts.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell. (IProtocol)"""
-        if reason.check(ResponseDone):
-            self.whole.callback(b"".join(self._parts))
-        else:
-            self.whole.errback(reason)

@@ -11,9 +11,8 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -22,7 +21,7 @@ from tcpmesh.addresses import shown
 from tcpmesh.codes import POLICY_FAILED
 from tcpmesh.errors import Refusal
 from tcpmesh.policy.opa_exchange import MAX_ANSWER_BYTES
-from tcpmesh.sources.bounded_connection import BoundedEndpoint
+from tcpmesh.sources.bounded_http import AnswerBody, BoundedEndpoint
 from tcpmesh.sources.opa_place import OpaPlace
 
 __all__ = ["OpaClient"]
@@ -166,7 +165,7 @@ class _Lane:
         try:
             response = await self._agent.request(b"POST", url, Headers(self._headers), _Question(question))
             _check_response(response)
-            body = _Body()
+            body = AnswerBody()
             response.deliverBody(body)
             return await body.whole
         except BaseException:
@@ -226,22 +225,3 @@ class _Question:
 
     def stopProducing(self) -> None:
         """(IBodyProducer)"""
-
-
-class _Body(Protocol):
-    """Collects the body; ``whole`` fires at its end, and fails if that is not where it should be."""
-
-    def __init__(self) -> None:
-        self.whole: Deferred[bytes] = Deferred()
-        self._parts: list[bytes] = []
-
-    def dataReceived(self, data: bytes) -> None:
-        """Keep: the connection below is bounded. (IProtocol)"""
-        self._parts.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell. (IProtocol)"""
-        if reason.check(ResponseDone):
-            self.whole.callback(b"".join(self._parts))
-        else:
-            self.whole.errback(reason)

@@ -1,5 +1,6 @@
 """
-Below HTTP: counts what a server sends, headers and framing too, and cuts what is too much.
+An HTTP answer of bounded size: what a server sends is counted below HTTP, headers and framing too, and cut when it is
+too much.
 
 Ring 3.
 """
@@ -8,12 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
-__all__ = ["BoundedEndpoint", "ByteBudget"]
+__all__ = ["AnswerBody", "BoundedEndpoint", "ByteBudget"]
 
 
 class ByteBudget(Protocol):
@@ -74,3 +78,22 @@ class BoundedEndpoint:
         """Connect. (IStreamClientEndpoint)"""
         connecting: Any = self._endpoint.connect(_BoundedFactory(factory, self._budget))
         return connecting.addCallback(lambda bounded: bounded.wrappedProtocol)  # type: ignore[no-any-return]
+
+
+class AnswerBody(protocol.Protocol):
+    """Collects the body of an answer; ``whole`` fires at its end, and fails if that is not where it should be."""
+
+    def __init__(self) -> None:
+        self.whole: Deferred[bytes] = Deferred()
+        self._parts: list[bytes] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep: the connection below is bounded. (IProtocol)"""
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """Tell. (IProtocol)"""
+        if reason.check(ResponseDone):
+            self.whole.callback(b"".join(self._parts))
+        else:
+            self.whole.errback(reason)
