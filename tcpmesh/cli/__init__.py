@@ -37,7 +37,9 @@ _COMMANDS = {
     "explain": _Entry("tcpmesh.cli.explain", "explain", "Say what the policies decide, by which rule, and why."),
     "policy": _Entry("tcpmesh.cli.policy", "policy", "Try policies before they are applied."),
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),
-    "identity": _Entry("tcpmesh.cli.identity", "identity", "Say who is who by the configuration."),
+    "identity": _Entry(
+        "tcpmesh.cli.identity", "identity", "Say who is who, and what keeps services from being reached."
+    ),
     "svid": _Entry("tcpmesh.cli.svid", "svid", "Look into certificates, in files or as servers present them."),
     "bundle": _Entry("tcpmesh.cli.bundle", "bundle", "Compare trust bundles."),
     "plugins": _Entry("tcpmesh.cli.plugins", "plugins", "List, write and test plugins."),

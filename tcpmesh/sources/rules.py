@@ -151,7 +151,7 @@ class RulesFactory:
     """Makes policies from rules in the configuration and in files beside it."""
 
     name = "rules"
-    description = "allow, deny and audit by identity, network, listener, service and time"
+    description = "allow, deny, audit and limit by identity, network, listener, service and time"
     settings = RulesSettings
 
     def create(self, settings: RulesSettings, context: PluginContext) -> Rules | RulesSource:

@@ -50,7 +50,7 @@ authorization_opa = PluginDescriptor(
 authorization_rules = PluginDescriptor(
     AUTHORIZATION,
     "rules",
-    "allow, deny and audit by identity, network, listener, service and time",
+    "allow, deny, audit and limit by identity, network, listener, service and time",
     "tcpmesh.sources.rules:RulesFactory",
 )
 authorization_linkerd = PluginDescriptor(
