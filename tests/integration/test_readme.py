@@ -30,7 +30,7 @@ VARYING = (
     (r"\(in [\w ]+\)", "(in SPAN)"),
     (r"\bafter=\S+", "after=SPAN"),
     (r"\bSHA-256 [0-9a-f]+", "SHA-256 HEX"),
-    (r"\bconn=[0-9a-f]{16}\b", "conn=HEX"),
+    (r"\bconn([= ])[0-9a-f]{16}\b", r"conn\1HEX"),
     (r"\b(sent|received)=\d+", r"\1=BYTES"),
     (r"\bby=(src|dst)\b", "by=SIDE"),  # psql and PostgreSQL close at the same time
     (r"\b\d+ B\b", "BYTES"),
