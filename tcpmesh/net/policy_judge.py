@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from tcpmesh.codes import POLICY_CHANGED
+from tcpmesh.codes import INTERNAL, POLICY_CHANGED
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.plane import DataPlane, LiveConnection
@@ -49,6 +51,14 @@ class DecidedConnection(LiveConnection, Protocol):
         """It is allowed for as long as the verdict says."""
 
 
+@attrs.frozen(eq=False)
+class _Denial:
+    """In place of the policies that a connection was decided by: they deny it, and it is to be ended."""
+
+    policies: object
+    refusal: Refusal
+
+
 class PolicyJudge:
     """
     :param examine: lets the review look at connections.
@@ -71,16 +81,24 @@ class PolicyJudge:
     def judge(self, live: LiveConnection, state: MeshState) -> Refusal | None:
         """Whether the policies still allow it. (Judge)"""
         connection = cast(DecidedConnection, live)
-        if connection.decided_by is None or connection.decided_by is state.policies:
+        before = connection.decided_by
+        if before is None or before is state.policies:
             return None
-        connection.decided_by = state.policies
+        if isinstance(before, _Denial) and before.policies is state.policies:
+            connection.decided_by = state.policies
+            return before.refusal
         try:
             request = connection.authorization_request()
         except Refusal:
+            # It may be given back, and then the policies are to be asked: at the next look.
+            connection.decided_by = _NOBODY
+            self._plane.verdicts.add(connection, self._plane.wall_clock())
             return None
+        connection.decided_by = state.policies
         verdict = decide_by(state, request, self._plane.clock, _log)
         if isinstance(verdict, Deferred):
-            verdict.addCallbacks(self._answered, self._failed, callbackArgs=(connection, state))
+            verdict.addCallback(self._answered, connection, state)
+            verdict.addErrback(self._failed, connection, state)
             return None
         return self._consequence(connection, verdict, state)
 
@@ -97,11 +115,22 @@ class PolicyJudge:
             return  # it is asked about anew
         refusal = self._consequence(connection, verdict, state)
         if refusal is not None:
-            connection.withdraw(refusal)
+            self._end_later(connection, refusal)
 
-    def _failed(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            _log.failure("asking policies about a live connection failed", failure)
+    def _failed(self, failure: Failure, connection: DecidedConnection, state: MeshState) -> None:
+        number = connection.record.id
+        _log.failure("asking policies about live connection {number} failed", failure, number=number)
+        if not connection.is_closed and connection.decided_by is state.policies:
+            self._end_later(connection, Refusal(INTERNAL, "asking policies about the live connection failed"))
+
+    def _end_later(self, connection: DecidedConnection, refusal: Refusal) -> None:
+        """
+        Have it ended in a turn of the review, which ends only so many in each.
+
+        One answer may be that about thousands: policies that are remembered are asked once for each identity.
+        """
+        connection.decided_by = _Denial(connection.decided_by, refusal)
+        self._examine((connection,))
 
     def _consequence(self, connection: DecidedConnection, verdict: Verdict, state: MeshState) -> Refusal | None:
         if verdict.allowed:

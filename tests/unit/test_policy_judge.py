@@ -15,7 +15,7 @@ from twisted.logger import Logger, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tcpmesh.codes import NO_IDENTITY, POLICY_CHANGED
+from tcpmesh.codes import INTERNAL, NO_IDENTITY, POLICY_CHANGED
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.net.expiry import LOOK
@@ -164,12 +164,67 @@ class JudgeTests(SynchronousTestCase):
         self.assertIsNone(self.ask(connection))
         self.assertIsNone(self.ask(other))
         first.callback(DENY)
-        assert connection.withdrawn is not None
-        self.assertIs(connection.withdrawn.code, POLICY_CHANGED)
+        refusal = self.ask(connection)
+        assert refusal is not None
+        self.assertIs(refusal.code, POLICY_CHANGED)
         self.change(ALLOW)
         self.assertIsNone(self.ask(other))
         second.callback(DENY)
-        self.assertIsNone(other.withdrawn)
+        self.assertIsNone(self.ask(other))
+
+    def test_answers_that_come_later_end_connections_in_turns_of_the_review(self) -> None:
+        """One answer may be about thousands, and ending them all at once would hold up the data path."""
+        self.change(ALLOW)
+        answer: Deferred[Decision] = Deferred()
+        connections = [self.live() for _ in range(3)]
+        self.change(*(answer for _ in connections))
+        for connection in connections:
+            self.assertIsNone(self.ask(connection))
+        answer.callback(DENY)
+        self.assertEqual([connection.withdrawn for connection in connections], [None] * 3)
+        self.assertEqual(self.examined, connections)
+        self.assertEqual([refusal.code for one in connections if (refusal := self.ask(one))], [POLICY_CHANGED] * 3)
+
+    def test_an_answer_that_came_later_is_forgotten_when_policies_change_before_the_turn(self) -> None:
+        """What counts is what the policies say at the turn."""
+        self.change(ALLOW)
+        connection, answer = self.live(), Deferred[Decision]()
+        self.change(answer)
+        self.assertIsNone(self.ask(connection))
+        answer.callback(DENY)
+        self.change(ALLOW)
+        self.assertIsNone(self.ask(connection))
+
+    def test_asking_that_fails_later_ends_the_connection(self) -> None:
+        """It is not known to be allowed; the traceback is in the log."""
+
+        class Broken(Connection):
+            def stands(self, verdict: Verdict) -> None:
+                raise ZeroDivisionError
+
+        self.change(ALLOW)
+        connection = Broken(self.plane, self.cell.current.policies)
+        answer: Deferred[Decision] = Deferred()
+        self.change(answer)
+        self.assertIsNone(self.ask(connection))
+        answer.callback(ALLOW)
+        refusal = self.ask(connection)
+        assert refusal is not None
+        self.assertIs(refusal.code, INTERNAL)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_an_identity_that_comes_back_is_asked_about_at_the_next_look(self) -> None:
+        """A change of policies while it was away is not missed."""
+        self.change(ALLOW)
+        connection = self.live()
+        asked, connection.asked = connection.asked, None
+        self.change(DENY)
+        self.assertIsNone(self.ask(connection))
+        connection.asked = asked
+        self.now += 1
+        self.clock.advance(LOOK)
+        self.assertEqual(self.examined, [connection])
+        self.assertIsNotNone(self.ask(connection))
 
     def test_a_policy_that_fails_ends_the_connection(self) -> None:
         """As it would refuse a new one."""
@@ -180,7 +235,7 @@ class JudgeTests(SynchronousTestCase):
         self.assertIsNotNone(self.ask(connection))
         self.assertIsNone(self.ask(late))
         self.clock.advance(1.0)
-        self.assertIsNotNone(late.withdrawn)
+        self.assertIsNotNone(self.ask(late))
 
     def test_drain_ends_it_some_time_later(self) -> None:
         """Within timeouts.shutdown, unless it is allowed again before; not if it never was established."""
