@@ -19,6 +19,7 @@ from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import span
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.values import IdentityState
 
 __all__ = ["IdentityChecks"]
 
@@ -62,7 +63,9 @@ class IdentityChecks:
                 try:
                     own_svid(state, name)
                 except Refusal as refusal:
-                    why = f": {source.reason}" if source.reason else ""
+                    # A source that works has nothing to say of an identity that has expired.
+                    working = source.state is IdentityState.READY
+                    why = f": {source.reason}" if source.reason and not working else ""
                     defects[name] = Refusal(refusal.code, f"{refusal.reason}{why}")
         return Knowledge(
             composition.settings,

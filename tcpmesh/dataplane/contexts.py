@@ -50,7 +50,7 @@ def own_svid(state: MeshState, workload: str) -> Svid:
     if svid is None:
         status = state.identity_states.get(workload, IdentityState.INIT)
         code = _NO_IDENTITY_CODES.get(status, NO_IDENTITY)
-        raise Refusal(code, f"workload {workload!r} has no usable identity (its source is in state {status.name})")
+        raise Refusal(code, f"workload {workload!r} has no usable identity (it is in state {status.name})")
     return svid
 
 

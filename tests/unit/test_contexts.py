@@ -118,7 +118,7 @@ class OwnIdentityTests(SynchronousTestCase):
         )
 
     def test_refuses_without_an_identity(self) -> None:
-        """No context is made, in either role; code and reason say which state the source is in."""
+        """No context is made, in either role; code and reason say which state it is in."""
         for status, code in (
             (IdentityState.INIT, codes.NO_IDENTITY),
             (IdentityState.REVOKED, codes.OWN_REVOKED),
@@ -132,7 +132,7 @@ class OwnIdentityTests(SynchronousTestCase):
             ):
                 refusal = self.assertRaises(Refusal, make)
                 self.assertEqual(refusal.code, code)
-                self.assertIn(f"'orders' has no usable identity (its source is in state {status.name})", refusal.reason)
+                self.assertIn(f"'orders' has no usable identity (it is in state {status.name})", refusal.reason)
 
     def test_refuses_a_workload_that_no_source_knows(self) -> None:
         """As if its source had never delivered."""
