@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from tcpmesh.values import AuthorizationRequest, Decision, Effect, TCPAddress
+from tcpmesh.policy.answers import nonsense
+from tcpmesh.values import AuthorizationRequest, Decision, TCPAddress
 
 __all__ = ["MAX_ANSWERS", "LaterAnswers"]
 
@@ -83,7 +84,7 @@ class LaterAnswers:
     def _answered(self, result: object, key: AuthorizationRequest, question: _Question) -> None:
         if self._questions.get(key) is question:
             del self._questions[key]
-        if isinstance(result, Decision) and isinstance(result.effect, Effect):
+        if isinstance(result, Decision) and not nonsense(result):
             self._remember(key, result)
         question.answered(result)
 

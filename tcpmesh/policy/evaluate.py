@@ -26,6 +26,7 @@ from tcpmesh.codes import (
 )
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState, NamedPolicy
+from tcpmesh.policy.answers import nonsense
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote, format_duration
 
 __all__ = ["DECISION_BUDGET", "Verdict", "decide", "decide_by"]
@@ -171,11 +172,12 @@ class _Inquiry:
         self._pending.pop(order, None)
         if self.verdict is not None:
             return
-        if not (isinstance(answer, Decision) and isinstance(answer.effect, Effect)):
-            reason = f"policy plugin {plugin!r} answered with {type(answer).__name__}, not a Decision"
+        if wrong := nonsense(answer):
+            reason = f"policy plugin {plugin!r} answered with {wrong}"
             self._log.error("{reason}; that denies", reason=reason)
             self._deny(POLICY_FAILED, plugin, reason)
             return
+        assert isinstance(answer, Decision), "nothing is wrong with it"
         self._notes += answer.notes
         if answer.valid_for is not None:
             self._until = answer.valid_for if self._until is None else min(self._until, answer.valid_for)

@@ -102,7 +102,7 @@ def _seconds(value: Any, otherwise: float) -> float:
         return otherwise
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         _refuse(f"answered with {shown(repr(value))} as valid_for, not with a number of seconds")
-    return min(float(value), MAX_VALID_FOR)
+    return float(min(value, MAX_VALID_FOR))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -181,6 +182,14 @@ class MemoryTests(LaterCase):
         self.assertEqual(self.successResultOf(second).code, POLICY_FAILED)
         self.waiting()
         self.assertEqual((len(self.policy.asked), len(self.answers)), (3, 0))
+
+    def test_an_answer_that_stands_for_no_time_denies_at_once(self) -> None:
+        """Nobody waits for the budget's end because of it, and nothing of it is remembered."""
+        for nonsense in ("5", [], math.nan, 10**400):
+            waiting = self.waiting()
+            self.answer(attrs.evolve(ALLOW, valid_for=nonsense))  # type: ignore[arg-type]
+            self.assertEqual(self.successResultOf(waiting).code, POLICY_FAILED)
+            self.assertEqual((len(self.answers), self.answers.asking), (0, 0))
 
     def test_a_refusal_is_a_failure_that_explains_itself(self) -> None:
         """Its code and reason are the verdict's, and no traceback is logged."""

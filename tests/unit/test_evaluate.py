@@ -1,8 +1,10 @@
 """One verdict of many policies, failing closed."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
@@ -122,6 +124,32 @@ class DecideTests(SynchronousTestCase):
             reason = f"policy plugin 'plugin1' answered with {word}, not a Decision"
             self.assertEqual(verdict.decision.reason, reason)
             self.assertEqual([event["reason"] for event in self.events], [reason])
+
+    def test_a_decision_with_nonsense_in_it_denies(self) -> None:
+        """What stands for a duration that is never over, or for no time, text or note, allows nobody, early or late."""
+        for name, value, said in (
+            ("valid_for", math.nan, "a valid_for of float that is no number of seconds"),
+            ("valid_for", 10**400, "a valid_for of int that is no number of seconds"),
+            ("valid_for", "5", "a valid_for of str that is no number of seconds"),
+            ("notes", None, "notes that are no tuple of PolicyNote"),
+            ("notes", ("audit",), "notes that are no tuple of PolicyNote"),
+            ("reason", 5, "a policy, rule or reason that is no text"),
+            ("rule", None, "a policy, rule or reason that is no text"),
+        ):
+            answer = attrs.evolve(ALLOW, **{name: value})
+            late: Deferred[Decision] = Deferred()
+            waiting = self.decide(late, attrs.evolve(ALLOW, valid_for=3.0))
+            assert isinstance(waiting, Deferred)
+            late.callback(answer)
+            for verdict in (self.now(answer), self.successResultOf(waiting)):
+                self.assertEqual((verdict.allowed, verdict.code), (False, POLICY_FAILED), value)
+                self.assertEqual(verdict.decision.reason, f"policy plugin 'plugin0' answered with {said}")
+
+    def test_a_duration_below_zero_is_over_at_once(self) -> None:
+        """As when a plugin subtracts two times; one without an end stands."""
+        for seconds in (-1.0, 0, math.inf):
+            verdict = self.now(attrs.evolve(ALLOW, valid_for=seconds))
+            self.assertEqual((verdict.allowed, verdict.valid_for), (True, seconds))
 
     def test_fired_deferreds_are_answers_at_once(self) -> None:
         """What is there already needs neither a Deferred nor a timer."""

@@ -43,6 +43,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual((said.effect, said.reason, said.valid_for), (Effect.DENY, "not on Sundays", 60.0))
         self.assertEqual(read({"result": {"allow": True, "valid_for": 0}}).valid_for, 0.0)
         self.assertEqual(read({"result": {"allow": True, "valid_for": 1e9}}).valid_for, MAX_VALID_FOR)
+        self.assertEqual(read({"result": {"allow": True, "valid_for": 10**400}}).valid_for, MAX_VALID_FOR)
 
     def test_undefined_denies(self) -> None:
         """Or abstains, where that is configured; a package without allow is undefined too."""
