@@ -17,7 +17,7 @@ import click
 from tcpmesh.cli.ca_place import INVALID, Place, find_place, state_option, statuses
 from tcpmesh.cli.ca_rotation import activate, audit, prepare, revoke, taint
 from tcpmesh.cli.complaints import Failed, complain
-from tcpmesh.cli.issued_files import write_issued
+from tcpmesh.cli.issued_files import require_free, write_issued
 from tcpmesh.cli.options import config_option, json_option
 from tcpmesh.cli.parsed import parsed
 from tcpmesh.errors import StartError
@@ -130,6 +130,8 @@ def issue_command(
     place = find_place(state, None, config)
     now = wall_clock()
     with statuses():
+        if not force:
+            require_free(out)
         authority = _able_to_issue(place, ttl, now)
         try:
             svid = authority.issue(identity, ttl=ttl, now=now, dns=dns, to=f"files, for user {os.getuid()}")

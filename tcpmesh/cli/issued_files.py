@@ -18,11 +18,25 @@ from tcpmesh.identity.certificates import pem_of
 from tcpmesh.identity.material import pem_of_key
 from tcpmesh.values import Svid
 
-__all__ = ["TargetExists", "write_issued"]
+__all__ = ["TargetExists", "require_free", "write_issued"]
 
 
 class TargetExists(TcpmeshError):
     """A file is there already, and nobody said to replace it."""
+
+
+_NAMES = ("key.pem", "certificate.pem", "bundle.pem")
+
+
+def require_free(directory: Path) -> None:
+    """
+    Ask before something is signed, which the audit log would keep, whether there is a place for it.
+
+    :raises TargetExists: one of the files is there already.
+    """
+    for name in _NAMES:
+        if os.path.lexists(directory / name):
+            raise TargetExists(f"{directory / name} is there already; choose another directory, or say --force")
 
 
 def write_issued(directory: Path, svid: Svid, roots: Sequence[x509.Certificate], *, replace: bool) -> None:
@@ -32,16 +46,15 @@ def write_issued(directory: Path, svid: Svid, roots: Sequence[x509.Certificate],
     :raises TargetExists: before anything is written.
     :raises OSError: as the system says; what was written before it is removed again, unless it replaced something.
     """
-    files = {
-        "key.pem": (pem_of_key(svid.private_key), 0o600),
-        "certificate.pem": (pem_of(svid.chain), 0o644),
-        "bundle.pem": (pem_of(list(roots)), 0o644),
-    }
+    contents = (
+        (pem_of_key(svid.private_key), 0o600),
+        (pem_of(svid.chain), 0o644),
+        (pem_of(list(roots)), 0o644),
+    )
+    files = dict(zip(_NAMES, contents, strict=True))
     directory.mkdir(exist_ok=True)
     if not replace:
-        for name in files:
-            if os.path.lexists(directory / name):
-                raise TargetExists(f"{directory / name} is there already; choose another directory, or say --force")
+        require_free(directory)
     written: list[Path] = []
     try:
         for name, (data, mode) in files.items():

@@ -157,6 +157,14 @@ class IssueTests(AuthorityCase):
         (self.out / "key.pem").symlink_to("/nowhere")
         self.failed(self.issue(), 1, "is there already")
 
+    def test_signs_nothing_that_it_cannot_give(self) -> None:
+        """The audit log has no certificate that nobody got."""
+        self.init()
+        self.assertEqual(self.issue().status, 0)
+        issued = (self.state / "audit.jsonl").read_bytes()
+        self.failed(self.issue(), 1, "is there already")
+        self.assertEqual((self.state / "audit.jsonl").read_bytes(), issued)
+
     def test_replaces_when_asked(self) -> None:
         """The new key's file is private, whatever the old one's was."""
         self.init()
