@@ -23,10 +23,11 @@ __all__ = ["as_rules", "rules_yaml"]
 _MAX_NAME = 128  # characters of a policy's name
 
 
-def as_rules(policy: LinkerdPolicy) -> list[dict[str, Any]]:
+def as_rules(policy: LinkerdPolicy, before: int = 0) -> list[dict[str, Any]]:
     """
     Turn everything that admits somebody into policies that allow, in the form that a file of policies has.
 
+    :param before: how many stand before them in the file; names begin with a number, so that all differ.
     :raises ConfigurationError: naming each authorization that cannot be said so.
     """
     found: list[dict[str, Any]] = []
@@ -39,7 +40,7 @@ def as_rules(policy: LinkerdPolicy) -> list[dict[str, Any]]:
                 problems.append(Problem(f"{one.decision.rule}: {one.decision.policy} at {listener}: {error}"))
                 continue
             if from_:
-                name = f"linkerd {len(found) + 1}: {one.decision.policy} at {listener}"[:_MAX_NAME]
+                name = f"linkerd {before + len(found) + 1}: {one.decision.policy} at {listener}"[:_MAX_NAME]
                 found.append({"name": name, "action": "allow", "from": from_, "to": {"inbound": [listener]}})
     if problems:
         raise ConfigurationError(problems)

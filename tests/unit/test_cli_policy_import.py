@@ -102,3 +102,40 @@ class ImportTests(SynchronousTestCase):
         status, _, err = self.run_import(authorization, GOOD.replace("kind: Server, name: db", "kind: Server, name: x"))
         self.assertEqual(status, 1)
         self.assertIn("linkerd.yaml:15:14: AuthorizationPolicy shop/web-only refers to Server shop/x", err)
+
+    def test_what_would_let_in_whom_the_plugin_denies_is_refused(self) -> None:
+        """Policies that allow deny nobody: where allowing is the default, or two entries must both admit."""
+        entry = LINKERD.replace("PORT", "5432").replace("DEFAULT", "deny")
+        for authorization, said in (
+            (
+                f"defaults: {{inbound: allow}}\n{entry}",
+                "defaults.inbound is allow, and without the plugin linkerd would",
+            ),
+            (
+                entry + entry.replace("authorization:\n", ""),
+                "inbound listener 'orders-in' is in two entries of the plugin linkerd, both of which must admit a peer",
+            ),
+        ):
+            status, out, err = self.run_import(authorization)
+            self.assertEqual((status, out), (1, ""))
+            self.assertIn(said, err)
+
+    def test_a_plugin_beside_it_is_hinted_at(self) -> None:
+        """What it allows counts once nothing denies any more; the policies are written all the same."""
+        entry = LINKERD.replace("PORT", "5432").replace("DEFAULT", "deny")
+        status, out, err = self.run_import(f"{entry}  - {{plugin: rules, policies: []}}\n")
+        self.assertEqual((status, len(yaml.safe_load(out)["policies"])), (0, 1))
+        self.assertIn("the other entries of authorization may allow once it is gone", err)
+
+    def test_two_entries_give_one_file(self) -> None:
+        """Of different listeners; no two policies have one name, however long the listeners' names are."""
+        entry = LINKERD.replace("PORT", "5432").replace("DEFAULT", "deny")
+        long = "orders-in-" + "x" * 50
+        second = entry.replace("authorization:\n", "").replace("orders-in", long)
+        listener = f'  - {{name: {long}, listen: "127.0.0.1:4144", target: "127.0.0.1:5001", workload: orders}}\n'
+        rest = REST.replace("inbound: [{", "inbound:\n  - {").replace("orders}]", "orders}").rstrip() + "\n"
+        self.patch(sys.modules[__name__], "REST", rest + listener)
+        status, out, err = self.run_import(entry + second)
+        self.assertEqual((status, err), (0, ""))
+        names = [policy["name"].partition(":")[0] for policy in yaml.safe_load(out)["policies"]]
+        self.assertEqual(names, ["linkerd 1", "linkerd 2"])
