@@ -168,8 +168,8 @@ class PolicyJudge:
         say = _log.debug if generation == self._told else _log.warn
         self._told = generation
         say(
-            "{code} connection {number} goes on although no longer allowed (on_change: log): {reason}; of further ones "
-            "of generation {generation} debug lines tell",
+            "{code} connection {number} goes on (on_change: log): {reason}; further ones are told at level debug, "
+            "generation {generation}",
             code=refusal.code.id,
             number=connection.record.id,
             reason=refusal.reason,
