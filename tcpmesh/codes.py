@@ -133,7 +133,7 @@ KEY_DIFFERS = _code("TM-I704", "the server's key is not one of those that are pi
 
 # --- TM-P policy
 DENIED_BY_RULE = _code("TM-P101", "a policy denies this identity",
-    "see the policy and rule that the record names; remove the identity there if it should come in")
+    "see the rule and its place: tcpmesh explain --last-denied; remove the identity there, if it should come in")
 NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
     "see the listener's nearest rule: tcpmesh explain --last-denied; allow the identity there, if it should come in")
 POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
@@ -145,9 +145,9 @@ CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener'
 PROBE_NOT_ALLOWED = _code("TM-P106", "this identity may not ask how it is seen",
     "add the identity to the inbound listener's probe.allow, if it should be told")
 OUTBOUND_DENIED = _code("TM-P107", "a policy denies this service to this workload",
-    "see the policy and rule that the record names; remove the workload there if it should get out")
+    "see the rule and its place: tcpmesh explain --last-denied; remove the workload there, if it should get out")
 OUTBOUND_NOT_ALLOWED = _code("TM-P108", "no policy allows this service to this workload",
-    "add the workload to a policy with action: allow for this service, or set defaults.outbound to allow")
+    "see the nearest rule: tcpmesh explain --last-denied; allow the service there, or set defaults.outbound to allow")
 POLICY_CHANGED = _code("TM-P109", "the policies no longer allow a connection that lived",
     "see the policy and rule that the reason names, and who changed them; on_change: drain or log for a gentler end")
 

@@ -41,7 +41,7 @@ def explain_recorded(connection: str | None, last: int, admin: str | None, confi
     """
     address = admin_address(admin, config)
     words = {"connection": connection} if connection is not None else {"last_denied": str(last)}
-    answer = ask(address, f"/decisions?{urlencode(words)}", timeout=_PATIENCE)
+    answer = ask(address, f"/decisions?{urlencode(words, errors='surrogateescape')}", timeout=_PATIENCE)
     decisions = answer.get("decisions") if isinstance(answer, dict) else None
     if not isinstance(decisions, list) or not all(_is_decision(each) for each in decisions):
         raise AdminError(f"what answers on {printable(str(address))} explains nothing as tcpmesh does")

@@ -365,6 +365,13 @@ class RecordedTests(ExplainCase):
             "connections that failed before one, and what the other side refused is known there\n",
         )
 
+    def test_takes_any_bytes_for_a_connection(self) -> None:
+        """Which none has, and which are shown escaped."""
+        self.respond()
+        status, out, err = self.explain("\udcff\x1b", *self.admin())
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("remembers no decision about connection \\udcff\\x1b: ", err)
+
     def test_says_that_nobody_was_denied(self) -> None:
         """Good news."""
         self.respond()
