@@ -106,7 +106,7 @@ def sought(peer: PeerIdentity, source: Address) -> Sought:
         return key, key.split("/"), (), source_number(source)
     name = peer.dns_name
     labels = name.lower().split(".")[::-1] if name.isascii() and name.isprintable() else ()
-    return "", (), labels, source_number(source)
+    return "", (), () if "" in labels else labels, source_number(source)
 
 
 class Table:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.errors import Mark
-from tcpmesh.policy.identities import parse_id_pattern
+from tcpmesh.policy.identities import parse_dns_pattern, parse_id_pattern
 from tcpmesh.policy.language import Policy, Principals, RulesSettings, Targets
 from tcpmesh.policy.rules import Rules
 from tcpmesh.sources.rules import RulesFactory
@@ -155,3 +155,10 @@ class RulesTests(SynchronousTestCase):
                 expected = matching[0] if matching else ("abstain", "")
                 decision = ask(compiled, peer, inbound)
                 self.assertEqual((decision.effect.value, decision.policy), expected)
+
+    def test_no_pattern_fits_a_name_with_an_empty_label(self) -> None:
+        """Neither where rules are looked up by it nor where an exception asks for it."""
+        policy = rules(Policy("p", "allow", [Principals(dns=[parse_dns_pattern("**.x.test")])]))
+        for name, effect in (("a.x.test", "allow"), (".x.test", "abstain"), ("a..x.test", "abstain")):
+            request = authorization_request(peer_identity(None, dns_name=name))
+            self.assertEqual(policy.decide(request).effect.value, effect, name)
