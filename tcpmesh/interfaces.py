@@ -119,11 +119,11 @@ class IReloadable(Interface):
     Of identities or of a policy.
     """
 
-    def reload() -> None:
+    def reload() -> Any:
         """
         Look now instead of when it would have looked, and tell the observer what came of it, at once or later.
 
-        Called only between ``start`` and ``stop``, as often as somebody likes.
+        A policy may return a Deferred that fires when that is done. Called between ``start`` and ``stop`` only.
         """
 
 

@@ -124,15 +124,24 @@ class PolicyControl:
                 self._started[position] = source
                 source.start(_Observer(self, position))
 
-    def reload(self) -> None:
-        """Let every policy that can look for something new do so now; what comes of it is told as always."""
+    def reload(self) -> Deferred[Any]:
+        """
+        Let every policy that can look for something new do so now; what comes of it is told as always.
+
+        :return: fires when all have looked that say when they have; never fails.
+        """
+        looking = []
         for position, source in list(self._started.items()):
             if IReloadable.providedBy(source):
-                try:
-                    source.reload()
-                except Exception as error:  # noqa: BLE001  a plugin's failure must not keep the others from looking
-                    _log.failure("reloading policy plugin {name!r} failed", name=self._made[position].name)
-                    self.note_failure(position, f"reloading failed: {type(error).__name__}")
+                # A plugin's failure must not keep the others from looking.
+                looking.append(maybeDeferred(source.reload).addErrback(self._reload_failed, position))
+        done: Deferred[Any] = Deferred()  # whoever no longer waits for it disturbs nobody who looks
+        DeferredList(looking).addCallback(done.callback)
+        return done
+
+    def _reload_failed(self, failure: Failure, position: int) -> None:
+        _log.failure("reloading policy plugin {name!r} failed", failure, name=self._made[position].name)
+        self.note_failure(position, f"reloading failed: {failure.value.__class__.__name__}")
 
     def stop(self) -> Deferred[Any]:
         """Stop whatever was started; never fails."""

@@ -237,11 +237,10 @@ class Reporting:
             )
         return self._replay.ask(arguments)
 
-    def reload_policies(self) -> dict[str, Any]:
+    def reload_policies(self) -> Deferred[dict[str, Any]]:
         """Let the policies look for something new now; say where they stand after that."""
         _log.info("policies were told to look for something new")
-        self._policies.reload()
-        return {"policies": self._policies.report()}
+        return self._policies.reload().addCallback(lambda _: {"policies": self._policies.report()})
 
     def policy_notes(self) -> dict[str, Any]:
         """Say what policies that decide nothing would have done."""

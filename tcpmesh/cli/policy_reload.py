@@ -17,6 +17,8 @@ from tcpmesh.observe.text import printable
 
 __all__ = ["policy_reload"]
 
+_PATIENCE = 30.0  # seconds: the proxy answers when it has read everything, and it waits no longer itself
+
 
 @click.command("reload")
 @click.option("--admin", metavar="ADDRESS", help="The proxy's admin socket, as unix:PATH; else as the configuration.")
@@ -31,7 +33,7 @@ def policy_reload(ctx: click.Context, admin: str | None, config: Path, as_json: 
     newest there is, 1 when one cannot be used or the configuration is invalid, 2 when no proxy could be asked.
     """
     address = admin_address(admin, config)
-    answer = ask(address, "/policy/reload", method="POST")
+    answer = ask(address, "/policy/reload", method="POST", timeout=_PATIENCE)
     policies = answer.get("policies") if isinstance(answer, dict) else None
     if not isinstance(policies, list) or not all(isinstance(policy, dict) for policy in policies):
         raise AdminError(f"what answers on {printable(str(address))} names no policies as tcpmesh does")

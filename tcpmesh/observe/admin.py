@@ -56,7 +56,7 @@ def unix_site(
         b"/authority": lambda request: (200, _JSON, _json(status.change_authority(_arguments(request)))),
         b"/identity/check": lambda request: status.check_identities(_all_arguments(request)).addCallback(_as_answer),
         b"/identity/reload": lambda _: (200, _JSON, _json(status.reload_identities())),
-        b"/policy/reload": lambda _: (200, _JSON, _json(status.reload_policies())),
+        b"/policy/reload": lambda _: status.reload_policies().addCallback(_as_answer),
     }
     return guarded(routes, clock, actions)
 

@@ -43,8 +43,8 @@ class IProxyStatus(Protocol):
         Fires with plain JSON values.
         """
 
-    def reload_policies(self) -> dict[str, Any]:
-        """Let policies look for something new now, and say where they stand: plain JSON values."""
+    def reload_policies(self) -> Deferred[dict[str, Any]]:
+        """Let policies look for something new now, and say where they stand after that: plain JSON values."""
 
     def policy_notes(self) -> dict[str, Any]:
         """What policies that decide nothing would have done, by identity: plain JSON values."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -62,6 +63,8 @@ class RulesSource:
         self._delivered = False
         self._reading = False
         self._newest: Sequence[FileContent] | None = None  # to be read when the thread is done with another
+        self._outdated = False  # the files cannot be read any longer, whatever the thread makes of those of before
+        self._waiting: list[Deferred[None]] = []  # fire when the thread is done with all
 
     def _read(self, contents: Sequence[FileContent]) -> Rules:
         policies = self._reader.read([(content.path, content.data) for content in contents])
@@ -88,16 +91,22 @@ class RulesSource:
         :raises ConfigurationError: with everything that is wrong.
         """
         self._observer = observer
-        self._files.start(self._found, observer.policy_failed)
+        self._files.start(self._found, self._unreadable)
 
-    def reload(self) -> None:
-        """Look now. (IReloadable)"""
+    def reload(self) -> Deferred[None] | None:
+        """Look now; what is returned fires when it was delivered, or told of. (IReloadable)"""
         self._files.reload()
+        if not self._reading:
+            return None
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        return done
 
     def stop(self) -> None:
         """Watch no longer; what a thread still reads is dropped. (IPolicySource)"""
         self._observer = None
         self._files.stop()
+        self._tell_done()
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Deny: nothing was read yet. (IAuthorizationPolicy)"""
@@ -119,9 +128,19 @@ class RulesSource:
         if not self._reading:
             self._begin()
 
+    def _unreadable(self, reason: str) -> None:
+        self._newest, self._outdated = None, True
+        if self._observer is not None:
+            self._observer.policy_failed(reason)
+
+    def _tell_done(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
     def _begin(self) -> None:
         contents, self._newest = self._newest or (), None
-        self._reading = True
+        self._reading, self._outdated = True, False
         self._run(lambda: self._read(contents), self._ended)
 
     def _ended(self, result: Rules | Failure) -> None:
@@ -129,6 +148,13 @@ class RulesSource:
         if self._newest is not None:
             self._begin()
             return
+        try:
+            if not self._outdated:
+                self._take(result)
+        finally:
+            self._tell_done()
+
+    def _take(self, result: Rules | Failure) -> None:
         if isinstance(result, Rules) and self._observer is not None:
             for doubt in result.warnings():
                 self._log.warn("{doubt}", doubt=str(doubt))

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh.errors import ConfigurationError
 from tcpmesh.interfaces import PluginContext
 from tcpmesh.policy.language import RulesSettings
+from tcpmesh.sources.polling import in_caller
 from tcpmesh.sources.rules import RulesFactory, RulesSource
 from tcpmesh.testing import FakePolicyObserver, PolicySourceContract, authorization_request, plugin_context
 from tcpmesh.values import AuthorizationRequest, TCPAddress
@@ -119,10 +120,53 @@ class RulesFilesTests(PolicySourceContract, SynchronousTestCase):
         self.work(work)
         self.assertEqual((self.effects(observer), observer.failures), (["allow", "allow"], []))
 
+    def test_a_reload_is_done_when_the_thread_is(self) -> None:
+        """Whoever asked for it hears then what came of it, and at the stop that nothing will."""
+        work: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        source = RulesSource(self.make_settings(), self.make_context(), lambda *both: work.append(both))
+        observer = FakePolicyObserver()
+        source.start(observer)
+        self.file.write_text(DENIAL)
+        first = source.reload()
+        self.file.write_text("nonsense")
+        second = source.reload()
+        assert first is not None
+        assert second is not None
+        self.work(work)
+        self.assertNoResult(first)
+        self.work(work)
+        for done in (first, second):
+            self.assertIsNone(self.successResultOf(done))
+        self.assertEqual((len(observer.failures), self.effects(observer)), (1, ["allow"]))
+        third = source.reload()
+        assert third is not None
+        source.stop()
+        self.assertIsNone(self.successResultOf(third))
+        self.work(work)
+
+    def test_what_a_thread_reads_is_dropped_when_nothing_can_be_read_since(self) -> None:
+        """Else the policies would count as the newest, and nobody would hear that they are not."""
+        work: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        source = RulesSource(self.make_settings(), self.make_context(), lambda *both: work.append(both))
+        observer = FakePolicyObserver()
+        source.start(observer)
+        self.addCleanup(source.stop)
+        self.file.write_text(DENIAL)
+        source.reload()
+        self.file.unlink()
+        source.reload()
+        self.assertEqual(len(observer.failures), 1)
+        self.work(work)
+        self.assertEqual((self.effects(observer), len(observer.failures)), (["allow"], 1))
+        self.file.write_text(DENIAL)
+        source.reload()
+        self.work(work)
+        self.assertEqual(self.effects(observer), ["allow", "deny"])
+
     def work(self, work: list[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
         """What the thread does with what it was given first."""
         function, done = work.pop(0)
-        done(function())
+        in_caller(function, done)
 
     def test_tells_what_cannot_have_been_meant_in_a_change(self) -> None:
         """As the start does, once for each change."""

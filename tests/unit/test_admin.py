@@ -80,10 +80,10 @@ class FakeStatus:
         self.reloads += 1
         return {"sources": [{"name": "disk", "state": "ready"}]}
 
-    def reload_policies(self) -> dict[str, Any]:
+    def reload_policies(self) -> Deferred[dict[str, Any]]:
         """(IProxyStatus)."""
         self.reloads += 1
-        return {"policies": []}
+        return succeed({"policies": []})
 
 
 class Transport(StringTransport):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -38,6 +38,7 @@ class Changing(Still):
         self.observer: IPolicyObserver | None = None
         self.reloads = 0
         self.stopped: Deferred[None] | None = None
+        self.looked: Deferred[None] | None = None
 
     def start(self, observer: IPolicyObserver) -> None:
         if self.problem is not None:
@@ -51,10 +52,11 @@ class Changing(Still):
         if self.problem is not None:
             raise self.problem
 
-    def reload(self) -> None:
+    def reload(self) -> Deferred[None] | None:
         self.reloads += 1
         if self.problem is not None:
             raise self.problem
+        return self.looked
 
     def deliver(self, policy: object) -> None:
         assert self.observer is not None
@@ -196,9 +198,25 @@ class PolicyControlTests(SynchronousTestCase):
         control.reload()
         self.assertEqual(self.second.reloads, 1)
         self.second.problem = ValueError("broken")
-        control.reload()
+        self.successResultOf(control.reload())
         self.assertEqual(control.failing, {1: "reloading failed: ValueError"})
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_reload_is_done_when_a_policy_says_so(self) -> None:
+        """Until then nobody can say whether what is there now can be used."""
+        control = self.control()
+        control.start()
+        self.second.looked = Deferred()
+        done = control.reload()
+        self.assertNoResult(done)
+        given_up = control.reload()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.assertEqual(control.failing, {})
+        self.second.fail("rules.yaml:3:1: nonsense")
+        self.second.looked.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(control.failing, {1: "rules.yaml:3:1: nonsense"})
 
     def test_check_collects_and_starts_nothing(self) -> None:
         """Problems are given as they were raised; a plugin that breaks is one of them."""
