@@ -9,6 +9,7 @@ identity and certificate, address, listener and names. Whoever needs the port mu
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -75,18 +76,24 @@ class LaterAnswers:
         """
         self.in_use = True
         key = _key(request)
-        question = _Question(answer)
+        question = _Question(answer, lambda: self._forget(key, question))
         waiting = question.join()
         self._questions[key] = question
         answer.addBoth(self._answered, key, question)
         return waiting
 
     def _answered(self, result: object, key: AuthorizationRequest, question: _Question) -> None:
-        if self._questions.get(key) is question:
-            del self._questions[key]
-        if isinstance(result, Decision) and not nonsense(result):
+        wanted = self._forget(key, question)  # else a newer question may have been answered meanwhile
+        if wanted and isinstance(result, Decision) and not nonsense(result):
             self._remember(key, result)
         question.answered(result)
+
+    def _forget(self, key: AuthorizationRequest, question: _Question) -> bool:
+        """Let nobody join any more, for it is answered, or given up; whether anybody could until now."""
+        current = self._questions.get(key) is question
+        if current:
+            del self._questions[key]
+        return current
 
     def _remember(self, key: AuthorizationRequest, decision: Decision) -> None:
         valid_for = decision.valid_for
@@ -99,12 +106,17 @@ class LaterAnswers:
 
 
 class _Question:
-    """One question to the policy, and everybody who waits for the answer."""
+    """
+    One question to the policy, and everybody who waits for the answer.
 
-    __slots__ = ("_answer", "_waiting")
+    :param abandoned: called when nobody waits any longer, before the policy is told.
+    """
 
-    def __init__(self, answer: Deferred[Decision]) -> None:
+    __slots__ = ("_abandoned", "_answer", "_waiting")
+
+    def __init__(self, answer: Deferred[Decision], abandoned: Callable[[], object]) -> None:
         self._answer = answer
+        self._abandoned = abandoned
         self._waiting: dict[Deferred[Decision], None] = {}
 
     def join(self) -> Deferred[Decision]:
@@ -125,6 +137,7 @@ class _Question:
     def _leave(self, waiter: Deferred[Decision]) -> None:
         self._waiting.pop(waiter, None)
         if not self._waiting:
+            self._abandoned()
             self._answer.cancel()
 
 

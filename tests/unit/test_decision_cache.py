@@ -17,9 +17,10 @@ from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import IAuthorizationPolicy, IPolicyObserver, IPolicySource
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.policy.decision_cache import LaterAnswers
-from tcpmesh.policy.evaluate import DECISION_BUDGET, Verdict, decide
+from tcpmesh.policy.evaluate import Verdict, decide
 from tcpmesh.policy_control import PolicyControl
 from tcpmesh.testing import authorization_request, peer_identity
+from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, TCPAddress, UnixAddress
 
 ALLOW = Decision(Effect.ALLOW, "p", "r", "because")
@@ -51,6 +52,20 @@ class Later:
 
     def stop(self) -> None:
         """Nothing runs."""
+
+
+@implementer(IAuthorizationPolicy)
+class _Answers:
+    """Answers with what it was given."""
+
+    def __init__(self, answer: Deferred[Decision]) -> None:
+        self.answer = answer
+
+    def decide(self, request: AuthorizationRequest) -> Deferred[Decision]:
+        return self.answer
+
+    def describe(self) -> Sequence[str]:
+        return []
 
 
 class LaterCase(SynchronousTestCase):
@@ -240,6 +255,31 @@ class ManyTests(LaterCase):
         verdicts[-1].cancel()
         self.failureResultOf(verdicts[-1], CancelledError)
         self.assertEqual((self.policy.cancelled, self.answers.asking), (1, 0))
+
+    def test_a_question_that_cannot_be_cancelled_is_given_up(self) -> None:
+        """Nothing is kept of it, who comes next asks anew, and what it answers after that counts for nobody."""
+
+        class Stubborn(Deferred[Decision]):
+            def cancel(self) -> None:
+                raise RuntimeError("not now")
+
+        stubborn = Stubborn()
+        denied = decide(
+            [NamedPolicy("later", _Answers(stubborn), self.answers)],
+            self.request,
+            self.clock,
+            Logger(observer=lambda event: None),
+        )
+        assert isinstance(denied, Deferred)
+        self.clock.advance(DECISION_BUDGET)
+        self.assertEqual(self.successResultOf(denied).code, POLICY_TIMED_OUT)
+        self.assertEqual(self.answers.asking, 0)
+        second = self.waiting()
+        self.assertEqual(len(self.policy.asked), 1)
+        self.answer(DENY)
+        stubborn.callback(ALLOW)
+        self.assertFalse(self.successResultOf(second).allowed)
+        self.assertFalse(self.known().allowed)
 
     def test_a_failure_is_everybody_s(self) -> None:
         """All who waited are denied."""
