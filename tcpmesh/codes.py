@@ -139,7 +139,7 @@ NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
 POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
     "read the record's reason; if it names an exception, see its traceback in the log")
 POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and silence denies",
-    "see why the plugin is slow; it has 200 ms")
+    "see why the plugin is slow, or give it more time: timeouts.decision")
 CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener's identity",
     "add the user to outbound.clients, or run the program as one of them")
 PROBE_NOT_ALLOWED = _code("TM-P106", "this identity may not ask how it is seen",

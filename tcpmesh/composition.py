@@ -144,7 +144,7 @@ def compose(
     authorities = _foreign_authorities(settings, maker.problems)
     if maker.problems:
         raise ConfigurationError(maker.problems)
-    cell.current = MeshState(policies=policies, defaults=_defaults(settings))
+    cell.current = _first_state(settings, policies)
     contexts = TLSContexts(authorities, group_setter)
     denials = DenyControl(settings.identity.deny_list, cell, clock, wall_clock)
     return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies), denials)
@@ -162,12 +162,13 @@ def compose_policies(
     policies = tuple(attrs.evolve(named, answers=None) for named in maker.policies())
     if maker.problems:
         raise ConfigurationError(maker.problems)
-    cell = MeshStateCell(MeshState(policies=policies, defaults=_defaults(settings)))
+    cell = MeshStateCell(_first_state(settings, policies))
     return cell, PolicyControl(cell, policies)
 
 
-def _defaults(settings: Settings) -> PolicyDefaults:
-    return PolicyDefaults(Effect(settings.defaults.inbound), Effect(settings.defaults.outbound))
+def _first_state(settings: Settings, policies: tuple[NamedPolicy, ...]) -> MeshState:
+    defaults = PolicyDefaults(Effect(settings.defaults.inbound), Effect(settings.defaults.outbound))
+    return MeshState(policies=policies, defaults=defaults, decision_budget=settings.timeouts.decision)
 
 
 def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:

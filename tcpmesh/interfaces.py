@@ -189,8 +189,8 @@ class IAuthorizationPolicy(Interface):
         """
         Allow, deny or abstain; of all policies any denial denies, and one at least must allow.
 
-        A Deferred is given 200 ms and cancelled after that; no answer denies. Its answer is remembered for as long as
-        its ``valid_for`` says, for the same identity, certificate, address, listener and names.
+        A Deferred is given ``timeouts.decision`` and cancelled then; no answer denies. Its answer is remembered for as
+        long as its ``valid_for`` says, for the same identity, certificate, address, listener and names.
 
         :raises tcpmesh.errors.Refusal: to deny with TM-P103 and a reason; the Deferred may fail so, too.
         """

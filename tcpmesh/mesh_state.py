@@ -17,6 +17,7 @@ from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.limit_interfaces import ILimitingPolicy
 from tcpmesh.policy_interfaces import IOutboundPolicy
+from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import Effect, Endpoint, IdentityState, Svid, TrustBundle
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class MeshState:
     endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service name
     policies: tuple[NamedPolicy, ...] = ()
     defaults: PolicyDefaults = PolicyDefaults()
+    decision_budget: float = DECISION_BUDGET  # seconds that all policies together may take
     deny_list: DenyList = NOBODY
     denied_workloads: Mapping[str, str] = attrs.field(factory=dict)  # whose own certificate is on that list, and why
     #: The policies that limit connections, each with its position.

@@ -10,7 +10,9 @@ import attrs
 
 from tcpmesh.values import Duration
 
-__all__ = ["TimeoutOverrides", "Timeouts"]
+__all__ = ["DECISION_BUDGET", "TimeoutOverrides", "Timeouts"]
+
+DECISION_BUDGET = 0.2  # seconds
 
 
 @attrs.frozen
@@ -48,6 +50,7 @@ class Timeouts:
     keepalive: Duration = Duration(60.0)
     user_timeout: Duration = Duration(60.0)
     shutdown: Duration = Duration(30.0)
+    decision: Duration = Duration(DECISION_BUDGET)  # of all policies together; silence denies
 
     def override(self, more: TimeoutOverrides) -> Timeouts:
         """Take over whatever the more specific place has set."""

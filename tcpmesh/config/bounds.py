@@ -35,6 +35,7 @@ _TIMES: Mapping[str, tuple[float, float]] = {
     "keepalive": (1.0, 32767.0),
     "user_timeout": (_MILLISECOND, 24 * _DAY),
     "shutdown": (_MILLISECOND, _DAY),
+    "decision": (_MILLISECOND, 60.0),
 }
 _LARGEST_LIMIT = 1_000_000
 _LARGEST_ID = 2**32 - 2  # 2**32-1 stands for "no user" (setresuid(2))

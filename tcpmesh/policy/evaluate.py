@@ -27,11 +27,10 @@ from tcpmesh.codes import (
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState, NamedPolicy
 from tcpmesh.policy.answers import nonsense
+from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote, format_duration
 
-__all__ = ["DECISION_BUDGET", "Verdict", "decide", "decide_by"]
-
-DECISION_BUDGET = 0.2  # seconds
+__all__ = ["Verdict", "decide", "decide_by"]
 
 
 @attrs.frozen
@@ -56,11 +55,11 @@ _ABANDONED = Verdict(False, Decision(Effect.DENY, reason="the connection ended b
 def decide_by(
     state: MeshState, request: AuthorizationRequest, clock: IReactorTime, log: Logger
 ) -> Verdict | Deferred[Verdict]:
-    """Decide about one connection by the policies and defaults of a mesh state that are about its direction."""
+    """Decide about one connection by what a mesh state has about its direction: policies, default, time."""
     if request.service:
         outbound = [named for named in state.policies if named.outbound]
-        return decide(outbound, request, clock, log, default=state.defaults.outbound)
-    return decide(state.policies, request, clock, log, default=state.defaults.inbound)
+        return decide(outbound, request, clock, log, state.decision_budget, default=state.defaults.outbound)
+    return decide(state.policies, request, clock, log, state.decision_budget, default=state.defaults.inbound)
 
 
 def decide(

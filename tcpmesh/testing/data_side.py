@@ -28,10 +28,10 @@ from tcpmesh.interfaces import (
     PluginKind,
 )
 from tcpmesh.limit_interfaces import ILimitingPolicy
-from tcpmesh.policy.evaluate import DECISION_BUDGET
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
 from tcpmesh.testing.observers import FakePolicyObserver
+from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext
 
 __all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "PolicySourceContract", "RetryStrategyContract"]

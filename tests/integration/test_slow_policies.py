@@ -15,6 +15,7 @@ from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.policy import decision_cache, evaluate
 from tcpmesh.policy.decision_cache import LaterAnswers
+from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tests.integration.applications import until
 from tests.integration.mesh import MeshTestCase, in_thread, reactor
@@ -55,7 +56,8 @@ class SlowPolicyTests(MeshTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.dialled = 0
-        self.inner = self.start_inbound(self.application(self.note))
+        # However busy the machine is, who answers in time is in time.
+        self.inner = self.start_inbound(self.application(self.note), top="timeouts: {decision: 1m}\n")
         self.outer = self.start_outbound(self.inner.port("orders-in"))
 
     def note(self, connection: socket.socket) -> None:
@@ -66,7 +68,8 @@ class SlowPolicyTests(MeshTestCase):
         """As many as there are at once, until the inner proxy has nothing more to do with any of them."""
         policy = Misbehaving(answer)
         named = NamedPolicy("misbehaving", policy, LaterAnswers(reactor))
-        self.inner.service.composition.state.swap(policies=(named,))
+        cell = self.inner.service.composition.state
+        cell.swap(policies=(named,), decision_budget=60.0 if answer is slowly else DECISION_BUDGET)
         done = len(self.inner.tap.close) + MANY
         port = self.outer.port("to-orders")
         clients = await in_thread(lambda: [socket.create_connection(("127.0.0.1", port)) for _ in range(MANY)])
@@ -83,6 +86,10 @@ class SlowPolicyTests(MeshTestCase):
     def codes(self) -> set[str]:
         """Of the newest connections."""
         return {str(record.code) for record in self.inner.tap.close[-MANY:]}
+
+    async def test_has_the_time_that_is_configured(self) -> None:
+        """``timeouts.decision`` is in the state that connections are decided by."""
+        self.assertEqual(self.inner.service.composition.state.current.decision_budget, 60.0)
 
     async def test_hangs(self) -> None:
         """Everybody is denied after the budget, and the application never hears of anybody."""

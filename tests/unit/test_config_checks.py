@@ -426,6 +426,7 @@ class BoundsTests(ConfigTestCase):
             ("linger", "5m", "6m"),
             ("user_timeout", "24d", "25d"),
             ("shutdown", "1d", "2d"),
+            ("decision", "1m", "2m"),
         ]:
             rule = f"write 1ms to {most}"
             self.check_problems(with_top(f"timeouts: {{{name}: ‸0s}}"), f"timeouts.{name}: 0ms is too short; {rule}")

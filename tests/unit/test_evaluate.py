@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.interfaces import IAuthorizationPolicy
-from tcpmesh.mesh_state import NamedPolicy
-from tcpmesh.policy.evaluate import Verdict, decide
+from tcpmesh.mesh_state import MeshState, NamedPolicy
+from tcpmesh.policy.evaluate import Verdict, decide, decide_by
 from tcpmesh.testing import authorization_request
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
@@ -217,6 +217,20 @@ class DecideTests(SynchronousTestCase):
         self.assertEqual(verdict.decision.reason, "policy plugin 'plugin1' did not answer within 200ms")
         self.assertEqual(cancelled, [slow])
         self.assertEqual([event["reason"] for event in self.events], [verdict.decision.reason])
+
+    def test_the_budget_is_that_of_the_state(self) -> None:
+        """As configured, for answers that come later and for those that block everything."""
+        state = MeshState(policies=(NamedPolicy("slow", Fixed(Deferred())),), decision_budget=1.5)
+        result = decide_by(state, self.request, self.clock, self.log)
+        assert isinstance(result, Deferred)
+        self.clock.advance(1.499)
+        self.assertNoResult(result)
+        self.clock.advance(0.001)
+        self.assertEqual(
+            self.successResultOf(result).decision.reason, "policy plugin 'slow' did not answer within 1.5s"
+        )
+        state = attrs.evolve(state, policies=(NamedPolicy("slow", Fixed(self.blocking(1, ALLOW))),))
+        self.assertEqual(decide_by(state, self.request, self.clock, self.log), Verdict(True, ALLOW))
 
     def blocking(self, seconds: float, answer: Any) -> Callable[[], Any]:
         """An answer that comes at once, but for which everything stood still so long."""
