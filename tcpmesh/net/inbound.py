@@ -190,9 +190,9 @@ class InboundConnection(MeshConnection):
         verdict = decide_by(state, request, self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
-            verdict.addCallbacks(self._decided, self._decision_failed)
+            verdict.addCallbacks(self._decided, self._decision_failed, callbackArgs=(state.policies,))
         else:
-            self._decided(verdict)
+            self._decided(verdict, state.policies)
 
     def _note_identity(self, peer: PeerIdentity) -> None:
         self.record.src_identity = str(peer)
@@ -202,7 +202,7 @@ class InboundConnection(MeshConnection):
 
     # --- decision
 
-    def _decided(self, verdict: Verdict) -> None:
+    def _decided(self, verdict: Verdict, policies: object) -> None:
         self._verdict = None
         if self.is_closed:
             return
@@ -220,7 +220,8 @@ class InboundConnection(MeshConnection):
         if refusal is not None:
             self._refuse(refusal)
         else:
-            self.stands(verdict)
+            if self.decided_by is policies:  # else how long it stands is for those to say that came since
+                self.stands(verdict)
             self._dial_target()
 
     def authorization_request(self) -> AuthorizationRequest:

@@ -88,9 +88,9 @@ class OutboundConnection(MeshConnection):
         verdict = decide_by(state, self.authorization_request(), self.plane.clock, _log)
         if isinstance(verdict, Deferred):
             self._verdict = verdict
-            verdict.addCallbacks(self._decided, self._decision_failed)
+            verdict.addCallbacks(self._decided, self._decision_failed, callbackArgs=(state.policies,))
         else:
-            self._decided(verdict)
+            self._decided(verdict, state.policies)
 
     def authorization_request(self) -> AuthorizationRequest:
         """
@@ -104,7 +104,7 @@ class OutboundConnection(MeshConnection):
             self._request = outbound_request(self.record, svid, self.src.transport.peer)
         return self._request
 
-    def _decided(self, verdict: Verdict) -> None:
+    def _decided(self, verdict: Verdict, policies: object) -> None:
         self._verdict = None
         if self.is_closed:
             return
@@ -116,7 +116,8 @@ class OutboundConnection(MeshConnection):
         elif self.plane.stopping:
             self.upstream_refused(Refusal(STOPPING, "this proxy is stopping"))
         else:
-            self.stands(verdict)
+            if self.decided_by is policies:  # else how long it stands is for those to say that came since
+                self.stands(verdict)
             self._connect()
 
     def _decision_failed(self, failure: Any) -> None:

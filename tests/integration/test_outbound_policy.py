@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+
+from zope.interface import implementer
 
 from tcpmesh.codes import CANCELLED, OUTBOUND_DENIED, OUTBOUND_NOT_ALLOWED, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.observe.records import as_mapping
-from tcpmesh.values import Decision, Effect
-from tests.integration.applications import receive, reset
+from tcpmesh.policy_interfaces import IOutboundPolicy
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
+from tests.integration.applications import receive, reset, until
 from tests.integration.mesh import Proxy, echo, in_thread
 from tests.integration.refusals import RefusalTestCase
 from tests.unit.outbound_policies import Later
@@ -22,6 +26,19 @@ def rules(*policies: str) -> str:
 
 def policy(action: str, identity: str = WEB, *, name: str = "some", more: str = "") -> str:
     return f'{{name: {name}, action: {action}, from: [{{ids: ["{identity}"]}}], to: {{services: [orders]}}{more}}}'
+
+
+@implementer(IOutboundPolicy)
+class ForAMinute:
+    """Allows everybody, for a minute."""
+
+    decides_outbound = True
+
+    def decide(self, request: AuthorizationRequest) -> Decision:
+        return Decision(Effect.ALLOW, "p", "r", valid_for=60.0)
+
+    def describe(self) -> Sequence[str]:
+        return ()
 
 
 class OutboundPolicyTests(RefusalTestCase):
@@ -100,7 +117,7 @@ class OutboundPolicyTests(RefusalTestCase):
             'tcpmesh_policy_notes_total{authz_name="try",direction="outbound",says="would-deny"} 1.0', metrics.decode()
         )
 
-    def decide_by(self, outer: Proxy, answer: Later) -> None:
+    def decide_by(self, outer: Proxy, answer: IOutboundPolicy) -> None:
         """From now on the proxy asks this policy."""
         outer.service.composition.state.swap(policies=(NamedPolicy("later", answer),))
 
@@ -147,3 +164,23 @@ class OutboundPolicyTests(RefusalTestCase):
         self.assertIs((await outer.closed()).code, CANCELLED)
         self.assertTrue(policy.cancelled)
         self.assertFalse(self.target.was_dialled)
+
+    async def test_a_late_answer_by_policies_of_before_does_not_outlast_that_of_now(self) -> None:
+        """What was allowed for a time meanwhile is looked at again when that is over, in both directions."""
+        inner = self.start_inbound(self.application(echo))
+        outer = self.start_outbound(inner.port("orders-in"))
+        for proxy in (outer, inner):
+            policy = Later()
+            self.decide_by(proxy, policy)
+            client = self.connect(outer.port("to-orders"))
+            client.sendall(b"hello")
+            await policy.asked
+            self.decide_by(proxy, ForAMinute())
+            plane = proxy.service.plane
+            assert plane is not None
+            await until(lambda plane=plane: len(plane.verdicts) == 1, "the policies of now were asked")  # type: ignore[misc]
+            policy.answer.callback(Decision(Effect.ALLOW, "p", "r"))
+            self.assertEqual(await in_thread(client.recv, 5), b"hello")
+            self.assertEqual(len(plane.verdicts), 1)
+            client.close()
+            await until(lambda: not inner.live and not outer.live, "all has ended")
