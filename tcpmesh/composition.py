@@ -23,7 +23,7 @@ from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefaults
-from tcpmesh.net.inbound import InboundListener
+from tcpmesh.net.inbound_listener import InboundListener
 from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane

@@ -6,9 +6,8 @@ Ring 3. accept → limits → handshake under a deadline → verify → authoriz
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
@@ -23,78 +22,26 @@ from tcpmesh.codes import (
 )
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
-from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
-from tcpmesh.net.plane import DataPlane
-from tcpmesh.net.probed import DialTurns, ProbeReply
+from tcpmesh.net.probed import ProbeReply
 from tcpmesh.net.requests import inbound_request
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict, decide_by
-from tcpmesh.settings import InboundSettings, OnChange, Timeouts
+from tcpmesh.settings import OnChange
 from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
+
+if TYPE_CHECKING:
+    from tcpmesh.net.inbound_listener import InboundListener
 
 _log = Logger()
 _LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
 # Who is denied, by which entry and why, or how many others there are, is for our own log.
 _OWN_BUSINESS = ("TM-I606", "TM-L")
-
-
-@attrs.frozen(eq=False)
-class InboundListener:
-    """One inbound listener: its settings, the times that hold for it and what it shares."""
-
-    settings: InboundSettings
-    timeouts: Timeouts
-    plane: DataPlane
-    probe_dials: DialTurns = attrs.field(factory=DialTurns)
-
-    @property
-    def name(self) -> str:
-        """As records call it."""
-        return self.settings.name
-
-    def build(self) -> TLSLeg:
-        """
-        Make the protocol for one accepted connection.
-
-        :raises Refusal: when this proxy has no identity to show.
-        """
-        plane, settings = self.plane, self.settings
-        state = plane.state.current
-        context = plane.contexts.server(state, settings.workload, settings.tls, probe=settings.probe is not None)
-        verification = PeerVerification(
-            state.bundles, None, plane.wall_clock, known=plane.known_chains, deny_list=state.deny_list
-        )
-        core = TLSCore(context, verification, server=True)
-        connection = InboundConnection(self)
-        connection.shown = state.svids[settings.workload].chain
-        leg = _AcceptedLeg(
-            connection,
-            connection,
-            core,
-            self.timeouts,
-            plane,
-            client=False,
-            truncation_is_end=settings.truncation == "eof",
-        )
-        connection.src = leg
-        return leg
-
-
-class _AcceptedLeg(TLSLeg):
-    """The leg of a peer that came to us."""
-
-    __slots__ = ()
-
-    def connectionMade(self) -> None:
-        self.keeper.begin(self.transport)  # type: ignore[attr-defined]
-        super().connectionMade()
 
 
 class InboundConnection(MeshConnection):
