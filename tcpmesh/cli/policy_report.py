@@ -23,7 +23,7 @@ _VERBS = {
     "audit": "noted",
     "would-allow": "would have allowed",
     "would-deny": "would have denied",
-    "would-limit": "had no room for",
+    "would-limit": "would have refused",
 }
 
 

@@ -91,7 +91,8 @@ class _Counts:
         limit = self.limit
         held = self.held.get(key)
         if limit.connections is not None and held is not None and held.count >= limit.connections:
-            reason = f"{subject(limit, who, 'has', 'there are')} {held.count} connections, and {lets(limit)}"
+            connections = "connection" if held.count == 1 else "connections"
+            reason = f"{subject(limit, who, 'has', 'there are')} {held.count} {connections}, and {lets(limit)}"
             return Full(limit, POLICY_CONNECTIONS, f"{reason} {limit.connections}")
         if limit.rate is None:
             return None

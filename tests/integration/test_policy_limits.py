@@ -448,7 +448,7 @@ class OutboundTests(LimitTestCase):
         client = await self.served(outer.port("to-orders"))
         await self.refused(outer.port("to-orders"))
         record = await outer.closed()
-        reason = f"{WEB} has 1 connections, and policy 'few' lets each identity have 1"
+        reason = f"{WEB} has 1 connection, and policy 'few' lets each identity have 1"
         self.assert_record(record, POLICY_CONNECTIONS, "proxy", reason, decision="deny", policy="few", attempts=0)
         self.assert_line("to-orders", record)
         self.assert_documented("outbound", "nothing", outbound=POLICY_CONNECTIONS, inbound="-")

@@ -93,7 +93,7 @@ class ForegroundTests(ProxyTestCase):
             running = self.start(*command)
             client, server = self.connect()
             running.signal(signal.SIGHUP)
-            running.wait_until(lambda: "reload is not in this version" in running.err, "no answer to SIGHUP")  # noqa: B023
+            running.wait_until(lambda: "stays as it was read" in running.err, "no answer to SIGHUP")  # noqa: B023
             client.sendall(b"more\n")
             self.assertEqual(server.recv(100), b"more\n")
             running.kill()

@@ -308,7 +308,7 @@ class ReportTests(AdminSocketCase):
                 f"would have denied 31 connections from {BATCH} at orders-in {by}",
                 f"would have allowed 1 connection from {BATCH} at orders-in {by}",
                 f"noted 2 connections from {BATCH} at orders-in {by}",
-                f"had no room for 5 connections from {BATCH} at orders-in {by}",
+                f"would have refused 5 connections from {BATCH} at orders-in {by}",
                 "left out: 4 connections of too many kinds",
             ],
         )

@@ -150,13 +150,13 @@ class PerTests(SynchronousTestCase):
             (
                 ("source",),
                 who(source="::ffff:192.0.2.1"),
-                "192.0.2.1 has 1 connections, and policy 'p' lets each source",
+                "192.0.2.1 has 1 connection, and policy 'p' lets each source",
             ),
-            (("network",), who(), "192.0.2.0/24 has 1 connections, and policy 'p' lets each network have 1"),
+            (("network",), who(), "192.0.2.0/24 has 1 connection, and policy 'p' lets each network have 1"),
             (("network",), who(source="fd00::1"), "fd00::/64 has"),
             (("source",), who(source="fe80::1%eth0"), "fe80::1 has"),
             (("source",), who(source="unix:/a"), "the unix socket has"),
-            (("identity", "listener"), who(), "spiffe://example.test/web with listener 'orders-in' has 1 connections"),
+            (("identity", "listener"), who(), "spiffe://example.test/web with listener 'orders-in' has 1 connection"),
         ):
             counting = Counting(Limit("p", connections=1, per=per))  # type: ignore[arg-type]
             counting.taken(one)
@@ -296,7 +296,7 @@ class ReloadTests(SynchronousTestCase):
         counting.use(attrs.evolve(FEW, connections=1))
         self.assertIn("web has 2 connections, and policy 'few' lets each identity have 1", str(counting.open(who())))
         counting.close(lasting.pop())
-        self.assertIn("web has 1 connections", str(counting.open(who())))
+        self.assertIn("web has 1 connection", str(counting.open(who())))
         counting.close(lasting.pop())
         counting.taken(who())
         counting.use(attrs.evolve(FEW, connections=3))
