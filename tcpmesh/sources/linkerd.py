@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import attrs
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tcpmesh.identity.spiffe import TrustDomain
@@ -139,9 +140,9 @@ class LinkerdSource:
         """
         self._files.start(observer.policy_changed, observer.policy_failed)
 
-    def reload(self) -> None:
-        """Look now. (IReloadable)"""
-        self._files.reload()
+    def reload(self) -> Deferred[None]:
+        """Look now; what is returned fires when it was delivered, or told of. (IReloadable)"""
+        return self._files.reload_in_thread()
 
     def stop(self) -> None:
         """Watch no longer."""

@@ -141,7 +141,10 @@ class RulesSource:
     def _begin(self) -> None:
         contents, self._newest = self._newest or (), None
         self._reading, self._outdated = True, False
-        self._run(lambda: self._read(contents), self._ended)
+        try:
+            self._run(lambda: self._read(contents), self._ended)
+        except RuntimeError:  # no thread to be had: told, and tried again with the next change or reload
+            self._ended(Failure())
 
     def _ended(self, result: Rules | Failure) -> None:
         self._reading = False

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -91,6 +92,7 @@ class WatchedFiles(Generic[_T]):
         self._seen: object = None  # fingerprint at the last look
         self._restless = 0  # looks in a row that found something else than the one before
         self._reading: object = None  # what tells the reading in a thread from those before
+        self._waiting: list[Deferred[None]] = []  # fire when no thread reads any longer
 
     def load(self) -> _T:
         """
@@ -128,9 +130,21 @@ class WatchedFiles(Generic[_T]):
             self._reading = None  # what a thread reads meanwhile is older
             self._look(asked=True)
 
+    def reload_in_thread(self) -> Deferred[None]:
+        """Look now, read as what has changed by itself is read, and fire when that is taken or reported."""
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        if self._taken is not None:
+            self._reading = None
+            self._look(asked=True, aside=True)
+        else:
+            self._tell_done()
+        return done
+
     def stop(self) -> None:
         """Watch no longer; what a thread still reads is dropped. Safe in every order."""
         self._taken = self._reading = None
+        self._tell_done()
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None
@@ -143,19 +157,29 @@ class WatchedFiles(Generic[_T]):
         changing = self._seen != self._used
         self._call = self._clock.callLater(min(self._interval, _SETTLE) if changing else self._interval, self._look)
 
-    def _look(self, *, asked: bool = False) -> None:
+    def _look(self, *, asked: bool = False, aside: bool = False) -> None:
         try:
-            self._compare(asked=asked)
+            self._compare(asked=asked, aside=aside)
         except Exception as error:  # noqa: BLE001  the next look must come all the same
             self._broken(error)
-        if self._taken is not None and self._reading is None:
+        if self._reading is None:
+            self._looked()
+
+    def _looked(self) -> None:
+        if self._taken is not None:
             self._wait()
+        self._tell_done()
+
+    def _tell_done(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
 
     def _broken(self, error: Exception) -> None:
         self._log.failure("looking at the files failed")
         self._failed(f"looking at the files failed: {type(error).__name__}; see the traceback above")
 
-    def _compare(self, *, asked: bool) -> None:
+    def _compare(self, *, asked: bool, aside: bool) -> None:
         now = self._fingerprint()
         still, self._seen = now == self._seen, now
         self._restless = 0 if still else self._restless + 1
@@ -163,25 +187,25 @@ class WatchedFiles(Generic[_T]):
         if not steady or (now == self._used and not asked) or self._taken is None:
             return
         self._restless = 0
-        if asked or not IReactorFromThreads.providedBy(self._clock):
+        if (asked and not aside) or not IReactorFromThreads.providedBy(self._clock):
             in_caller(self.load, lambda result: self._take(now, result, asked=asked))
             return
-        reading = self._reading = object()
+        reading = object()
         in_daemon_thread(cast(IReactorFromThreads, self._clock))(
-            self.load, lambda result: self._was_read(reading, now, result)
+            self.load, lambda result: self._was_read(reading, now, result, asked=asked)
         )
+        self._reading = reading  # not before there is a thread: nobody looks while there is one
 
-    def _was_read(self, reading: object, now: tuple[object, ...], result: Any) -> None:
+    def _was_read(self, reading: object, now: tuple[object, ...], result: Any, *, asked: bool) -> None:
         """A thread has read the files: hundreds of them take seconds, in which the reactor has other things to do."""
         if reading is not self._reading:
             return  # stopped, or looked at again, in the meantime
         self._reading = None
         try:
-            self._take(now, result, asked=False)
+            self._take(now, result, asked=asked)
         except Exception as error:  # noqa: BLE001  the next look must come all the same
             self._broken(error)
-        if self._taken is not None:
-            self._wait()
+        self._looked()
 
     def _take(self, now: tuple[object, ...], result: Any, *, asked: bool) -> None:
         problem = result.value if isinstance(result, Failure) else None

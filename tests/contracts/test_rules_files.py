@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh.errors import ConfigurationError
 from tcpmesh.interfaces import PluginContext
 from tcpmesh.policy.language import RulesSettings
-from tcpmesh.sources.polling import in_caller
+from tcpmesh.sources.polling import InThread, in_caller
 from tcpmesh.sources.rules import RulesFactory, RulesSource
 from tcpmesh.testing import FakePolicyObserver, PolicySourceContract, authorization_request, plugin_context
 from tcpmesh.values import AuthorizationRequest, TCPAddress
@@ -161,6 +161,27 @@ class RulesFilesTests(PolicySourceContract, SynchronousTestCase):
         self.file.write_text(DENIAL)
         source.reload()
         self.work(work)
+        self.assertEqual(self.effects(observer), ["allow", "deny"])
+
+    def test_goes_on_when_there_was_no_thread_to_be_had(self) -> None:
+        """That is told, and the next change is read."""
+        threads: list[InThread] = []
+
+        def run(function: Callable[[], Any], done: Callable[[Any], None]) -> None:
+            if not threads:
+                raise RuntimeError("can't start new thread")
+            threads[0](function, done)
+
+        source = RulesSource(self.make_settings(), self.make_context(), run)
+        observer = FakePolicyObserver()
+        source.start(observer)
+        self.addCleanup(source.stop)
+        self.file.write_text(DENIAL)
+        source.reload()
+        self.assertEqual(observer.failures, ["reading the files failed; see the traceback above"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        threads.append(in_caller)
+        source.reload()
         self.assertEqual(self.effects(observer), ["allow", "deny"])
 
     def work(self, work: list[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:

@@ -73,11 +73,11 @@ class LinkerdPolicyTests(MeshTestCase):
         web, intruder = self.outer(), self.outer("intruder")
         state, control = self.inner.service.composition.state, self.inner.service.composition.policies
         self.file.write_text(RESOURCES.replace("mesh.test/web", "mesh.test/intruder"))
-        control.reload()
+        await control.reload()
         self.assertEqual([await self.passes(web), await self.passes(intruder)], [False, True])
         generation = state.current.generation
         self.file.write_text(RESOURCES.replace("proxyProtocol: opaque", "proxyProtocol: HTTP/2"))
-        control.reload()
+        await control.reload()
         self.assertEqual([await self.passes(web), await self.passes(intruder)], [False, True])
         self.assertEqual(state.current.generation, generation)
         (report,) = control.report()

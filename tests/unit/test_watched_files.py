@@ -331,3 +331,41 @@ class ThreadTests(WatchedCase):
         self.clock.pump([INTERVAL, SETTLE])
         self.threads.deliver()
         self.assertEqual(self.taken[-1]["a.yaml"], "good")
+
+    def test_a_reload_in_a_thread_says_when_it_is_done(self) -> None:
+        """Also to whoever asked before somebody else did, and at the stop."""
+        files = self.begin()
+        self.put("a.yaml", "changed")
+        first, second = files.reload_in_thread(), files.reload_in_thread()
+        self.threads.deliver()
+        self.assertNoResult(first)
+        self.threads.deliver()
+        for done in (first, second):
+            self.assertIsNone(self.successResultOf(done))
+        self.assertEqual(self.taken, [{"a.yaml": "changed", "b.yaml": "second"}])
+        self.put("a.yaml", "bad")
+        third = files.reload_in_thread()
+        self.threads.deliver()
+        self.assertIsNone(self.successResultOf(third))
+        self.assertEqual(self.failures, ["one of them is bad"])
+        self.assertEqual(self.readers, [MAIN] + ["tcpmesh-fetch"] * 3)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        fourth = files.reload_in_thread()
+        files.stop()
+        self.assertIsNone(self.successResultOf(fourth))
+        self.assertIsNone(self.successResultOf(files.reload_in_thread()))
+        self.threads.deliver()
+
+    def test_looks_again_when_there_was_no_thread_to_be_had(self) -> None:
+        """It is told, with its traceback in the log, and not the end of all looks."""
+
+        def no_thread(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.begin()
+        self.put("a.yaml", "changed")
+        self.patch(threading.Thread, "start", no_thread)
+        self.clock.pump([INTERVAL, SETTLE])
+        self.assertIn("RuntimeError", self.failures[0])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
