@@ -14,6 +14,7 @@ import attrs
 
 from tcpmesh.addresses import TCPAddress, shown
 from tcpmesh.mesh_state import MeshState
+from tcpmesh.policy.linkerd import LinkerdPolicy
 from tcpmesh.policy.replay import NOWHERE, Places, parse_peer
 from tcpmesh.policy.rules import Rules
 from tcpmesh.values import Address, AuthorizationRequest, format_duration
@@ -120,7 +121,7 @@ def assumptions(question: Question, state: MeshState, places: Places) -> list[st
     if any(entry.issued_before is not None and str(entry.id) == question.who for entry in deny_list.entries):
         looked_at.add("certificate")
     for named in state.policies:
-        looked_at |= _looked_at(named.policy) if isinstance(named.policy, Rules) else {"ip", "certificate"}
+        looked_at |= _looked_at(named.policy)
     found = []
     if "ip" in looked_at and not question.ip:
         found.append("no source address was given, so that it is in no network")
@@ -128,20 +129,30 @@ def assumptions(question: Question, state: MeshState, places: Places) -> list[st
         age = format_duration(question.cert_age or 0.0)
         left = format_duration(question.cert_left if question.cert_left is not None else _DAY)
         found.append(f"the certificate is taken to be {age} old and to have {left} left")
+    outbound, name = _destination(question.to, places)
+    if "sni" in looked_at and not (outbound or question.sni):
+        found.append("no --sni was given, so that it asks for no server name")
+    if "alpn" in looked_at and not (outbound or question.alpn):
+        found.append("no --alpn was given, so that it agrees on no protocol; proxies of this kind do, on tcpmesh/1")
     if any(entry.id is None for entry in deny_list.entries):
         found.append("its key and its serial number are not on the deny-list")
-    outbound, name = _destination(question.to, places)
     if outbound and question.who not in places.services[name]:
         found.append("there is an outbound listener that leads this identity there; the configuration has none")
     return found
 
 
-def _looked_at(rules: Rules) -> set[str]:
+def _looked_at(policy: object) -> set[str]:
+    """What a policy can look at of which a question may say nothing; everything if nobody knows."""
+    if isinstance(policy, LinkerdPolicy):
+        return {"ip"}
+    if not isinstance(policy, Rules):
+        return {"ip", "certificate", "sni", "alpn"}
     found = set()
-    for policy in rules.policies:
-        entries = [inner for entry in policy.from_ for inner in (entry, *(entry.except_ or ()))]
+    for rule in policy.policies:
+        entries = [inner for entry in rule.from_ for inner in (entry, *(entry.except_ or ()))]
         if any(entry.networks is not None for entry in entries):
             found.add("ip")
-        if policy.when is not None and policy.when.certificate is not None:
+        if rule.when is not None and rule.when.certificate is not None:
             found.add("certificate")
+        found |= {key for key in ("sni", "alpn") if rule.to is not None and getattr(rule.to, key) is not None}
     return found

@@ -168,6 +168,26 @@ class AskedTests(ExplainCase):
         self.assertNotIn("assumed", out)
         self.assertIn("asks for a certificate with max_age 1h, and this one is 2h old and has 1h left", out)
 
+    def test_says_that_it_was_told_no_protocol_and_no_server_name(self) -> None:
+        """When a policy looks at them: the proxy decides otherwise about peers that have some."""
+        self.policies.write_text(
+            "policies:\n  - {name: mesh, action: allow, from: [{any: authenticated}],"
+            " to: {inbound: [orders-in], alpn: [tcpmesh/1], sni: [db.a.test]}}\n"
+        )
+        who = ("--from", "spiffe://a.test/web", "--to", "orders-in", "--ip", "10.0.0.7")
+        status, out, _ = self.explain(*who)
+        self.assertEqual(status, 1)
+        self.assertEqual(
+            [line for line in out.splitlines() if "assumed" in line],
+            [
+                "  assumed     no --sni was given, so that it asks for no server name",
+                "  assumed     no --alpn was given, so that it agrees on no protocol; proxies of this kind do, on "
+                "tcpmesh/1",
+            ],
+        )
+        status, out, _ = self.explain(*who, "--alpn", "tcpmesh/1", "--sni", "db.a.test")
+        self.assertEqual((status, "assumed" in out), (0, False))
+
     def test_knows_who_is_led_to_a_service(self) -> None:
         """The workload of an outbound listener; nothing is assumed of that."""
         self.config.write_text(
