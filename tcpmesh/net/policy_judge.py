@@ -150,7 +150,8 @@ class PolicyJudge:
 
     def _drain(self, connection: DecidedConnection, refusal: Refusal) -> None:
         """End it some time within timeouts.shutdown, so that not all come back in one moment."""
-        self._spare(connection)
+        if connection in self._draining:
+            return  # other policies that deny it, too, give it no more time
         wait = connection.timeouts.shutdown * self._plane.random.random()
         self._draining[connection] = self._plane.clock.callLater(wait, self._drained, connection, refusal)
 

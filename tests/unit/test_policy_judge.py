@@ -257,6 +257,18 @@ class JudgeTests(SynchronousTestCase):
         self.assertGreater(len(set(gone)), 5)
         self.assertFalse(spared.is_closed)
 
+    def test_further_changes_give_no_more_time_to_drain(self) -> None:
+        """However often they come, it ends within the time that began with the first."""
+        self.change(ALLOW)
+        connections = [self.live(on_change="drain") for _ in range(20)]
+        for _ in range(15):
+            self.change(DENY)
+            for connection in connections:
+                if not connection.is_closed:
+                    self.assertIsNone(self.ask(connection))
+            self.clock.advance(2.0)
+        self.assertEqual([connection.is_closed for connection in connections], [True] * 20)
+
     def test_log_lets_it_go_on(self) -> None:
         """One warning for each change, whoever many it is about."""
         self.change(ALLOW)
