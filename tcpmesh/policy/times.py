@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
-import zoneinfo
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ __all__ = [
     "Conditions",
     "Hours",
     "Schedule",
+    "TimeZone",
     "Weekday",
     "Window",
     "parse_hours",
@@ -71,14 +71,27 @@ def parse_hours(text: str) -> Hours:
     return Hours(start, end if end > start else end + _DAY, text)
 
 
-def parse_zone(text: str) -> zoneinfo.ZoneInfo:
+@attrs.frozen
+class TimeZone:
+    """A time zone of the system's database."""
+
+    name: str
+    rules: datetime.tzinfo = attrs.field(eq=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_zone(text: str) -> TimeZone:
     """
     Find a time zone by its name in the system's database, as ``Europe/Berlin``.
 
     :raises ValueError: when there is none of that name.
     """
+    import zoneinfo
+
     try:
-        return zoneinfo.ZoneInfo(text)
+        return TimeZone(text, zoneinfo.ZoneInfo(text))
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = zoneinfo.available_timezones()
     if not known:
@@ -99,11 +112,11 @@ class Window:
 
     days: list[Weekday] | None = attrs.field(default=None, validator=_not_empty)  # none: every day
     hours: list[Hours] | None = attrs.field(default=None, validator=_not_empty)  # none: whole days
-    timezone: zoneinfo.ZoneInfo | None = None  # none: UTC
+    timezone: TimeZone | None = None  # none: UTC
 
     def spans(self, now: float) -> Iterator[tuple[float, float]]:
         """When it holds, from what has not ended before ``now`` to a week later, in seconds since the epoch."""
-        zone = self.timezone or datetime.UTC
+        zone = self.timezone.rules if self.timezone is not None else datetime.UTC
         today = datetime.datetime.fromtimestamp(now, zone).date()
         for offset in range(-2, 9):
             day = today + datetime.timedelta(days=offset)

@@ -6,7 +6,6 @@ Ring 1.
 
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from tcpmesh.policy.identities import (
 )
 from tcpmesh.policy.limit_language import Rate, parse_rate
 from tcpmesh.policy.networks import Network, parse_network
-from tcpmesh.policy.times import Hours, parse_hours, parse_zone
+from tcpmesh.policy.times import Hours, TimeZone, parse_hours, parse_zone
 
 __all__ = ["WORDS"]
 
@@ -35,5 +34,5 @@ WORDS: Mapping[Any, tuple[str, Callable[[str], Any]]] = {
     Network: ('a network such as "10.0.0.0/8" or "fd00::/8"', parse_network),
     Hours: ('a part of a day such as "08:00-18:00"', parse_hours),
     Rate: ("a rate such as 10/s, 600/m or 100/h", parse_rate),
-    zoneinfo.ZoneInfo: ("a time zone such as Europe/Berlin", parse_zone),
+    TimeZone: ("a time zone such as Europe/Berlin", parse_zone),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from zoneinfo import ZoneInfo
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +10,7 @@ from tcpmesh.policy.times import (
     CertificateTimes,
     Conditions,
     Schedule,
+    TimeZone,
     Window,
     parse_hours,
     parse_zone,
@@ -19,7 +19,7 @@ from tcpmesh.testing import peer_identity
 from tcpmesh.values import Duration, PeerIdentity
 
 PEER = peer_identity()
-BERLIN = ZoneInfo("Europe/Berlin")
+BERLIN = parse_zone("Europe/Berlin")
 
 
 def moment(text: str) -> float:
@@ -30,7 +30,7 @@ def moment(text: str) -> float:
 class WindowTests(SynchronousTestCase):
     """``windows``."""
 
-    def schedule(self, *hours: str, days: list[str] | None = None, zone: ZoneInfo | None = None) -> Schedule:
+    def schedule(self, *hours: str, days: list[str] | None = None, zone: TimeZone | None = None) -> Schedule:
         window = Window(days, [parse_hours(text) for text in hours] or None, zone)  # type: ignore[arg-type]
         return Schedule(Conditions(windows=[window]))
 
@@ -138,7 +138,7 @@ class WindowTests(SynchronousTestCase):
 
     def test_refuses_zones_that_do_not_exist(self) -> None:
         """With the one that was probably meant; names are no paths."""
-        self.assertIs(parse_zone("Europe/Berlin"), BERLIN)
+        self.assertEqual((parse_zone("Europe/Berlin"), str(BERLIN)), (BERLIN, "Europe/Berlin"))
         for text, message in {
             "Europe/Berln": "did you mean 'Europe/Berlin'?",
             "../../etc/passwd": "there is no time zone '../../etc/passwd'",
