@@ -223,7 +223,7 @@ class InboundSettings:
 class Defaults:
     """What becomes of connections that no policy allows or denies; outbound, only a listener's own pairs come up."""
 
-    inbound: Literal["deny", "allow"] = "deny"
+    inbound: Literal["allow", "deny"] = "deny"
     outbound: Literal["allow", "deny"] = "allow"
     mark: Mark | None = not_a_key()
 
