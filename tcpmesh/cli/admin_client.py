@@ -103,7 +103,7 @@ def ask(
         raise AdminError(f"the answer of {shown} is longer than {limit} bytes")
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AdminError(f"what answers on {shown} is not tcpmesh: its answer to {path} is no JSON") from None
 
 

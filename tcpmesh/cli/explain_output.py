@@ -19,7 +19,7 @@ _STATUS = {"allow": 0, "deny": 1}
 
 def is_explanation(values: Any) -> bool:
     """Whether it has the form of an explanation."""
-    if not isinstance(values, dict) or values.get("decision") not in _WORDS:
+    if not isinstance(values, dict) or values.get("decision") not in list(_WORDS):
         return False
     notes, nearest = values.get("notes", []), values.get("nearest", {})
     lists = (notes, values.get("limits", []))

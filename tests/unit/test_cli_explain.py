@@ -403,3 +403,31 @@ class RecordedTests(ExplainCase):
         status, _, err = self.explain("8", *self.admin())
         self.assertEqual(status, 2)
         self.assertIn("explains nothing as tcpmesh does", err)
+
+    def test_refuses_explanations_of_another_form(self) -> None:
+        """As a proxy of another version may give them."""
+        good = self.then()
+        for number, now in enumerate(
+            (
+                {"decision": []},
+                {"decision": {}},
+                {"decision": None},
+                {"decision": "deny", "nearest": [1]},
+                {"decision": "deny", "notes": {"policy": "a"}},
+                {"decision": "deny", "limits": ["a"]},
+                ["deny"],
+            )
+        ):
+            self.path = self.path.rpartition("/")[0] + f"/{number}.sock"
+            self.respond({"then": good, "now": now})
+            status, out, err = self.explain("8", *self.admin())
+            self.assertEqual((status, out), (2, ""), now)
+            self.assertIn("explains nothing as tcpmesh does", err)
+
+    def test_refuses_an_answer_that_is_nested_without_end(self) -> None:
+        """Which is not JSON that anybody can read."""
+        text = b"[" * 200_000
+        self.answer(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+        status, out, err = self.explain("8", *self.admin())
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("is no JSON", err)
