@@ -9,6 +9,7 @@ state of that moment, and be live by then.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from typing import Any, Protocol, cast
 
 import attrs
@@ -16,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tcpmesh.codes import INTERNAL, POLICY_CHANGED
+from tcpmesh.codes import INTERNAL, POLICY_CHANGED, POLICY_FAILED, POLICY_TIMED_OUT
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.plane import DataPlane, LiveConnection
@@ -24,9 +25,11 @@ from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import OnChange, Timeouts
 from tcpmesh.values import AuthorizationRequest, Effect
 
-__all__ = ["DecidedConnection", "PolicyJudge"]
+__all__ = ["ASKED_AT_ONCE", "PACE", "DecidedConnection", "PolicyJudge"]
 
 _log = Logger(namespace="tcpmesh")
+ASKED_AT_ONCE = 100  # questions about live connections that policies answer later, under way at a time
+PACE = 0.05  # seconds until more of those that wait are asked about
 _NOBODY: object = object()  # stands for policies whose answer has run out
 
 
@@ -68,6 +71,9 @@ class PolicyJudge:
         self._plane = plane
         self._examine = examine
         self._draining: dict[LiveConnection, Any] = {}
+        self._asking = 0  # answers that are still to come
+        self._waiting: dict[LiveConnection, None] = {}  # to be asked about when fewer are under way
+        self._call: Any = None
         self._told = -1  # generation in which a connection that goes on was told of
         plane.verdicts.due = self._ran_out
 
@@ -77,6 +83,9 @@ class PolicyJudge:
             if call.active():
                 call.cancel()
         self._draining.clear()
+        self._waiting.clear()
+        if self._call is not None and self._call.active():
+            self._call.cancel()
 
     def judge(self, live: LiveConnection, state: MeshState) -> Refusal | None:
         """Whether the policies still allow it. (Judge)"""
@@ -87,6 +96,9 @@ class PolicyJudge:
         if isinstance(before, _Denial) and before.policies is state.policies:
             connection.decided_by = state.policies
             return before.refusal
+        if self._asking >= ASKED_AT_ONCE:
+            self._wait(live)
+            return None
         try:
             request = connection.authorization_request()
         except Refusal:
@@ -97,10 +109,35 @@ class PolicyJudge:
         connection.decided_by = state.policies
         verdict = decide_by(state, request, self._plane.clock, _log)
         if isinstance(verdict, Deferred):
+            self._asking += 1
+            verdict.addBoth(self._came)
             verdict.addCallback(self._answered, connection, state)
             verdict.addErrback(self._failed, connection, state)
             return None
         return self._consequence(connection, verdict, state)
+
+    def _wait(self, connection: LiveConnection) -> None:
+        """
+        Ask about it in a moment.
+
+        Thousands of questions at once would wait for each other until their time is over, and that denies.
+        """
+        self._waiting[connection] = None
+        if self._call is None:
+            self._call = self._plane.clock.callLater(PACE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._call = None
+        chosen = list(islice(self._waiting, max(0, ASKED_AT_ONCE - self._asking)))
+        for connection in chosen:
+            del self._waiting[connection]
+        if self._waiting:
+            self._call = self._plane.clock.callLater(PACE, self._go_on)
+        self._examine(chosen)
+
+    def _came(self, result: Any) -> Any:
+        self._asking -= 1
+        return result
 
     def _ran_out(self, connections: Collection[LiveConnection]) -> None:
         """What was said of them holds no longer."""
@@ -144,7 +181,13 @@ class PolicyJudge:
             self._drain(connection, refusal)
         elif how == "log":
             self._tell(connection, refusal, state.generation)
-        return refusal if how == "close" else None
+        if how == "close":
+            return refusal
+        # Whoever goes on is asked about again when the denial runs out; that of a policy that failed at the next look.
+        again = 0.0 if verdict.code in (POLICY_FAILED, POLICY_TIMED_OUT) else verdict.valid_for
+        if again is not None:
+            self._plane.verdicts.add(connection, self._plane.wall_clock() + again)
+        return None
 
     # --- what is not ended at once
 

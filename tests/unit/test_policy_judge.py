@@ -20,7 +20,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.net.expiry import LOOK
 from tcpmesh.net.plane import DataPlane, Gate, LiveConnection
-from tcpmesh.net.policy_judge import PolicyJudge
+from tcpmesh.net.policy_judge import ASKED_AT_ONCE, PACE, PolicyJudge
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.evaluate import Verdict, decide_by
@@ -185,6 +185,32 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.examined, connections)
         self.assertEqual([refusal.code for one in connections if (refusal := self.ask(one))], [POLICY_CHANGED] * 3)
 
+    def test_asks_about_a_hundred_at_a_time(self) -> None:
+        """Else they would wait for each other until their time is over, and be ended for that."""
+        self.change(ALLOW)
+        connections = [self.live() for _ in range(ASKED_AT_ONCE + 30)]
+        answers = [Deferred[Decision]() for _ in connections]
+        policy = self.change(*answers)
+        for connection in connections:
+            self.assertIsNone(self.ask(connection))
+        self.assertEqual(len(policy.asked), ASKED_AT_ONCE)
+        self.clock.advance(PACE)
+        self.assertEqual(self.examined, [])
+        for answer in answers[:20]:
+            answer.callback(ALLOW)
+        self.clock.advance(PACE)
+        self.assertEqual(self.examined, connections[ASKED_AT_ONCE : ASKED_AT_ONCE + 20])
+        for connection in connections[ASKED_AT_ONCE : ASKED_AT_ONCE + 20]:
+            self.assertIsNone(self.ask(connection))
+        for answer in answers[20 : ASKED_AT_ONCE + 20]:
+            answer.callback(ALLOW)
+        self.clock.advance(PACE)
+        self.assertEqual(self.examined, connections[ASKED_AT_ONCE:])
+        for connection in connections[ASKED_AT_ONCE + 20 :]:
+            self.assertIsNone(self.ask(connection))
+        self.assertEqual(len(policy.asked), len(connections))
+        self.assertFalse(any(connection.is_closed for connection in connections))
+
     def test_an_answer_that_came_later_is_forgotten_when_policies_change_before_the_turn(self) -> None:
         """What counts is what the policies say at the turn."""
         self.change(ALLOW)
@@ -256,6 +282,26 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(gone[-1], 20)
         self.assertGreater(len(set(gone)), 5)
         self.assertFalse(spared.is_closed)
+
+    def test_who_drains_is_spared_when_a_policy_that_failed_allows_again(self) -> None:
+        """It is asked at the next looks; a denial that holds for a time, when that is over."""
+        self.change(ALLOW)
+        failed, denied, for_good = (self.live(on_change="drain") for _ in range(3))
+        for connection in (failed, denied, for_good):
+            connection.timeouts = Timeouts(shutdown=Duration(1e6))
+        self.change("nonsense", attrs.evolve(DENY, valid_for=60.0), DENY, ALLOW)
+        for connection in (failed, denied, for_good):
+            self.assertIsNone(self.ask(connection))
+        self.now += 1
+        self.clock.advance(LOOK)
+        self.assertEqual(self.examined, [failed])
+        self.now += 60
+        self.clock.advance(LOOK)
+        self.assertEqual(self.examined, [failed, denied])
+        for connection in (failed, denied):
+            self.assertIsNone(self.ask(connection))
+        self.clock.advance(1e6)
+        self.assertEqual([one.is_closed for one in (failed, denied, for_good)], [False, False, True])
 
     def test_further_changes_give_no_more_time_to_drain(self) -> None:
         """However often they come, it ends within the time that began with the first."""
