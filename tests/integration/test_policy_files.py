@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 
 from tcpmesh.cli import main
@@ -10,6 +11,7 @@ from tcpmesh.codes import NO_RULE_ALLOWS
 from tcpmesh.errors import ConfigurationError
 from tests.integration.applications import RESET, receive, until
 from tests.integration.mesh import MeshTestCase, Proxy, echo, in_thread
+from tests.integration.servers import temporary_directory
 
 ALLOW = (
     'policies: [{name: may, action: allow, from: [{ids: ["spiffe://mesh.test/web"]}], to: {inbound: [orders-in]}}]\n'
@@ -71,6 +73,24 @@ class PolicyFilesTests(MeshTestCase):
         (told,) = inner.service.composition.policies.failing.values()
         self.assertIn(f"{self.file.absolute()}:1:", told)
         self.assertIn("there is no inbound listener 'order-in'; did you mean 'orders-in'?", told)
+
+    async def reload(self, admin: str) -> tuple[int, str]:
+        """What ``tcpmesh policy reload`` says, and its exit status."""
+        command = [sys.executable, "-m", "tcpmesh", "policy", "reload", "--admin", admin]
+        done = await in_thread(lambda: subprocess.run(command, capture_output=True, text=True, timeout=60, check=False))
+        return done.returncode, done.stdout + done.stderr
+
+    async def test_reload_answers_when_the_files_were_read(self) -> None:
+        """Its exit status is about what is there now, not about what was there before."""
+        admin = f"unix:{temporary_directory(self)}/admin.sock"
+        top = f"authorization: [{{plugin: rules, directory: policies.d, interval: 1m}}]\nadmin: {{listen: '{admin}'}}\n"
+        self.start_inbound(self.application(echo), allow=(), top=top)
+        self.file.write_text("policies: [{name: x}]")
+        status, said = await self.reload(admin)
+        self.assertEqual(status, 1, said)
+        self.assertIn("10-web.yaml:1:12: key 'action' is missing in policies[0]", said)
+        self.file.write_text(ALLOW)
+        self.assertEqual(await self.reload(admin), (0, "authorization[0] rules: good\n"))
 
     async def test_a_proxy_does_not_start_with_a_bad_file(self) -> None:
         """There is nothing to go on with."""
