@@ -94,7 +94,8 @@ def _status(arguments: Sequence[str] | None) -> int:
     from tcpmesh.errors import ConfigurationError, StartError
 
     try:
-        result: Any = entry.main(arguments, prog_name="tcpmesh", standalone_mode=False)
+        own_process = {"own_process"} if arguments is None else set()
+        result: Any = entry.main(arguments, prog_name="tcpmesh", standalone_mode=False, obj=own_process)
     except click.UsageError as error:
         complain_of_usage(error)
         return EX_USAGE

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import click
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
@@ -81,6 +82,7 @@ def policy_side(config: Path, now: WallClock = wall_clock) -> Iterator[PolicySid
     from tcpmesh.deny_control import DenyControl
     from tcpmesh.plugins import PluginRegistry
 
+    _show_tracebacks_escaped()
     plugins = PluginRegistry()
     settings = load(config.absolute(), plugins)
     cell, control = compose_policies(settings, plugins, reactor, now)
@@ -92,6 +94,29 @@ def policy_side(config: Path, now: WallClock = wall_clock) -> Iterator[PolicySid
     finally:
         control.stop()
         denials.stop()
+
+
+def _show_tracebacks_escaped() -> None:
+    """
+    Let what a plugin raised be shown as the proxy's log shows it.
+
+    Its text may hold what a peer sent, and Twisted writes it to the terminal as it is until somebody begins to log;
+    which only a process's owner may do, and once.
+    """
+    context = click.get_current_context(silent=True)
+    words = context.find_root().obj if context is not None else None
+    if not words:
+        return
+    words.clear()
+    from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner
+
+    from tcpmesh.observe.log import TextLogObserver
+
+    observer = TextLogObserver(lambda text: click.echo(text, err=True))
+    critical = LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(observer, [critical])], discardBuffer=True, redirectStandardIO=False
+    )
 
 
 def waited_for(result: Deferred[_T]) -> _T:

@@ -251,3 +251,44 @@ class LaterTests(SynchronousTestCase):
         status, output = self.explain(None)
         self.assertEqual(status, 2, output)
         self.assertTrue(output.startswith("CANNOT TELL TM-P1"), output)
+
+
+class FailingPluginTests(SynchronousTestCase):
+    """A plugin that raises what a peer sent."""
+
+    def test_its_traceback_is_shown_escaped(self) -> None:
+        """A terminal gets nothing to act upon."""
+        directory = temporary_directory(self)
+        drop_ins = directory / "path" / "twisted" / "plugins"
+        drop_ins.mkdir(parents=True)
+        (drop_ins / "raising_drop_in.py").write_text(
+            "from tcpmesh.descriptors import PluginDescriptor\n"
+            "from tcpmesh.interfaces import AUTHORIZATION\n"
+            'raising = PluginDescriptor(AUTHORIZATION, "raising", "raises", "raising:Factory")\n'
+        )
+        (directory / "path" / "raising.py").write_text(
+            "import attrs\n"
+            "from zope.interface import implementer\n"
+            "from tcpmesh.interfaces import IAuthorizationPolicy, IAuthorizationPolicyFactory\n"
+            "@attrs.frozen\n"
+            "class Settings: pass\n"
+            "@implementer(IAuthorizationPolicy)\n"
+            "class Policy:\n"
+            "    def decide(self, request): raise KeyError(Odd(request.sni))\n"
+            "    def describe(self): return []\n"
+            "class Odd(str):\n"
+            "    __repr__ = str.__str__\n"
+            "@implementer(IAuthorizationPolicyFactory)\n"
+            "class Factory:\n"
+            "    name, description, settings = 'raising', 'raises', Settings\n"
+            "    def create(self, settings, context): return Policy()\n"
+        )
+        head = documents.blocks(TEXT)[0].text.partition("authorization:")[0]
+        Path(directory / "tcpmesh.yaml").write_text(f"{head}authorization: [{{plugin: raising}}]\n")
+        command = (*TCPMESH, "explain", "--from", "spiffe://shop.example/web", "--to", "orders-in")
+        environment = {**os.environ, "PYTHONPATH": f"{directory / 'path'}:{ROOT}"}
+        ended = run(*command, "--sni", "\x1b[7mred\u202e", directory=directory, environment=environment, status=None)
+        self.assertEqual(ended.returncode, 2)
+        self.assertIn(b"\n    builtins.KeyError: \\x1b[7mred\\u202e\n", ended.stderr)
+        for line in (ended.stdout + ended.stderr).decode("ascii").splitlines():
+            self.assertTrue(line.isprintable(), line)
