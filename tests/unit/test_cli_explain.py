@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from tcpmesh.cli.policy_side import policy_side
+from tcpmesh.interfaces import IAuthorizationPolicy
+from tcpmesh.testing import authorization_request
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tests.unit.admin_sockets import AdminSocketCase
 
 CONFIGURATION = """\
@@ -187,6 +196,33 @@ class AskedTests(ExplainCase):
         )
         status, out, _ = self.explain(*who, "--alpn", "tcpmesh/1", "--sni", "db.a.test")
         self.assertEqual((status, "assumed" in out), (0, False))
+
+    def test_remembers_no_answer_from_one_question_to_the_next(self) -> None:
+        """Tables and logs ask the same about several times of day; a proxy remembers what comes late."""
+        asked: list[Deferred[Decision]] = []
+
+        @implementer(IAuthorizationPolicy)
+        class Later:
+            def decide(self, _request: AuthorizationRequest) -> Deferred[Decision]:
+                asked.append(Deferred())
+                return asked[-1]
+
+            def describe(self) -> list[str]:
+                return []
+
+        self.config.write_text(
+            CONFIGURATION.partition("authorization:")[0]
+            + 'authorization: [{plugin: opa, url: "http://127.0.0.1:1/v1/data/a"}]\n'
+        )
+        with policy_side(self.config) as side:
+            (named,) = side.state.policies
+            state = attrs.evolve(side.state, policies=(attrs.evolve(named, policy=Later()),))
+            side = attrs.evolve(side, state=state, clock=Clock())
+            for effect, expected in ((Effect.ALLOW, "allow"), (Effect.DENY, "deny")):
+                explanation = side.explain(authorization_request())
+                asked[-1].callback(Decision(effect, "later", "r", "because", 3600.0))
+                self.assertEqual(self.successResultOf(explanation)["decision"], expected)
+        self.assertEqual(len(asked), 2)
 
     def test_knows_who_is_led_to_a_service(self) -> None:
         """The workload of an outbound listener; nothing is assumed of that."""
