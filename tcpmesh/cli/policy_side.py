@@ -90,10 +90,7 @@ def policy_side(config: Path, now: WallClock = wall_clock) -> Iterator[PolicySid
     try:
         denials.start()
         control.start()
-        # Nothing is remembered: the next question may be about another time of day.
-        forgetful = tuple(attrs.evolve(named, answers=None) for named in cell.current.policies)
-        state = attrs.evolve(cell.current, policies=forgetful)
-        yield PolicySide(settings, state, Places.of(settings), reactor)
+        yield PolicySide(settings, cell.current, Places.of(settings), reactor)
     finally:
         control.stop()
         denials.stop()
