@@ -30,6 +30,7 @@ __all__ = ["ASKED_AT_ONCE", "PACE", "DecidedConnection", "PolicyJudge"]
 _log = Logger(namespace="tcpmesh")
 ASKED_AT_ONCE = 100  # questions about live connections that policies answer later, under way at a time
 PACE = 0.05  # seconds until more of those that wait are asked about
+PATIENCE = 30.0  # seconds for which a connection outlives policies that say nothing; up to twice that
 _NOBODY: object = object()  # stands for policies whose answer has run out
 
 
@@ -177,25 +178,29 @@ class PolicyJudge:
         refusal = Refusal(POLICY_CHANGED, _reason(verdict))
         # What is not established yet has nothing that could be spared.
         how = connection.on_change if connection.record.established else "close"
+        # A policy that fails has not denied: it may be back before its restart has cut everybody.
+        silent = verdict.code in (POLICY_FAILED, POLICY_TIMED_OUT)
         if how == "drain":
-            self._drain(connection, refusal)
+            self._end_some_time(connection, refusal, 0.0, connection.timeouts.shutdown)
         elif how == "log":
             self._tell(connection, refusal, state.generation)
-        if how == "close":
+        elif silent and connection.record.established:
+            self._end_some_time(connection, refusal, PATIENCE, 2 * PATIENCE)
+        else:
             return refusal
         # Whoever goes on is asked about again when the denial runs out; that of a policy that failed at the next look.
-        again = 0.0 if verdict.code in (POLICY_FAILED, POLICY_TIMED_OUT) else verdict.valid_for
+        again = 0.0 if silent else verdict.valid_for
         if again is not None:
             self._plane.verdicts.add(connection, self._plane.wall_clock() + again)
         return None
 
     # --- what is not ended at once
 
-    def _drain(self, connection: DecidedConnection, refusal: Refusal) -> None:
-        """End it some time within timeouts.shutdown, so that not all come back in one moment."""
+    def _end_some_time(self, connection: DecidedConnection, refusal: Refusal, least: float, most: float) -> None:
+        """End it in so many seconds, so that not all come back in one moment."""
         if connection in self._draining:
             return  # other policies that deny it, too, give it no more time
-        wait = connection.timeouts.shutdown * self._plane.random.random()
+        wait = least + (most - least) * self._plane.random.random()
         self._draining[connection] = self._plane.clock.callLater(wait, self._drained, connection, refusal)
 
     def _drained(self, connection: DecidedConnection, refusal: Refusal) -> None:

@@ -20,7 +20,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy
 from tcpmesh.net.expiry import LOOK
 from tcpmesh.net.plane import DataPlane, Gate, LiveConnection
-from tcpmesh.net.policy_judge import ASKED_AT_ONCE, PACE, PolicyJudge
+from tcpmesh.net.policy_judge import ASKED_AT_ONCE, PACE, PATIENCE, PolicyJudge
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.evaluate import Verdict, decide_by
@@ -175,12 +175,13 @@ class JudgeTests(SynchronousTestCase):
     def test_answers_that_come_later_end_connections_in_turns_of_the_review(self) -> None:
         """One answer may be about thousands, and ending them all at once would hold up the data path."""
         self.change(ALLOW)
-        answer: Deferred[Decision] = Deferred()
-        connections = [self.live() for _ in range(3)]
-        self.change(*(answer for _ in connections))
+        answers: list[Deferred[Decision]] = [Deferred() for _ in range(3)]
+        connections = [self.live() for _ in answers]
+        self.change(*answers)
         for connection in connections:
             self.assertIsNone(self.ask(connection))
-        answer.callback(DENY)
+        for answer in answers:
+            answer.callback(DENY)
         self.assertEqual([connection.withdrawn for connection in connections], [None] * 3)
         self.assertEqual(self.examined, connections)
         self.assertEqual([refusal.code for one in connections if (refusal := self.ask(one))], [POLICY_CHANGED] * 3)
@@ -252,16 +253,58 @@ class JudgeTests(SynchronousTestCase):
         self.assertEqual(self.examined, [connection])
         self.assertIsNotNone(self.ask(connection))
 
-    def test_a_policy_that_fails_ends_the_connection(self) -> None:
-        """As it would refuse a new one."""
+    def test_a_policy_that_fails_ends_the_connection_when_it_is_not_back_in_time(self) -> None:
+        """Half a minute at least, a minute at most; but at once one that is not established yet."""
         self.change(ALLOW)
-        connection, late = self.live(), self.live()
-        answer: Deferred[Decision] = Deferred()
-        self.change("nonsense", answer)
-        self.assertIsNotNone(self.ask(connection))
-        self.assertIsNone(self.ask(late))
-        self.clock.advance(1.0)
-        self.assertIsNotNone(self.ask(late))
+        connections = [self.live() for _ in range(20)]
+        early = self.live()
+        early.record.established = False
+        silent: Deferred[Decision] = Deferred()
+        self.change(silent, "nonsense")
+        for connection in (*connections, early):
+            refusal = self.ask(connection)
+            self.assertEqual(refusal is not None, connection is early)
+        gone = []
+        for _ in range(14):
+            self.now += LOOK
+            self.clock.advance(LOOK)
+            for connection in connections:
+                if not connection.is_closed:
+                    self.assertIsNone(self.ask(connection))
+            gone.append(sum(connection.is_closed for connection in connections))
+        self.assertEqual((gone[4], gone[-1]), (0, 20))
+        self.assertGreater(len(set(gone)), 2)
+        reason = connections[0].withdrawn
+        assert reason is not None
+        self.assertIs(reason.code, POLICY_CHANGED)
+        self.assertIn("did not answer within 200ms", reason.reason)
+
+    def test_a_policy_that_is_back_in_time_has_the_word(self) -> None:
+        """Whom it allows goes on, whom it denies is ended at once."""
+        self.change(ALLOW)
+        spared, denied = self.live(), self.live()
+        self.change("nonsense", "nonsense", ALLOW, DENY)
+        for connection in (spared, denied):
+            self.assertIsNone(self.ask(connection))
+        self.now += LOOK
+        self.clock.advance(LOOK)
+        self.assertEqual(self.examined, [spared, denied])
+        self.assertIsNone(self.ask(spared))
+        self.assertIsNotNone(self.ask(denied))
+        denied.is_closed = True  # as the review does it
+        self.clock.advance(2 * PATIENCE)
+        self.assertFalse(spared.is_closed)
+
+    def test_a_policy_that_fails_again_gives_no_more_time(self) -> None:
+        """However often it is asked, and whatever changes in between, the time began with the first failure."""
+        self.change(ALLOW)
+        connection = self.live()
+        for _ in range(20):
+            self.change("nonsense")
+            if not connection.is_closed:
+                self.assertIsNone(self.ask(connection))
+            self.clock.advance(3.0)
+        self.assertTrue(connection.is_closed)
 
     def test_drain_ends_it_some_time_later(self) -> None:
         """Within timeouts.shutdown, unless it is allowed again before; not if it never was established."""
