@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import resource
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tcpmesh.sources.audit_chain import MAX_LINE
 from tcpmesh.sources.audit_log import GENESIS, AuditBroken, AuditLog, Head
 from tcpmesh.sources.private_directory import PrivateDirectory
 from tests.unit.crafted import NOW
+from tests.unit.killed import killed_before
 
 
 class AuditCase(SynchronousTestCase):
@@ -341,26 +340,8 @@ class ClosedFilesTests(AuditCase):
 
     def killed_before(self, number: int) -> bool:
         """Append in a child that dies before its n-th operation on the file system; false when it had fewer."""
-        child = os.fork()
-        if child == 0:
-            count = 0
-
-            def watch(event: str, _arguments: tuple[object, ...]) -> None:
-                nonlocal count
-                if event in ("open", "os.rename", "os.remove", "os.listdir", "os.truncate"):
-                    count += 1
-                    if count == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            try:
-                sys.addaudithook(watch)
-                self.log.append("issue", NOW, {})
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        _pid, status = os.waitpid(child, 0)
-        self.assertNotEqual(status, 256, "the child failed instead of being killed")
-        return os.WIFSIGNALED(status)
+        events = ("open", "os.rename", "os.remove", "os.listdir", "os.truncate")
+        return killed_before(number, events, lambda: lambda: self.log.append("issue", NOW, {}))
 
     def test_a_full_disk_removes_the_oldest_file_all_the_same(self) -> None:
         """No new block is needed for that, and the room is there for the line that comes again."""

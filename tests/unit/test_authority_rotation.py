@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.values import Svid, TrustBundle
 from tests.documents import ROOT, section
 from tests.unit.crafted import NOW
+from tests.unit.killed import killed_before
 
 DOMAIN = TrustDomain("a.test")
 WEB = SpiffeId.parse("spiffe://a.test/web")
@@ -347,27 +346,12 @@ class CrashCase(RotationCase):
 
     def killed_before(self, number: int, step: Callable[[AuthorityState], object]) -> bool:
         """Do the step in a child that dies before its n-th operation; false when it had fewer."""
-        child = os.fork()
-        if child == 0:
-            count = 0
 
-            def watch(event: str, _arguments: tuple[object, ...]) -> None:
-                nonlocal count
-                if event in self._EVENTS:
-                    count += 1
-                    if count == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
+        def begin() -> Callable[[], object]:
+            state = AuthorityState.own(self.path, DOMAIN, self.later)
+            return lambda: step(state)
 
-            try:
-                state = AuthorityState.own(self.path, DOMAIN, self.later)
-                sys.addaudithook(watch)
-                step(state)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        _pid, status = os.waitpid(child, 0)
-        self.assertNotEqual(status, 256, "the child failed instead of being killed")
-        return os.WIFSIGNALED(status)
+        return killed_before(number, self._EVENTS, begin)
 
     def crashed(self, before: Callable[[AuthorityState], object], step: Callable[[AuthorityState], object]) -> set[str]:
         """Kill the step everywhere; after each, who holds the bundle takes what is signed. The slots that were seen."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.sources.authority_state import AuthorityState
 from tcpmesh.sources.private_directory import PrivateDirectory
 from tests.unit.crafted import DAY, NOW, authority
+from tests.unit.killed import killed_before
 
 DOMAIN = TrustDomain("a.test")
 ROOT = Path(__file__).parents[2]
@@ -390,26 +390,7 @@ class CrashTests(StateCase):
 
     def killed_before(self, number: int) -> bool:
         """Own the state in a child that dies before its n-th operation; false when it had fewer."""
-        child = os.fork()
-        if child == 0:
-            count = 0
-
-            def watch(event: str, _arguments: tuple[object, ...]) -> None:
-                nonlocal count
-                if event in self._EVENTS:
-                    count += 1
-                    if count == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            try:
-                sys.addaudithook(watch)
-                AuthorityState.own(self.path, DOMAIN, NOW)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        _pid, status = os.waitpid(child, 0)
-        self.assertNotEqual(status, 256, "the child failed instead of being killed")
-        return os.WIFSIGNALED(status)
+        return killed_before(number, self._EVENTS, lambda: lambda: AuthorityState.own(self.path, DOMAIN, NOW))
 
     def test_leaves_nothing_or_a_whole_authority(self) -> None:
         """Whenever the first process dies, the next one starts, with the root that was there if one was."""
