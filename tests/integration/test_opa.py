@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +32,16 @@ from tcpmesh.sources.opa_place import OpaPlace
 from tcpmesh.testing import FakePolicyObserver, TestAuthority, authorization_request, plugin_context
 from tcpmesh.values import Duration, UnixAddress
 from tcpmesh.wall_clock import wall_clock
+from tests.integration.bundle_server import Answer, raw, response
 from tests.integration.servers import temporary_directory
 
 reactor: Any = _reactor
-Answer = Callable[[Any], None]
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 
 
 def said(document: object, status: bytes = b"200 OK", *headers: bytes) -> Answer:
     """An ordinary answer, after which the connection stays open."""
-    body = json.dumps(document).encode()
-    lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *headers, b"", body]
-    return lambda transport: transport.write(b"\r\n".join(lines))
-
-
-def raw(data: bytes, *, close: bool = False) -> Answer:
-    """These bytes, and perhaps the end."""
-
-    def answer(transport: Any) -> None:
-        transport.write(data)
-        if close:
-            transport.loseConnection()
-
-    return answer
+    return response(json.dumps(document).encode(), status, *headers)
 
 
 def nothing(_transport: Any) -> None:
