@@ -22,6 +22,7 @@ __all__ = [
     "KeyPin",
     "TCPAddress",
     "UnixAddress",
+    "is_host_name",
     "parse_address",
     "parse_dns_name",
     "parse_expected_identity",
@@ -78,6 +79,15 @@ class UnixAddress:
 
 
 Address = TCPAddress | UnixAddress
+
+
+def is_host_name(host: str) -> bool:
+    """Whether a host, without brackets, is a name and not an IP address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def parse_address(text: str) -> Address:

@@ -11,7 +11,7 @@ import re
 
 import attrs
 
-from tcpmesh.addresses import parse_dns_name, shown
+from tcpmesh.addresses import is_host_name, parse_dns_name, shown
 
 __all__ = ["EndpointURL", "parse_endpoint_url"]
 
@@ -36,11 +36,7 @@ class EndpointURL:
     @property
     def is_dns_name(self) -> bool:
         """Whether the host is a name and not an address."""
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return True
-        return False
+        return is_host_name(self.host)
 
     @property
     def text(self) -> str:

@@ -6,7 +6,6 @@ Ring 3. Imported when such a policy starts.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+from tcpmesh.addresses import is_host_name
 
 __all__ = ["OpaPlace"]
 
@@ -47,15 +48,6 @@ class OpaPlace:
     token: str = attrs.field(default="", repr=False)
 
     @property
-    def is_name(self) -> bool:
-        """Whether the host is a name, and not an address."""
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return True
-        return False
-
-    @property
     def url(self) -> str:
         """For twisted.web and for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -69,7 +61,7 @@ class OpaPlace:
         endpoint: Any
         if self.socket:
             endpoint = UNIXClientEndpoint(reactor, self.socket)
-        elif self.is_name:
+        elif is_host_name(self.host):
             endpoint = HostnameEndpoint(reactor, self.host, self.port, attemptDelay=_NEXT_ADDRESS)
         else:  # not as above, which would wait for further addresses when one refuses
             direct = TCP6ClientEndpoint if ":" in self.host else TCP4ClientEndpoint
