@@ -90,6 +90,11 @@ class Leg:
         """Bytes that are queued in this process."""
         return int(self.transport.unsent) if self.transport is not None else 0
 
+    @property
+    def unsent_payload(self) -> int:
+        """At most so many bytes of payload are among those that are queued."""
+        return self.unsent
+
     # --- IPushProducer: the other leg's transport calls these
 
     def pauseProducing(self) -> None:

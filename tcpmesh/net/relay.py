@@ -199,9 +199,9 @@ class Relay:
         self._watch(None)
         self._cancel_lifetime()
         record = self.record
-        # What a reset dropped was never handed to the kernel. (On a TLS leg the records' overhead is in the queue too.)
-        record.bytes_sent = max(0, record.bytes_sent - self.dst.unsent)
-        record.bytes_recv = max(0, record.bytes_recv - self.src.unsent)
+        # What a reset dropped was never handed to the kernel.
+        record.bytes_sent = max(0, record.bytes_sent - self.dst.unsent_payload)
+        record.bytes_recv = max(0, record.bytes_recv - self.src.unsent_payload)
         if record.code is CLEAN and (self.src.truncated or self.dst.truncated):
             record.code, record.reason = TRUNCATED_AS_EOF, "ended without close_notify, taken for an end as configured"
         self._on_closed()

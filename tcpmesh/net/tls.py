@@ -35,6 +35,8 @@ _log = Logger()
 
 CAUTIOUS_BYTES = 16 * 1024  # of a read, when what comes is, or may be, mostly headers
 _TINY_BYTES = 256
+_RECORD_OVERHEAD = 22  # bytes of header, content type and tag around a record's payload (RFC 8446 section 5.2)
+_FULL_RECORD = 2**14 + _RECORD_OVERHEAD
 _WAITING_ANSWERS = 64 * 1024  # bytes of answers to TLS's own messages that a peer may leave unread
 
 
@@ -48,6 +50,7 @@ class TLSLeg(LingeringLeg):
 
     __slots__ = (
         "_client",
+        "_close_notify_bytes",
         "_early",
         "_truncation_is_end",
         "_waiting_answers",
@@ -72,6 +75,7 @@ class TLSLeg(LingeringLeg):
         self._truncation_is_end = truncation_is_end
         self.any_byte = False
         self._early = b""  # payload that came together with the preface
+        self._close_notify_bytes = 0
         self._waiting_answers = 0
 
     # --- establishing
@@ -248,7 +252,15 @@ class TLSLeg(LingeringLeg):
     def end(self) -> None:
         """Send close_notify after what is queued, without FIN: the other direction lives on (RFC 8446 section 6.1)."""
         self.transport.unregisterProducer()
-        self.transport.write(self.core.close_notify())
+        close_notify = self.core.close_notify()
+        self._close_notify_bytes = len(close_notify)
+        self.transport.write(close_notify)
+
+    @property
+    def unsent_payload(self) -> int:
+        """What is queued, without the close_notify that is the last of it and without the overhead of full records."""
+        queued = max(0, self.unsent - self._close_notify_bytes)
+        return max(0, queued - _RECORD_OVERHEAD * -(-queued // _FULL_RECORD))
 
     def readConnectionLost(self) -> None:
         """The peer's FIN. (IHalfCloseableProtocol)"""
