@@ -113,7 +113,8 @@ def parse_address(text: str) -> Address:
             raise ValueError(
                 f"{shown(text)} is not an address; write 127.0.0.1:5432 or, for a socket, unix:/run/app.sock"
             )
-        raise ValueError(f"{shown(port_text)} in {shown(text)} is not a port from 0 to 65535")
+        only = "; only an outbound listener with per_endpoint has a range" if re.fullmatch(r"\d+-\d+", port_text) else ""
+        raise ValueError(f"{shown(port_text)} in {shown(text)} is not a port from 0 to 65535{only}")
     if host.startswith("[") and host.endswith("]"):
         return TCPAddress(_parse_ipv6(host[1:-1], text), int(port_text))
     try:
@@ -174,7 +175,7 @@ def _host_hint(host: str) -> str:
         return "write 0.0.0.0 for every IPv4 address of this machine, [::] for every address"
     if re.fullmatch(r"[0-9.]+", host):
         return "four numbers from 0 to 255, without leading zeros"
-    return "names are resolved by a discovery plugin; write an IP address"
+    return "names are resolved by the discovery plugin dns; write an IP address"
 
 
 @attrs.frozen

@@ -186,6 +186,7 @@ class Endpoint:
     zone: str = ""
     priority: int = 0
     expect: tuple[ExpectedIdentity, ...] = ()  # overrides the service's when not empty
+    metadata: tuple[tuple[str, str], ...] = ()  # what else is known of it, for people and for plugins
 
 
 @attrs.frozen

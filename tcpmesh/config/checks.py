@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 from tcpmesh.config.bounds import check_bounds
 from tcpmesh.config.deny_list import check_deny_list
+from tcpmesh.config.endpoints import check_endpoints
 from tcpmesh.config.federation import check_bundles_from, check_federation
 from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
+from tcpmesh.config.per_endpoint import check_per_endpoint
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
@@ -45,7 +47,9 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_mapping(read)
     yield from check_deny_list(read)
     yield from _check_services(read)
+    yield from check_endpoints(read, listeners)
     yield from _check_outbound(read)
+    yield from check_per_endpoint(read)
     yield from _check_inbound(read, listeners)
     yield from _check_probes(read)
     yield from _check_admin(read)

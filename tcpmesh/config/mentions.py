@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from tcpmesh.config.places import ROOT, Place
-from tcpmesh.discovery.static import StaticEndpoint, StaticSettings
+from tcpmesh.discovery.endpoint_list import address_of
+from tcpmesh.discovery.static import StaticSettings
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.policy.identities import IdPattern
@@ -127,4 +128,4 @@ def _addresses(service: ServiceSettings) -> tuple[Address, ...] | None:
     found = service.discovery.settings
     if not isinstance(found, StaticSettings):
         return None
-    return tuple(entry.address if isinstance(entry, StaticEndpoint) else entry for entry in found.endpoints)
+    return tuple(address_of(entry) for entry in found.endpoints)

@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tcpmesh.discovery.static import StaticDiscovery, StaticEndpoint, StaticFactory, StaticSettings
+from tcpmesh.discovery.endpoint_list import ListedEndpoint
+from tcpmesh.discovery.static import StaticDiscovery, StaticFactory, StaticSettings
 from tcpmesh.testing import ServiceDiscoveryContract
 from tcpmesh.values import TCPAddress, UnixAddress
 
@@ -15,7 +16,7 @@ class StaticContractTests(ServiceDiscoveryContract, SynchronousTestCase):
 
     def make_settings(self) -> StaticSettings:
         return StaticSettings(
-            [TCPAddress("127.0.0.1", 4143), StaticEndpoint(TCPAddress("::1", 4143), 3), UnixAddress("/run/orders.sock")]
+            [TCPAddress("127.0.0.1", 4143), ListedEndpoint(TCPAddress("::1", 4143), 3), UnixAddress("/run/orders.sock")]
         )
 
     def test_makes_the_class_under_test(self) -> None:

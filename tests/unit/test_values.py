@@ -131,7 +131,7 @@ class AddressTests(_ParserTestCase):
 
     def test_says_what_is_wrong(self) -> None:
         """Each usual mistake has its own explanation."""
-        name = "names are resolved by a discovery plugin; write an IP address"
+        name = "names are resolved by the discovery plugin dns; write an IP address"
         self.check_refusals(
             parse_address,
             {
