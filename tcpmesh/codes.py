@@ -162,6 +162,8 @@ CONNECT_FAILED = _code("TM-U104", "connecting failed",
     "see the system error that the message names", retryable=True)
 TARGET_FAILED = _code("TM-U106", "the inbound proxy cannot reach its application",
     "start the application, or correct the inbound listener's target: ss -ltnp", retryable=True)
+NO_ROUTE = _code("TM-U108", "no route of the listener is for the server name that the client asks for",
+    "see the name in the record (sni); add a route for it, or one without sni for all others")
 PREFACE_MALFORMED = _code("TM-U109", "the peer's hop preface cannot be read",
     "compare both proxies' versions: tcpmesh version", retryable=True)
 CLOSED_BEFORE_OK = _code("TM-U110", "the peer closed the connection before it accepted it",
@@ -186,6 +188,10 @@ LIFETIME = _code("TM-T106", "the connection reached its maximum lifetime",
     "let the application connect again, as it should; timeouts.lifetime")
 PEER_VANISHED = _code("TM-T107", "the peer stopped acknowledging (keepalive or user timeout)",
     "look for a dead host or a firewall that forgets connections")
+CLIENT_HELLO_TIMEOUT = _code("TM-T111", "the client sent no ClientHello in time, which the listener routes by",
+    "let the client speak TLS at once; give a protocol whose server speaks first a listener without sni routes")
+PROXY_HEADER_TIMEOUT = _code("TM-T112", "a PROXY protocol header did not come in time",
+    "see whether the load balancer sends it: send-proxy-v2 (HAProxy), proxy_protocol on (nginx)")
 
 # --- TM-L limits
 CONNECTION_LIMIT = _code("TM-L101", "the limit of connections is reached",
@@ -222,6 +228,12 @@ TLS_BROKEN = _code("TM-D106", "a TLS record could not be read",
     "find what damages data on the way: a middlebox, a network card, an attacker")
 PROBE_ANSWERED = _code("TM-D107", "the peer asked how it is seen, and was told",
     "nothing to do: somebody runs tcpmesh identity check")
+NOT_TLS = _code("TM-D110", "the client does not begin with a TLS ClientHello, which the listener routes by",
+    "let the client speak TLS from its first byte, or give it a listener without sni routes and passthrough")
+PROXY_HEADER_MALFORMED = _code("TM-D108", "a PROXY protocol header cannot be read",
+    "see what the load balancer sends: send-proxy or send-proxy-v2, once, before TLS")
+PROXY_HEADER_MISSING = _code("TM-D109", "a source that must begin with a PROXY protocol header did not",
+    "let the load balancer send it, or take the source out of proxy_protocol.accept_from")
 
 # --- TM-O operation
 SHUTDOWN = _code("TM-O101", "the proxy stopped before the connection ended",

@@ -93,6 +93,12 @@ class MeshConnection(LegOwner):
         self._legs.add(leg)
         self.plane.gate.sockets += 1
 
+    def leg_replaced(self, old: Leg, new: Leg) -> None:
+        """The prelude is over: the accepted socket is another leg's. (PreludeKeeper)"""
+        self._legs.remove(old)
+        self._legs.add(new)
+        self.src = new
+
     def leg_closed(self, leg: Leg) -> None:
         """A socket is closed; with the last one the connection gives its place back. (LegKeeper)"""
         if leg not in self._legs:

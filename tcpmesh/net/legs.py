@@ -86,6 +86,11 @@ class Leg:
         self.transport.resumeProducing()
 
     @property
+    def given_up(self) -> bool:
+        """Whether it was reset by us, or its loss reported: nothing more is read from it."""
+        return self._given_up
+
+    @property
     def unsent(self) -> int:
         """Bytes that are queued in this process."""
         return int(self.transport.unsent) if self.transport is not None else 0
