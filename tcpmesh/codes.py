@@ -160,10 +160,14 @@ NO_ENDPOINT = _code("TM-U103", "the service has no endpoint to try",
     "see the service's discovery in the configuration and its log lines")
 CONNECT_FAILED = _code("TM-U104", "connecting failed",
     "see the system error that the message names", retryable=True)
+ALL_UNAVAILABLE = _code("TM-U105", "every endpoint of the service is ejected or down",
+    "mend what the reason names of the endpoints; they are tried again by themselves")
 TARGET_FAILED = _code("TM-U106", "the inbound proxy cannot reach its application",
     "start the application, or correct the inbound listener's target: ss -ltnp", retryable=True)
 NO_ROUTE = _code("TM-U108", "no route of the listener is for the server name that the client asks for",
     "see the name in the record (sni); add a route for it, or one without sni for all others")
+CIRCUIT_OPEN = _code("TM-U107", "the service's circuit is open: connection after connection to it failed",
+    "mend what the reason names as the last failure; the service is tried again by itself")
 PREFACE_MALFORMED = _code("TM-U109", "the peer's hop preface cannot be read",
     "compare both proxies' versions: tcpmesh version", retryable=True)
 CLOSED_BEFORE_OK = _code("TM-U110", "the peer closed the connection before it accepted it",
@@ -188,6 +192,13 @@ LIFETIME = _code("TM-T106", "the connection reached its maximum lifetime",
     "let the application connect again, as it should; timeouts.lifetime")
 PEER_VANISHED = _code("TM-T107", "the peer stopped acknowledging (keepalive or user timeout)",
     "look for a dead host or a firewall that forgets connections")
+RESOLVE_TIMEOUT = _code("TM-T108", "the service's discovery has said nothing yet, and that took too long",
+    "see the discovery's log lines: whom it asks and why it fails; timeouts.resolve",
+    retryable=True)
+QUEUE_TIMEOUT = _code("TM-T109", "the connection waited in the service's queue, and no room came in time",
+    "see which limit the reason names, and who has the connections: tcpmesh connections")
+ESTABLISH_TIMEOUT = _code("TM-T110", "the connection was not established in time, with all attempts and waits",
+    "see the failures in the connection's record; timeouts.establish")
 CLIENT_HELLO_TIMEOUT = _code("TM-T111", "the client sent no ClientHello in time, which the listener routes by",
     "let the client speak TLS at once; give a protocol whose server speaks first a listener without sni routes")
 PROXY_HEADER_TIMEOUT = _code("TM-T112", "a PROXY protocol header did not come in time",
@@ -210,6 +221,14 @@ POLICY_CONNECTIONS = _code("TM-L106", "a policy's limit of connections is reache
 POLICY_RATE = _code("TM-L107", "a policy's limit of new connections is reached",
     "see the policy in the refusing proxy's record; let the client keep its connections, or raise limit.rate",
     retryable=True)
+QUEUE_FULL = _code("TM-L108", "the service's queue is full",
+    "see who has the connections: tcpmesh connections; raise the limit that the reason names, or queue.length")
+SERVICE_CONNECTIONS = _code("TM-L109", "the service's limit of connections is reached",
+    "see who has the connections: tcpmesh connections; raise the service's limits.connections")
+ENDPOINT_CONNECTIONS = _code("TM-L110", "every usable endpoint of the service has as many connections as it may",
+    "see who has the connections: tcpmesh connections; raise the service's limits.per_endpoint, or add endpoints")
+PENDING_DIALS = _code("TM-L111", "the service's limit of pending dials is reached",
+    "see why dials take long: the failures in the records; raise the service's limits.pending")
 
 # --- TM-D data path
 CLEAN = _code("TM-D100", "both sides ended",

@@ -19,9 +19,12 @@ DECISION_BUDGET = 0.2  # seconds
 class TimeoutOverrides:
     """Times of one listener or service; what is absent is taken from ``timeouts``."""
 
+    resolve: Duration | None = None
+    queue: Duration | None = None
     connect: Duration | None = None
     handshake: Duration | None = None
     preface: Duration | None = None
+    establish: Duration | None = None
     idle: Duration | None = None
     half_close: Duration | None = None
     lifetime: Duration | None = None
@@ -39,9 +42,12 @@ class Timeouts:
     ``half_close`` counts silence, not time: a slow reply that keeps coming is never cut.
     """
 
+    resolve: Duration = Duration(5.0)  # until the discovery has said anything
+    queue: Duration = Duration(1.0)
     connect: Duration = Duration(3.0)
     handshake: Duration = Duration(10.0)
     preface: Duration = Duration(10.0)  # must be longer than the far proxy's connect
+    establish: Duration = Duration(30.0)  # from accept on, with all attempts and waits
     idle: Duration | None = None
     half_close: Duration = Duration(60.0)
     lifetime: Duration | None = None

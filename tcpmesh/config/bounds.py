@@ -25,9 +25,12 @@ _MILLISECOND = 0.001
 # Least and most, in seconds. TCP_KEEPIDLE counts whole seconds up to 32767, TCP_USER_TIMEOUT milliseconds in an int
 # (tcp(7)).
 _TIMES: Mapping[str, tuple[float, float]] = {
+    "resolve": (_MILLISECOND, _HOUR),
+    "queue": (_MILLISECOND, _HOUR),
     "connect": (_MILLISECOND, _HOUR),
     "handshake": (_MILLISECOND, _HOUR),
     "preface": (_MILLISECOND, _HOUR),
+    "establish": (_MILLISECOND, _HOUR),
     "idle": (_MILLISECOND, 365 * _DAY),
     "half_close": (_MILLISECOND, 365 * _DAY),
     "lifetime": (_MILLISECOND, 365 * _DAY),

@@ -10,20 +10,14 @@ from collections.abc import Mapping
 
 __all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_value"]
 
-_TIMES = frozenset({"establish", "queue", "resolve"})
-
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
     "": frozenset({"queue", "routes"}),
     "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),
-    "services.*.timeouts": _TIMES,
     "outbound.*": frozenset({"passthrough", "routes", "sni"}),
-    "outbound.*.timeouts": _TIMES,
     "inbound.*": frozenset({"passthrough", "proxy_protocol", "routes", "sni"}),
-    "inbound.*.timeouts": _TIMES,
     "authorization.*:rules": frozenset({"on_change"}),
-    "timeouts": _TIMES,
 }
 
 # Keys that one might look for at such a place, and where they really are.

@@ -420,6 +420,9 @@ class BoundsTests(ConfigTestCase):
             ("connect", "1h", "2h"),
             ("handshake", "1h", "2h"),
             ("preface", "1h", "2h"),
+            ("resolve", "1h", "2h"),
+            ("queue", "1h", "2h"),
+            ("establish", "1h", "2h"),
             ("idle", "365d", "366d"),
             ("half_close", "365d", "366d"),
             ("lifetime", "365d", "366d"),
@@ -474,9 +477,8 @@ class LaterTests(ConfigTestCase):
     def test_keys(self) -> None:
         """One of each place, at its key."""
         self.check_problems(
-            with_top("‸routes: []\nlimits: {}\ntimeouts: {‸resolve: 1s}"),
+            with_top("‸routes: []\nlimits: {}"),
             "routes is not in this version",
-            "timeouts.resolve is not in this version",
         )
         self.check_problems(
             with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}"),

@@ -23,8 +23,6 @@ from tcpmesh.settings import (
     OutboundSettings,
     ServiceSettings,
     Settings,
-    TimeoutOverrides,
-    Timeouts,
     keys,
 )
 from tcpmesh.values import TCPAddress, format_duration
@@ -211,12 +209,8 @@ limits: {connections: ‸0}
         classes: dict[str, type] = {
             "": Settings,
             "services.*": ServiceSettings,
-            "services.*.timeouts": TimeoutOverrides,
             "outbound.*": OutboundSettings,
-            "outbound.*.timeouts": TimeoutOverrides,
             "inbound.*": InboundSettings,
-            "inbound.*.timeouts": TimeoutOverrides,
-            "timeouts": Timeouts,
         }
         self.assertEqual(set(classes), {pattern for pattern in KEYS if ":" not in pattern})
         for pattern, declared in classes.items():
