@@ -35,6 +35,7 @@ from tcpmesh.values import (
 TLSVersion = Literal["1.2", "1.3"]
 OnChange = Literal["close", "drain", "log"]  # of policies, for a connection that they no longer allow
 OnExpiry = Literal["keep", "close"]  # of the peer's certificate, while the connection lives
+SameZone = Literal["prefer", "ignore"]  # of endpoints, while at least half of them are admitted
 MappingKind = Literal["kubernetes", "claims", "aws", "dns", "certificate"]
 
 NOT_A_KEY = "tcpmesh.settings.not_a_key"
@@ -171,6 +172,7 @@ class ServiceSettings:
         "mesh"  # for dns: names only: the own bundle, the system's store, or a PEM file
     )
     sni: str | None = None
+    same_zone: SameZone = "prefer"  # no effect while the proxy's own zone is not known
     on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
@@ -260,6 +262,7 @@ class Settings:
     version: Literal[1]
     trust_domain: TrustDomain
     identity: IdentitySettings
+    zone: str | None = None  # where this proxy is, as endpoints say it
     services: dict[str, ServiceSettings] = attrs.field(factory=dict)
     outbound: list[OutboundSettings] = attrs.field(factory=list)
     inbound: list[InboundSettings] = attrs.field(factory=list)

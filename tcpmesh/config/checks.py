@@ -19,6 +19,7 @@ from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
 from tcpmesh.config.unmapped import unmapped_ids
+from tcpmesh.discovery.endpoint_rules import zone_complaint
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.probe_settings import ProbeSettings
@@ -54,7 +55,9 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from _check_probes(read)
     yield from _check_admin(read)
     yield from check_overlaps(listeners)
-    for _, settings in read.of(Settings):
+    for place, settings in read.of(Settings):
+        if settings.zone is not None and (complaint := zone_complaint(settings.zone) or _empty(settings.zone)):
+            yield _at(read, place.key("zone"), complaint)
         if not settings.inbound and not settings.outbound:
             yield Problem(
                 "there is neither an inbound nor an outbound listener, so there is nothing to do", read.marks[""]
@@ -112,6 +115,10 @@ def warnings(settings: Settings) -> list[Problem]:
             )
         )
     return [*found, *unmapped_ids(settings)]
+
+
+def _empty(zone: str) -> str:
+    return "" if zone else "the name of the zone is empty; name it as the endpoints do, or leave the key out"
 
 
 def _at(read: SettingsReader, place: Place, message: str) -> Problem:
