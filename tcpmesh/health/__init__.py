@@ -1,0 +1,1 @@
+"""Ring 1: which endpoints of a service get connections."""

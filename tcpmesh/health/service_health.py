@@ -1,0 +1,275 @@
+"""
+The health of one service: which of its endpoints may be tried, how much each gets, and whether to try at all.
+
+Ring 1, pure: ``now`` is the reactor's clock in seconds. While nothing is wrong, ``impaired`` is False and nobody needs
+to ask anything else. What is known of an endpoint goes by its address: a change of its weight forgets nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tcpmesh.codes import STOPPING, Code
+from tcpmesh.errors import Refusal
+from tcpmesh.health.circuit import Circuit
+from tcpmesh.health.endpoint_health import EndpointHealth
+from tcpmesh.health.faults import is_answer, is_fault
+from tcpmesh.health.states import ChangeWord, CheckResult, CircuitState, EndpointState, HealthChange, Trouble, cut
+from tcpmesh.upstream_settings import HealthSettings
+from tcpmesh.values import Address, Endpoint
+
+__all__ = ["ServiceHealth"]
+
+_TOLD = 3  # endpoints of which is told why they are not tried
+_NO_CIRCUIT = CircuitState()
+
+
+def _nobody(_change: HealthChange) -> None:
+    pass
+
+
+class ServiceHealth:
+    """
+    One service.
+
+    The order of calls: :meth:`retain` when its endpoints change (the composition does that). For each connection
+    :meth:`refuses`, and if that gives None, for each of its attempts :meth:`opened`, then :meth:`established` or
+    :meth:`failed`, whatever ends it; :meth:`lost` takes an ``established`` back. A connection that ``refuses`` let try
+    and that never became established ends with :meth:`connection_failed`. ``who`` is the connection: any object that
+    is one and the same in all these calls.
+
+    :ivar impaired: whether any endpoint gets less than its share, or the circuit is not closed. While it is False,
+        ``refuses``, ``admits``, ``share`` and ``opened`` need not be called.
+    """
+
+    __slots__ = ("_addresses", "_circuit", "_known", "_limited", "_on_change", "_settings", "impaired", "service")
+
+    def __init__(
+        self, service: str, settings: HealthSettings, on_change: Callable[[HealthChange], None] = _nobody
+    ) -> None:
+        self.service = service
+        self.impaired = False
+        self._settings = settings
+        self._on_change = on_change
+        self._circuit = Circuit(settings.circuit) if settings.circuit is not None else None
+        self._addresses: frozenset[Address] = frozenset()
+        self._known: dict[Address, EndpointHealth] = {}  # of those of which there is anything to know
+        self._limited: dict[Address, EndpointHealth] = {}  # of those that get less than their share
+
+    # --- which endpoints there are
+
+    def retain(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """
+        These are all endpoints from now on; what is known of others is forgotten.
+
+        Those that join others which stay begin slowly. When fewer are left than that many ejections need, those whose
+        time ends first are taken back.
+        """
+        before, self._addresses = self._addresses, frozenset(endpoint.address for endpoint in endpoints)
+        for address in before - self._addresses:
+            self._known.pop(address, None)
+            self._limited.pop(address, None)
+        if self._settings.slow_start and before & self._addresses:
+            for address in self._addresses - before:
+                known = self._known_of(address)
+                known.begin_slowly(now)
+                self._limit(address, known)
+        away = sorted(self._ejected(), key=lambda address: self._known[address].ejection.until or 0.0)
+        for address in away[: max(0, len(away) - self._most_ejected)]:
+            self._return(address, self._known[address], now, "too few endpoints are left to do without it")
+        self._review()
+
+    # --- the circuit
+
+    def refuses(self, now: float, who: object) -> str | None:
+        """Say why a connection must fail at once, as the circuit has it (TM-U107); None lets it try."""
+        return self._circuit.refuses(now, who) if self._circuit is not None else None
+
+    def connection_failed(self, code: Code, reason: str, now: float, who: object) -> None:
+        """A connection that ``refuses`` let try is over, and was never established; ``code`` is of the last attempt."""
+        circuit = self._circuit
+        if circuit is None:
+            return
+        if is_answer(code):
+            self._circuit_succeeded(circuit, now)
+            return
+        seconds = circuit.failed(code, reason, now, who)
+        if seconds:
+            self._review()
+            self._tell(None, "circuit-open", circuit.errors, seconds)
+
+    def _circuit_succeeded(self, circuit: Circuit, now: float) -> None:
+        if circuit.succeeded(now):
+            self._review()
+            self._tell(None, "circuit-closed", "a connection succeeded")
+
+    # --- which endpoint may be tried
+
+    def admits(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether an attempt at it may begin."""
+        known = self._limited.get(endpoint.address)
+        return known is None or known.admits(now)
+
+    def share(self, endpoint: Endpoint, now: float) -> float:
+        """How much of its usual share it is to get, above 0 to 1, if it is admitted at all."""
+        known = self._limited.get(endpoint.address)
+        if known is None:
+            return 1.0
+        share = known.share(now)
+        if share >= 1.0 and not known.is_limited:
+            self._limit(endpoint.address, known)
+        return share
+
+    def why(self, endpoint: Endpoint, now: float) -> str:
+        """Why it is not admitted; empty when it is."""
+        known = self._limited.get(endpoint.address)
+        return known.why(now) if known is not None else ""
+
+    def why_none(self, endpoints: Sequence[Endpoint], now: float) -> str:
+        """Why none of them is admitted, in a sentence of bounded length (TM-U105)."""
+        told = [f"{endpoint.address} is {why}" for endpoint in endpoints if (why := self.why(endpoint, now))]
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        return "; ".join(told[:_TOLD]) + more
+
+    # --- what becomes of attempts
+
+    def opened(self, endpoint: Endpoint, now: float, who: object) -> None:
+        """An attempt begins; it is the trial of an endpoint upon probation."""
+        known = self._limited.get(endpoint.address)
+        if known is not None and known.ejection.until is not None and known.ejection.admits(now):
+            known.ejection.trial = who
+
+    def established(self, endpoint: Endpoint, now: float, who: object) -> None:
+        """The endpoint has accepted."""
+        if self._circuit is not None:
+            self._circuit_succeeded(self._circuit, now)
+        if self._known:
+            self._succeeded(endpoint.address, now, who)
+
+    def _succeeded(self, address: Address, now: float, who: object) -> None:
+        known = self._known.get(address)
+        if known is None:
+            return
+        if known.ejection.until is None:
+            known.ejection.succeeded()
+        elif known.ejection.trial is who:  # what began before the ejection says nothing of how it is now
+            self._return(address, known, now, "its trial connection succeeded")
+
+    def failed(self, endpoint: Endpoint, code: Code, reason: str, now: float, who: object) -> None:
+        """An attempt that was opened failed, or was given up."""
+        address = endpoint.address
+        known = self._known.get(address)
+        if is_answer(code):
+            self._succeeded(address, now, who)
+        elif known is not None and known.ejection.trial is who:
+            self._trial_failed(address, known, code, reason, now)
+        elif address not in self._addresses:
+            return
+        elif is_fault(code):
+            known = known or self._known_of(address)
+            known.trouble = Trouble(code.id, cut(reason), now)
+            if known.ejection.until is None:
+                known.ejection.failed()
+                self._eject_if_due(address, known, now)
+        elif code is STOPPING and self._settings.ejection.failures:
+            known = known or self._known_of(address)
+            known.trouble = Trouble(code.id, cut(reason), now)
+            if known.ejection.until is None and self._has_room:
+                self._eject(address, known, known.ejection.eject_briefly(now))
+
+    def _trial_failed(self, address: Address, known: EndpointHealth, code: Code, reason: str, now: float) -> None:
+        known.ejection.trial = None
+        if is_fault(code) or code is STOPPING:
+            known.trouble = Trouble(code.id, cut(reason), now)
+            known.ejection.failed()
+            self._eject(address, known, known.ejection.eject(now))
+
+    def lost(self, endpoint: Endpoint, code: Code, reason: str, now: float) -> None:
+        """An established connection broke before any payload byte had moved: it counts as one that failed."""
+        if self._circuit is not None:
+            self._circuit.lost()
+        if is_fault(code) and endpoint.address in self._addresses:
+            known = self._known_of(endpoint.address)
+            known.trouble = Trouble(code.id, cut(reason), now)
+            if known.ejection.until is None:
+                known.ejection.lost()
+                self._eject_if_due(endpoint.address, known, now)
+
+    def checked(self, address: Address, refusal: Refusal | None, duration: float, now: float) -> None:
+        """An active check has ended, well if there is no refusal; ``duration`` in seconds."""
+        if address not in self._addresses:
+            return
+        known = self._known_of(address)
+        trouble = Trouble(refusal.code.id, cut(refusal.reason), now) if refusal is not None else None
+        known.check = CheckResult(now, duration, trouble)
+        if not known.checks.note(refusal is None):
+            return
+        known.begin_slowly(now)
+        self._limit(address, known)
+        if known.checks.up:
+            self._tell(address, "up", f"good checks in a row: {known.checks.rise}")
+        else:
+            self._tell(address, "down", f"failed checks in a row: {known.checks.fall}, the last with {trouble}")
+
+    # --- ejecting and returning
+
+    def _eject_if_due(self, address: Address, known: EndpointHealth, now: float) -> None:
+        if known.ejection.is_due and self._has_room:
+            self._eject(address, known, known.ejection.eject(now))
+
+    def _eject(self, address: Address, known: EndpointHealth, seconds: float) -> None:
+        known.slow_since = None
+        self._limit(address, known)
+        count = known.ejection.failures
+        text = f"failures in a row: {count}, the last with {known.trouble}" if count else str(known.trouble)
+        self._tell(address, "ejected", text, seconds)
+
+    def _return(self, address: Address, known: EndpointHealth, now: float, reason: str) -> None:
+        known.ejection.take_back(now)
+        known.begin_slowly(now)
+        self._limit(address, known)
+        self._tell(address, "back", reason)
+
+    def _ejected(self) -> list[Address]:
+        return [address for address, known in self._limited.items() if known.ejection.until is not None]
+
+    @property
+    def _most_ejected(self) -> int:
+        # 0.7 of ten are seven, whatever floating point makes of the product.
+        return int(self._settings.ejection.max_share * len(self._addresses) + 1e-9)
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._ejected()) < self._most_ejected
+
+    # --- bookkeeping
+
+    def _known_of(self, address: Address) -> EndpointHealth:
+        known = self._known.get(address)
+        if known is None:
+            known = self._known[address] = EndpointHealth(self._settings)
+        return known
+
+    def _limit(self, address: Address, known: EndpointHealth) -> None:
+        if known.is_limited:
+            self._limited[address] = known
+        else:
+            self._limited.pop(address, None)
+        self._review()
+
+    def _review(self) -> None:
+        self.impaired = bool(self._limited) or (self._circuit is not None and self._circuit.until is not None)
+
+    def _tell(self, address: Address | None, change: ChangeWord, reason: str, seconds: float = 0.0) -> None:
+        self._on_change(HealthChange(self.service, address, change, reason, seconds))
+
+    # --- display
+
+    def circuit(self, now: float) -> CircuitState:
+        """Where the circuit stands; always closed where there is none."""
+        return self._circuit.state(now) if self._circuit is not None else _NO_CIRCUIT
+
+    def state(self, address: Address, now: float) -> EndpointState:
+        """Everything that is known of one endpoint."""
+        known = self._known.get(address)
+        return known.state(address, now) if known is not None else EndpointState(address, "up")
