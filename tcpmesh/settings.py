@@ -22,6 +22,7 @@ from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
 from tcpmesh.timeouts import Timeouts as Timeouts
 from tcpmesh.tls_names import CipherSuite, TLSGroup
+from tcpmesh.upstream_settings import HealthSettings
 from tcpmesh.values import (
     Address,
     Duration,
@@ -177,6 +178,7 @@ class ServiceSettings:
     on_expiry: OnExpiry = "keep"
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"
+    health: HealthSettings = attrs.field(factory=HealthSettings)
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
 

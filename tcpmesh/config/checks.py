@@ -12,6 +12,7 @@ from tcpmesh.config.bounds import check_bounds
 from tcpmesh.config.deny_list import check_deny_list
 from tcpmesh.config.endpoints import check_endpoints
 from tcpmesh.config.federation import check_bundles_from, check_federation
+from tcpmesh.config.health import check_health
 from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
 from tcpmesh.config.per_endpoint import check_per_endpoint
@@ -48,6 +49,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_mapping(read)
     yield from check_deny_list(read)
     yield from _check_services(read)
+    yield from check_health(read)
     yield from check_endpoints(read, listeners)
     yield from _check_outbound(read)
     yield from check_per_endpoint(read)

@@ -13,7 +13,7 @@ __all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_v
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
     "": frozenset({"queue", "routes"}),
-    "services.*": frozenset({"health", "limits", "on_removed", "proxy_protocol", "queue", "routes"}),
+    "services.*": frozenset({"limits", "on_removed", "proxy_protocol", "queue", "routes"}),
     "services.*.retry:exponential": frozenset({"budget", "deadline"}),
     "outbound.*": frozenset({"passthrough", "routes", "sni"}),
     "inbound.*": frozenset({"passthrough", "proxy_protocol", "routes", "sni"}),
