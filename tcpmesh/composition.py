@@ -24,13 +24,14 @@ from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefaults
 from tcpmesh.net.inbound_listener import InboundListener
-from tcpmesh.net.listener import ListenerFactory
+from tcpmesh.net.listener import ListenerFactory, listener_limit
 from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.policy.decision_cache import LaterAnswers
 from tcpmesh.policy_control import PolicyControl
+from tcpmesh.port_ranges import addresses_of
 from tcpmesh.settings import PluginChoice, Settings
 from tcpmesh.sources.federation import Federation
 from tcpmesh.values import Address, Effect, SourceName, UnixAddress, Workload
@@ -54,15 +55,18 @@ class Composition:
         times = self.settings.timeouts
         found: list[tuple[Address, ListenerFactory]] = []
         for inbound in self.settings.inbound:
-            taker = InboundListener(inbound, times.override(inbound.timeouts), plane)
+            limit = listener_limit(inbound.limits.connections)
+            taker = InboundListener(inbound, times.override(inbound.timeouts), plane, limit)
             found.append((inbound.listen, ListenerFactory(taker, "inbound")))
         for outbound in self.settings.outbound:
             upstream = self.upstreams[outbound.service]
             # The listener is more specific than its service: several listeners may lead to one.
             own = times.override(upstream.settings.timeouts).override(outbound.timeouts)
-            found.append(
-                (outbound.listen, ListenerFactory(OutboundListener(outbound, upstream, own, plane), "outbound"))
-            )
+            limit = listener_limit(outbound.limits.connections)
+            for number, address in enumerate(addresses_of(outbound.listen)):
+                position = number if outbound.per_endpoint else None
+                listener = OutboundListener(outbound, upstream, own, plane, limit, position)
+                found.append((address, ListenerFactory(listener, "outbound")))
         # TCP first: a unix socket is made by the target user, after privileges have been dropped.
         return sorted(found, key=lambda entry: isinstance(entry[0], UnixAddress))
 

@@ -18,6 +18,8 @@ from tcpmesh.errors import Mark
 from tcpmesh.identity.deny_list import DenyListSettings
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY
+from tcpmesh.listener_settings import ListenerLimits
+from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
 from tcpmesh.timeouts import Timeouts as Timeouts
@@ -196,11 +198,13 @@ class OutboundSettings:
     """A plain listener for applications, and the service and identity that it stands for."""
 
     name: str
-    listen: Address
+    listen: ListenAddress
     service: ServiceName
     workload: WorkloadName
+    per_endpoint: bool = False  # listen is a range: a port for each endpoint of the service
     clients: ClientSettings = attrs.field(factory=ClientSettings)
     plaintext_network: Literal["refuse", "allow"] = "refuse"
+    limits: ListenerLimits = attrs.field(factory=ListenerLimits)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
     mark: Mark | None = not_a_key()
 
@@ -218,6 +222,7 @@ class InboundSettings:
     on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
     probe: ProbeSettings | None = None
+    limits: ListenerLimits = attrs.field(factory=ListenerLimits)
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
     mark: Mark | None = not_a_key()

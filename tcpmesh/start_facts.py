@@ -11,8 +11,9 @@ from typing import Any
 
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.observe.start_block import ListenerFacts, WorkloadFacts
+from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.settings import Settings
-from tcpmesh.values import Address, IdentityState, TCPAddress
+from tcpmesh.values import IdentityState, TCPAddress
 
 __all__ = ["listener_facts", "workload_facts"]
 
@@ -45,7 +46,7 @@ def workload_facts(settings: Settings, state: MeshState) -> list[WorkloadFacts]:
     return facts
 
 
-def _bound(configured: Address, host: Any) -> str:
+def _bound(configured: ListenAddress, host: Any) -> str:
     """The address as it was bound: port 0 has become a real one."""
     if isinstance(configured, TCPAddress) and host is not None:
         return str(TCPAddress(configured.host, host.port))

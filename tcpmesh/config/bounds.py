@@ -13,6 +13,7 @@ import attrs
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.errors import Problem
+from tcpmesh.listener_settings import ListenerLimits
 from tcpmesh.settings import ClientSettings, Limits, TimeoutOverrides, Timeouts
 from tcpmesh.values import format_duration
 
@@ -54,9 +55,10 @@ def check_bounds(read: SettingsReader) -> Iterator[Problem]:
                 message = _jitter(value) if name == "lifetime_jitter" else _time(name, value)
                 if message:
                     yield Problem(f"{at}: {message}", read.marks.get(at.path))
-    for place, limits in read.of(Limits):
+    limited: list[tuple[Place, Limits | ListenerLimits]] = [*read.of(Limits), *read.of(ListenerLimits)]
+    for place, limits in limited:
         for name, value in attrs.asdict(limits).items():
-            if not 1 <= value <= _LARGEST_LIMIT:
+            if value is not None and not 1 <= value <= _LARGEST_LIMIT:
                 at = place.key(name)
                 yield Problem(f"{at}: {value} is not between 1 and {_LARGEST_LIMIT}", read.marks.get(at.path))
     for place, clients in read.of(ClientSettings):

@@ -23,6 +23,7 @@ from tcpmesh.config.unmapped import unmapped_ids
 from tcpmesh.discovery.endpoint_rules import zone_complaint
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
+from tcpmesh.port_ranges import addresses_of
 from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.settings import (
     AdminSettings,
@@ -33,7 +34,7 @@ from tcpmesh.settings import (
     Settings,
     WorkloadSettings,
 )
-from tcpmesh.values import DNSName, KeyPin, TCPAddress, parse_dns_name
+from tcpmesh.values import Address, DNSName, KeyPin, TCPAddress, parse_dns_name
 
 __all__ = ["check", "warnings"]
 
@@ -82,7 +83,9 @@ def warnings(settings: Settings) -> list[Problem]:
                     outbound.mark,
                 )
             )
-    addresses = [*(inbound.listen for inbound in settings.inbound), *(out.listen for out in settings.outbound)]
+    addresses: list[Address] = [inbound.listen for inbound in settings.inbound]
+    for out in settings.outbound:
+        addresses += addresses_of(out.listen)
     own_ports = {address.port for address in addresses if isinstance(address, TCPAddress) and address.is_wildcard}
     for index, inbound in enumerate(settings.inbound):
         if not inbound.target.is_loopback:

@@ -17,6 +17,7 @@ from tcpmesh.config.nodes import ListNode, MapNode
 from tcpmesh.config.problems import enumerate_words
 from tcpmesh.config.scalars import SCALARS
 from tcpmesh.interfaces import PluginKind
+from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.settings import OTHER_KEYS, PluginChoice, is_place, keys
 from tcpmesh.values import Address, ExpectedIdentity
 
@@ -149,7 +150,7 @@ def _members(hint: Any) -> list[Any]:
         return [hint]
     members = [plain(member) for member in get_args(hint) if member is not types.NoneType]
     # Python flattens Address | None and the like; both halves of such a pair are read together.
-    for pair in (Address, ExpectedIdentity):
+    for pair in (ListenAddress, Address, ExpectedIdentity):
         if set(get_args(pair)) <= set(members):
             members = [pair, *(member for member in members if member not in get_args(pair))]
     return members

@@ -14,6 +14,7 @@ import attrs
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.errors import Mark, Problem
+from tcpmesh.port_ranges import ListenAddress, addresses_of
 from tcpmesh.settings import AdminSettings, InboundSettings, OutboundSettings
 from tcpmesh.values import Address, TCPAddress, UnixAddress
 
@@ -22,7 +23,7 @@ __all__ = ["Listener", "check_overlaps", "own_listeners"]
 
 @attrs.frozen
 class Listener:
-    """Something of ours that listens; ``place`` is that of the address."""
+    """Something of ours that listens, of a range one port of it; ``place`` is that of the address."""
 
     place: Place
     address: Address
@@ -47,18 +48,28 @@ def _covers(wildcard: TCPAddress, other: TCPAddress) -> bool:
 
 
 def own_listeners(read: SettingsReader) -> list[Listener]:
-    """Every address that this proxy is to listen on, in the order of the file."""
-    found: list[tuple[Place, Address | None]] = []
+    """Every address that this proxy is to listen on, in the order of the file; of a range every port."""
+    found: list[tuple[Place, ListenAddress | None]] = []
     found += [(place.key("listen"), outbound.listen) for place, outbound in read.of(OutboundSettings)]
     found += [(place.key("listen"), inbound.listen) for place, inbound in read.of(InboundSettings)]
     for place, admin in read.of(AdminSettings):
         found += [(place.key("listen"), admin.listen), (place.key("metrics"), admin.metrics)]
-    ours = [Listener(place, address, read.marks[place.path]) for place, address in found if address is not None]
+    ours = [
+        Listener(place, address, read.marks[place.path])
+        for place, listen in found
+        if listen is not None
+        for address in addresses_of(listen)
+    ]
     return sorted(ours, key=lambda listener: (listener.mark.line, listener.mark.column))
 
 
 def check_overlaps(listeners: list[Listener]) -> Iterator[Problem]:
-    """Refuse two listeners on one address; port 0 asks the kernel for a free one and may repeat."""
+    """
+    Refuse two listeners on one address; port 0 asks the kernel for a free one and may repeat.
+
+    Of two ranges the first address that both have is enough.
+    """
+    told: set[tuple[Place, Place]] = set()
     taken: dict[Address, Listener] = {}
     wildcards: dict[int, list[tuple[TCPAddress, Listener]]] = defaultdict(list)
     for listener in listeners:
@@ -74,5 +85,6 @@ def check_overlaps(listeners: list[Listener]) -> Iterator[Problem]:
                 own for wildcard, own in wildcards[address.port] if wildcard != address and _covers(wildcard, address)
             )
             other = next(covering, listener)
-        if other is not listener:
+        if other is not listener and (listener.place, other.place) not in told:
+            told.add((listener.place, other.place))
             yield Problem(f"{listener.place}: {address} is taken already by {other}", listener.mark)

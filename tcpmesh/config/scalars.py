@@ -32,6 +32,7 @@ from tcpmesh.config.tls_words import parse_cipher_suite, parse_group
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.moments import Moment, parse_moment
 from tcpmesh.policy.words import WORDS
+from tcpmesh.port_ranges import ListenAddress, parse_listen_address
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Duration,
@@ -198,6 +199,13 @@ def _read_address(scalar: Scalar, directory: Path) -> Address:
     return address
 
 
+def _read_listen_address(scalar: Scalar, directory: Path) -> ListenAddress:
+    address = _parse(scalar, _ADDRESS, parse_listen_address)
+    if isinstance(address, UnixAddress):
+        return _resolve_unix(address, directory)
+    return address
+
+
 def _read_tcp_address(scalar: Scalar, _directory: Path) -> TCPAddress:
     address = _parse(scalar, _TCP_ADDRESS, parse_address)
     if not isinstance(address, TCPAddress):
@@ -266,6 +274,7 @@ SCALARS: dict[Any, ScalarType] = {
     Duration: _text("a duration such as 50ms, 5s, 10m, 1h or 7d", parse_duration),
     Size: _text("a size such as 512B, 64KiB, 1MiB or 2GiB", parse_size),
     Address: ScalarType(_ADDRESS, _read_address),
+    ListenAddress: ScalarType(_ADDRESS, _read_listen_address),
     TCPAddress: ScalarType(_TCP_ADDRESS, _read_tcp_address),
     UnixAddress: ScalarType(_UNIX_ADDRESS, _read_unix_address),
     SpiffeId: _text('a SPIFFE ID such as "spiffe://example.org/orders"', _parse_spiffe_id),

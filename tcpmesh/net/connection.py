@@ -17,6 +17,7 @@ from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
 from tcpmesh.net.leg_owners import LegOwner, Loss
 from tcpmesh.net.legs import Leg
+from tcpmesh.net.listener import ListenerLimit
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.relay import Relay
 from tcpmesh.net.tls import TLSLeg
@@ -43,6 +44,7 @@ class MeshConnection(LegOwner):
         "_started",
         "decided_by",
         "dst",
+        "limit",
         "places",
         "plane",
         "record",
@@ -72,6 +74,7 @@ class MeshConnection(LegOwner):
         self._deadline: Any = None
         self.decided_by: object = None  # the policies of the state that it was decided by
         self.shown: tuple[x509.Certificate, ...] = ()  # our own chain, as the peer saw it
+        self.limit: ListenerLimit | None = None  # of its listener, where it counts from accept to close
         self.places: Places | None = None  # where it counts against limits of policies, once it is allowed
         self.relay: Relay | None = None
         self.src: Leg | None = None
@@ -170,6 +173,8 @@ class MeshConnection(LegOwner):
             return
         self._closed = True
         self.deadline(None)
+        if self.limit is not None:
+            self.limit.leave()
         if self.places:
             self.plane.limiting.release(self)
         record = self.record

@@ -52,6 +52,7 @@ class InboundConnection(MeshConnection):
     def __init__(self, listener: InboundListener) -> None:
         super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
         self.listener = listener
+        self.limit = listener.limit
         self.record.dst_addr = str(listener.settings.target)
         self._handshaking = False
         self._dial: Dial | None = None

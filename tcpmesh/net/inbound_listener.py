@@ -11,6 +11,7 @@ import attrs
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.net.inbound import InboundConnection
+from tcpmesh.net.listener import ListenerLimit
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.probed import DialTurns
 from tcpmesh.net.tls import TLSLeg
@@ -26,6 +27,7 @@ class InboundListener:
     settings: InboundSettings
     timeouts: Timeouts
     plane: DataPlane
+    limit: ListenerLimit | None = None
     probe_dials: DialTurns = attrs.field(factory=DialTurns)
 
     @property

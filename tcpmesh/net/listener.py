@@ -11,7 +11,7 @@ from typing import Protocol
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from tcpmesh.codes import CONNECTION_LIMIT, INTERNAL, OUT_OF_DESCRIPTORS, Code
+from tcpmesh.codes import CONNECTION_LIMIT, INTERNAL, LISTENER_CONNECTIONS, OUT_OF_DESCRIPTORS, Code
 from tcpmesh.errors import Refusal
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
@@ -19,6 +19,32 @@ from tcpmesh.observe.records import ConnectionRecord, Direction
 from tcpmesh.values import Address
 
 _log = Logger()
+
+
+class ListenerLimit:
+    """Counts the connections of one listener, on all of its ports, against its own limit."""
+
+    __slots__ = ("connections", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.connections = 0
+
+    def enter(self) -> bool:
+        """Take a place; says whether there was one."""
+        if self.connections >= self.most:
+            return False
+        self.connections += 1
+        return True
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.connections -= 1
+
+
+def listener_limit(most: int | None) -> ListenerLimit | None:
+    """The counter of a listener that has a limit."""
+    return None if most is None else ListenerLimit(most)
 
 
 class Listener(Protocol):
@@ -31,6 +57,10 @@ class Listener(Protocol):
     @property
     def plane(self) -> DataPlane:
         """What it shares with the others."""
+
+    @property
+    def limit(self) -> ListenerLimit | None:
+        """Its own limit of connections; who was built leaves it with its close record."""
 
     def build(self) -> Leg:
         """The protocol for one accepted connection."""
@@ -63,21 +93,31 @@ class ListenerFactory(Factory):
             limit = plane.gate.max_connections if code is CONNECTION_LIMIT else plane.gate.max_sockets
             self._refuse(code, f"{limit} {what} are open", peer, own)
             return None
+        own_limit = self._listener.limit
+        if own_limit is not None and not own_limit.enter():
+            plane.gate.leave()
+            self._refuse(LISTENER_CONNECTIONS, f"{own_limit.most} connections are open on this listener", peer, own)
+            return None
         try:
             return self._listener.build()
         except Refusal as refusal:
-            plane.gate.leave()
+            self._leave()
             self._refuse(refusal.code, refusal.reason, peer, own)
         except Exception:  # noqa: BLE001  one connection's failure is not the listener's
-            plane.gate.leave()
+            self._leave()
             _log.failure("listener {name!r} failed to take a connection", name=self._listener.name)
             self._refuse(INTERNAL, "taking the connection failed", peer, own)
         return None
 
     def not_taken(self, peer: Address, own: Address) -> None:
         """What :meth:`take` gave could not be used: the connection was reset."""
-        self._listener.plane.gate.leave()
+        self._leave()
         self._refuse(INTERNAL, "taking the connection failed", peer, own)
+
+    def _leave(self) -> None:
+        self._listener.plane.gate.leave()
+        if self._listener.limit is not None:
+            self._listener.limit.leave()
 
     def out_of_descriptors(self, peer: Address, own: Address) -> None:
         """A connection was reset because no descriptor was left for it."""

@@ -21,6 +21,7 @@ from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.connector import Establishment
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
+from tcpmesh.net.listener import ListenerLimit
 from tcpmesh.net.local_client import LocalClient, identify_local_client
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.requests import outbound_request
@@ -42,6 +43,8 @@ class OutboundListener:
     upstream: Upstream
     timeouts: Timeouts
     plane: DataPlane
+    limit: ListenerLimit | None = None
+    position: int | None = None  # with a port for each endpoint: whose this one is
 
     @property
     def name(self) -> str:
@@ -64,6 +67,7 @@ class OutboundConnection(MeshConnection):
     def __init__(self, listener: OutboundListener) -> None:
         super().__init__(listener.plane, "outbound", listener.name, listener.settings.workload, listener.timeouts)
         self.listener = listener
+        self.limit = listener.limit
         self.record.dst_service = listener.upstream.name
         self._establishment: Establishment | None = None
         self._verdict: Deferred[Verdict] | None = None

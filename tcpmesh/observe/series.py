@@ -36,6 +36,7 @@ _ERRORS: dict[Code, str] = {
     codes.UNREAD_ANSWERS: "loadshed",
     codes.POLICY_CONNECTIONS: "loadshed",
     codes.POLICY_RATE: "loadshed",
+    codes.LISTENER_CONNECTIONS: "loadshed",
     codes.CONNECT_TIMEOUT: "i/o",
     codes.PEER_VANISHED: "i/o",
     codes.RESET: "i/o",

@@ -487,10 +487,6 @@ class LaterTests(ConfigTestCase):
             "services.orders.queue is not in this version",
         )
         self.check_problems(
-            variant("{name: out,", "{‸per_endpoint: true, name: out,"),
-            "outbound[0].per_endpoint is not in this version",
-        )
-        self.check_problems(
             variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, name: in,"),
             "inbound[0].proxy_protocol is not in this version",
             "inbound[0].passthrough is not in this version",

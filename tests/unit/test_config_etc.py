@@ -23,6 +23,7 @@ from tcpmesh.sources.embedded import EmbeddedWorkload
 from tcpmesh.values import Duration, parse_duration
 
 ETC = Path(__file__).parents[2] / "etc"
+_BOOLEANS = {"false": False, "true": True}
 BUILT_IN = "tcpmesh."
 
 
@@ -119,7 +120,8 @@ class ReferenceTests(SynchronousTestCase):
                 if plain(declared.hints[field.name]) is Duration:
                     values = {parse_duration(value) for value in values}
                 else:
-                    values = {type(field.default)(value) for value in values}
+                    read: Any = _BOOLEANS.get if isinstance(field.default, bool) else type(field.default)
+                    values = {read(value) for value in values}
                 self.assertEqual(values, {field.default}, f"{settings.__name__}.{key}: {texts}")
 
 

@@ -317,6 +317,7 @@ class OutcomeTests(MetricsCase):
                 "TM-L105",
                 "TM-L106",
                 "TM-L107",
+                "TM-L112",
                 "TM-T103",
             },
         )
