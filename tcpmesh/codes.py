@@ -176,6 +176,10 @@ REFUSED_BY_PEER = _code("TM-U111", "the peer refused with a code that this versi
     "read the text that the peer sent, and its log; update the older proxy", retryable=True)
 BALANCER_FAILED = _code("TM-U112", "a balancing plugin failed, and a failure means no endpoint",
     "see the plugin's traceback in the log")
+ENDPOINT_DOWN = _code("TM-U115", "active checks of an endpoint fail: it gets no connections until they succeed again",
+    "see why in the line; ask as the checks do: tcpmesh svid inspect HOST:PORT, or look at the server itself")
+ENDPOINT_EJECTED = _code("TM-U116", "an endpoint failed again and again, and is left alone for a while",
+    "see the last failure in the line, and the server's log; when it is tried again: docs/upstream-health.md")
 
 # --- TM-T time
 CONNECT_TIMEOUT = _code("TM-T101", "connecting took too long",
@@ -251,6 +255,8 @@ PROBE_ANSWERED = _code("TM-D107", "the peer asked how it is seen, and was told",
     "nothing to do: somebody runs tcpmesh identity check")
 NOT_TLS = _code("TM-D110", "the client does not begin with a TLS ClientHello, which the listener routes by",
     "let the client speak TLS from its first byte, or give it a listener without sni routes and passthrough")
+HEALTH_CHECKED = _code("TM-D111", "the peer asked whether this listener lives, and was told",
+    "nothing to do: a proxy's health check; tcpmesh_connections_closed_total counts them")
 PROXY_HEADER_MALFORMED = _code("TM-D108", "a PROXY protocol header cannot be read",
     "see what the load balancer sends: send-proxy or send-proxy-v2, once, before TLS")
 PROXY_HEADER_MISSING = _code("TM-D109", "a source that must begin with a PROXY protocol header did not",
