@@ -176,6 +176,10 @@ REFUSED_BY_PEER = _code("TM-U111", "the peer refused with a code that this versi
     "read the text that the peer sent, and its log; update the older proxy", retryable=True)
 BALANCER_FAILED = _code("TM-U112", "a balancing plugin failed, and a failure means no endpoint",
     "see the plugin's traceback in the log")
+DISCOVERY_FAILED = _code("TM-U113", "a service's discovery fails; the endpoints that it named last go on to serve",
+    "mend what the line names: the file, the name servers, or what the plugin's traceback shows")
+ENDPOINT_REMOVED = _code("TM-U114", "discovery removed the endpoint of a connection that lived",
+    "see who took it out, and whether its clients connect again; on_removed: drain or keep for a gentler end")
 ENDPOINT_DOWN = _code("TM-U115", "active checks of an endpoint fail: it gets no connections until they succeed again",
     "see why in the line; ask as the checks do: tcpmesh svid inspect HOST:PORT, or look at the server itself")
 ENDPOINT_EJECTED = _code("TM-U116", "an endpoint failed again and again, and is left alone for a while",

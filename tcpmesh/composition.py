@@ -19,12 +19,15 @@ from tcpmesh.dataplane.contexts import TLSContexts
 from tcpmesh.dataplane.negotiation import complaints
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
 from tcpmesh.deny_control import DenyControl
+from tcpmesh.discovery.circles import OwnListeners
+from tcpmesh.endpoint_control import EndpointControl
 from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefaults
 from tcpmesh.net.inbound_listener import InboundListener
 from tcpmesh.net.listener import ListenerFactory, listener_limit
+from tcpmesh.net.local_addresses import is_local
 from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.upstream import Upstream
@@ -134,13 +137,15 @@ def compose(
         cache=settings.identity.bundle_cache,
         deny_list=lambda: cell.current.deny_list,
     )
-    control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from)
+    endpoints = EndpointControl(cell, clock, _own_listeners(settings).objection)
+    control = MeshControl(cell, clock, wall_clock, federation, settings.identity.bundles_from, endpoints)
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)
     upstreams = {}
     for name, service in settings.services.items():
-        control.add_discovery(name, maker.make(DISCOVERY, service.discovery, name))
+        discovery = maker.make(DISCOVERY, service.discovery, name)
+        endpoints.add(name, discovery, service.expect, service.discovery.plugin)
         balancer = maker.make(BALANCE, service.balance, name)
         upstreams[name] = Upstream(name, service, balancer, maker.make(RETRY, service.retry, name))
     policies = maker.policies()
@@ -182,6 +187,11 @@ def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
         for name, workload in settings.identity.workloads.items()
         if workload.source == SourceName(source) or (workload.source is None and only)
     }
+
+
+def _own_listeners(settings: Settings) -> OwnListeners:
+    outbound = ((one.name, address) for one in settings.outbound for address in addresses_of(one.listen))
+    return OwnListeners(outbound, is_local)
 
 
 def _unusable_tls(settings: Settings, group_setter: GroupSetter | None) -> Iterator[Problem]:

@@ -1,5 +1,5 @@
 """
-The control side: runs identity sources and discovery, and turns what they deliver into the next mesh state.
+The control side: runs identity sources, beside discovery, and turns what they deliver into the next mesh state.
 
 Ring 4. The data path never sees a source; it sees the state that this module swaps in. What a source delivers is
 verified before it is used: a bad delivery is refused, logged, and changes nothing.
@@ -18,7 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.codes import PLUGIN_UNUSABLE
-from tcpmesh.errors import Refusal, StartError
+from tcpmesh.endpoint_control import EndpointControl
+from tcpmesh.errors import ConfigurationError, Refusal, StartError
 from tcpmesh.identity.bundle_document import BundleError
 from tcpmesh.identity.delivered import identity_states, usable_svids
 from tcpmesh.identity.life import SourceLife
@@ -27,16 +28,14 @@ from tcpmesh.identity.pooled import Choice, pooled_bundles
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import (
     ICheckable,
-    IDiscoveryObserver,
     IIdentityObserver,
     IIdentitySource,
     IReloadable,
-    IServiceDiscovery,
 )
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.observe.identity_lines import tell_disputes, tell_half_gone, tell_source, tell_workload
 from tcpmesh.sources.federation import Federation
-from tcpmesh.values import Endpoint, IdentitySnapshot, IdentityState, Workload
+from tcpmesh.values import IdentitySnapshot, IdentityState, Workload
 from tcpmesh.wall_clock import WallClock
 
 _log = Logger()
@@ -50,15 +49,6 @@ class _Source(SourceLife):
     """One identity source, and where it stands."""
 
     source: IIdentitySource
-    started: bool = False
-
-
-@attrs.define(eq=False)
-class _Discovery:
-    """One service's discovery."""
-
-    service: str
-    discovery: IServiceDiscovery
     started: bool = False
 
 
@@ -83,27 +73,6 @@ class _IdentityObserver:
         self.control.revoke(self.source, reason)
 
 
-@implementer(IDiscoveryObserver)
-@attrs.frozen(eq=False)
-class _DiscoveryObserver:
-    """Where one service's discovery delivers."""
-
-    control: MeshControl
-    service: str
-
-    def endpoints_changed(self, endpoints: Sequence[Endpoint]) -> None:
-        """(IDiscoveryObserver)."""
-        self.control.take_endpoints(self.service, endpoints)
-
-    def endpoints_failed(self, reason: str) -> None:
-        """(IDiscoveryObserver)."""
-        _log.warn(
-            "discovery of service {service!r} fails, its last endpoints go on to serve: {reason}",
-            service=self.service,
-            reason=reason,
-        )
-
-
 class MeshControl:
     """
     Keeps the mesh state current.
@@ -111,6 +80,7 @@ class MeshControl:
     :param cell: where the data path reads it.
     :param federation: the bundles of other trust domains.
     :param bundles_from: whose bundle counts where several sources deliver one.
+    :param endpoints: runs the discoveries; it is started, reloaded, checked and stopped with the sources.
     """
 
     def __init__(
@@ -120,6 +90,7 @@ class MeshControl:
         wall_clock: WallClock,
         federation: Federation | None = None,
         bundles_from: Choice | None = None,
+        endpoints: EndpointControl | None = None,
     ) -> None:
         self._cell = cell
         self._bundles_from = bundles_from or {}
@@ -129,7 +100,7 @@ class MeshControl:
         self._wall_clock = wall_clock
         self.federation = federation if federation is not None else Federation({}, None, clock, wall_clock)
         self._sources: list[_Source] = []
-        self._discoveries: list[_Discovery] = []
+        self.endpoints = endpoints if endpoints is not None else EndpointControl(cell, clock)
         self._expiry: Any = None
         #: How often each workload's identity went from one state to another.
         self.transitions: Counter[tuple[str, IdentityState, IdentityState]] = Counter()
@@ -149,13 +120,9 @@ class MeshControl:
         """Register an identity source; it is started by :meth:`start`."""
         self._sources.append(_Source(name=name, source=source, workloads=workloads))
 
-    def add_discovery(self, service: str, discovery: IServiceDiscovery) -> None:
-        """Register a service's discovery; it is started by :meth:`start`."""
-        self._discoveries.append(_Discovery(service, discovery))
-
-    def check(self) -> list[StartError]:
+    def check(self) -> list[StartError | ConfigurationError]:
         """What the sources that can tell beforehand would complain of at their start; nothing is started."""
-        problems = self.federation.check()
+        problems: list[StartError | ConfigurationError] = [*self.federation.check(), *self.endpoints.check()]
         for source in self._sources:
             if ICheckable.providedBy(source.source):
                 try:
@@ -175,9 +142,7 @@ class MeshControl:
         :raises StartError: from the first source that cannot start; :meth:`stop` must be called all the same.
         """
         self._publish()
-        for discovery in self._discoveries:
-            discovery.started = True
-            discovery.discovery.start(_DiscoveryObserver(self, discovery.service))
+        self.endpoints.start()
         for source in self._sources:
             source.started = True
             source.source.start(_IdentityObserver(self, source))
@@ -195,17 +160,17 @@ class MeshControl:
                     _log.failure("reloading identity source {name!r} failed", name=source.name)
                     self.note_failure(source, f"reloading failed: {type(error).__name__}")
         self.federation.reload()
+        self.endpoints.reload()
 
     def stop(self) -> Deferred[Any]:
         """Stop whatever was started; never fails."""
         if self._expiry is not None and self._expiry.active():
             self._expiry.cancel()
         self.federation.stop()
-        started: list[tuple[str, Any]] = [(s.name, s.source) for s in self._sources if s.started]
-        started += [(d.service, d.discovery) for d in self._discoveries if d.started]
-        for entry in (*self._sources, *self._discoveries):
-            entry.started = False  # type: ignore[attr-defined]
-        stopping = []
+        started = [(source.name, source.source) for source in self._sources if source.started]
+        for source in self._sources:
+            source.started = False
+        stopping = self.endpoints.stop()
         for name, plugin in started:
             outcome = maybeDeferred(plugin.stop)
             outcome.addErrback(self._stop_failed, name)
@@ -286,13 +251,3 @@ class MeshControl:
             max(0.0, svid.leaf.not_valid_after_utc.timestamp() - now) + 1 for svid in self._cell.current.svids.values()
         ]
         self._expiry = self._clock.callLater(min([_EXPIRY_LOOK, *remaining]), self._look_at_expiry)
-
-    # --- endpoints
-
-    def take_endpoints(self, service: str, endpoints: Sequence[Endpoint]) -> None:
-        """A discovery delivered."""
-        known = tuple(endpoints)
-        if not all(isinstance(endpoint, Endpoint) for endpoint in known):
-            _log.error("discovery of service {service!r} delivered something that is no endpoint", service=service)
-            return
-        self._cell.swap(endpoints={**self._cell.current.endpoints, service: known})

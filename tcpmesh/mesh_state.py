@@ -88,7 +88,8 @@ class MeshState:
     svids: Mapping[str, Svid] = attrs.field(factory=dict)  # by workload name; absent: no identity
     identity_states: Mapping[str, IdentityState] = attrs.field(factory=dict)  # by workload name
     bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
-    endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service name
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service; absent: nothing said yet
+    discovery_failures: Mapping[str, str] = attrs.field(factory=dict)  # by service: why its discovery fails now
     policies: tuple[NamedPolicy, ...] = ()
     defaults: PolicyDefaults = PolicyDefaults()
     decision_budget: float = DECISION_BUDGET  # seconds that all policies together may take

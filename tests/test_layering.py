@@ -58,6 +58,8 @@ RINGS = {
     "tcpmesh.composition": 4,
     "tcpmesh.control": 4,
     "tcpmesh.deny_control": 4,
+    "tcpmesh.endpoint_control": 4,
+    "tcpmesh.endpoint_lines": 4,
     "tcpmesh.identity_checks": 4,
     "tcpmesh.identity_report": 4,
     "tcpmesh.lifecycle": 4,

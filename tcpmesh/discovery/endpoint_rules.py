@@ -41,6 +41,7 @@ def complaint(endpoint: object) -> str:
     if not isinstance(endpoint, Endpoint):
         return f"it is no Endpoint but of type {shown(type(endpoint).__name__)}"
     try:
+        hash(endpoint)
         return (
             undialable(endpoint.address)
             or number_complaint("weight", endpoint.weight)

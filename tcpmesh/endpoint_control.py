@@ -1,0 +1,258 @@
+"""
+The control side of discovery: runs the plugins, and makes what they deliver the endpoints of the mesh state.
+
+Ring 4, beside ``control``. ``MeshState.endpoints`` has no key for a service of which nothing was said yet, and an empty
+tuple for one that is said to have none; ``MeshState.discovery_failures`` says why a discovery that fails does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tcpmesh.codes import DISCOVERY_FAILED, PLUGIN_UNUSABLE
+from tcpmesh.discovery.endpoint_rules import other_kind
+from tcpmesh.discovery.intake import change, take_in
+from tcpmesh.endpoint_lines import DiscoveryLines
+from tcpmesh.errors import ConfigurationError, StartError
+from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
+from tcpmesh.mesh_state import MeshStateCell
+from tcpmesh.values import Address, Endpoint, ExpectedIdentity
+
+__all__ = ["PACE", "DiscoveryStatus", "EndpointControl"]
+
+PACE = 0.1  # seconds between two changes of one service's endpoints: each costs every part that looks at them
+_MAX_REASON = 500  # characters of a plugin's
+
+_log = Logger(namespace="tcpmesh.control")
+
+
+@attrs.frozen
+class DiscoveryStatus:
+    """
+    Where one service's discovery stands; times by :meth:`EndpointControl.seconds`.
+
+    :ivar said: when it last said which endpoints there are; None before the first time.
+    :ivar failing: since when it has failed; None while it does not.
+    """
+
+    service: str
+    plugin: str
+    endpoints: int | None  # None before anything was said
+    said: float | None
+    failing: float | None
+    reason: str
+    changes: int
+
+
+@attrs.define(eq=False)
+class _Discovery:
+    """One service's discovery, and what came of it."""
+
+    service: str
+    plugin: str
+    discovery: IServiceDiscovery
+    expect: Sequence[ExpectedIdentity]
+    lines: DiscoveryLines
+    started: bool = False
+    starting: bool = False
+    published: tuple[Endpoint, ...] | None = None
+    known: frozenset[Endpoint] = frozenset()  # the same, to be found quickly
+    waiting: tuple[Endpoint, ...] | None = None  # to be published when the pace allows
+    pause: Any = None  # the delayed call until then
+    said: float | None = None
+    failing: float | None = None
+    reason: str = ""
+    changes: int = 0
+
+
+@implementer(IDiscoveryObserver)
+@attrs.frozen(eq=False)
+class _Observer:
+    """Where one service's discovery delivers."""
+
+    control: EndpointControl
+    discovery: _Discovery
+
+    def endpoints_changed(self, endpoints: Sequence[Endpoint]) -> None:
+        """(IDiscoveryObserver)."""
+        self.control.take(self.discovery, endpoints)
+
+    def endpoints_failed(self, reason: str) -> None:
+        """(IDiscoveryObserver)."""
+        self.control.note_failure(self.discovery, reason)
+
+
+class EndpointControl:
+    """
+    Runs every service's discovery.
+
+    :param refuses: why no service may have an endpoint at this address; empty when it may.
+    """
+
+    def __init__(self, cell: MeshStateCell, clock: Any, refuses: Callable[[Address], str] = lambda address: "") -> None:
+        self._cell = cell
+        self._clock = clock
+        self._refuses = refuses
+        self._discoveries: list[_Discovery] = []
+
+    def seconds(self) -> float:
+        """The time that statuses are told by."""
+        return float(self._clock.seconds())
+
+    def add(
+        self,
+        service: str,
+        discovery: IServiceDiscovery,
+        expect: Sequence[ExpectedIdentity] = (),
+        plugin: str = "",
+    ) -> None:
+        """
+        Register a service's discovery; it is started by :meth:`start`.
+
+        :param expect: the service's own, of whose kind an endpoint's must be.
+        """
+        self._discoveries.append(_Discovery(service, plugin, discovery, expect, DiscoveryLines(service, self._clock)))
+
+    def statuses(self) -> Iterator[DiscoveryStatus]:
+        """Where every discovery stands."""
+        for one in self._discoveries:
+            count = None if one.published is None else len(one.published)
+            yield DiscoveryStatus(one.service, one.plugin, count, one.said, one.failing, one.reason, one.changes)
+
+    def check(self) -> list[StartError | ConfigurationError]:
+        """What the discoveries that can tell beforehand would complain of; nothing is started."""
+        problems: list[StartError | ConfigurationError] = []
+        for one in self._discoveries:
+            if ICheckable.providedBy(one.discovery):
+                try:
+                    one.discovery.check()  # type: ignore[attr-defined]
+                except (StartError, ConfigurationError) as error:
+                    problems.append(error)
+                except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+                    _log.failure("checking the discovery of service {service!r} failed", service=one.service)
+                    reason = f"the discovery of service {one.service!r} cannot be checked: {_named(error)}"
+                    problems.append(StartError(PLUGIN_UNUSABLE, reason))
+        return problems
+
+    def start(self) -> None:
+        """
+        Start everything. What a discovery raises beside the following leaves its service without endpoints.
+
+        :raises StartError: from the first that cannot start; or ConfigurationError. :meth:`stop` must be called
+            all the same.
+        """
+        for one in self._discoveries:
+            one.started = one.starting = True
+            try:
+                one.discovery.start(_Observer(self, one))
+            except (StartError, ConfigurationError):
+                raise
+            except Exception as error:  # noqa: BLE001  one service's plugin must not keep the others from theirs
+                _log.failure(
+                    "{code} starting the discovery of service {service!r} failed",
+                    code=DISCOVERY_FAILED.id,
+                    service=one.service,
+                )
+                self.note_failure(one, f"it could not be started: {_named(error)}; the log has the traceback")
+                if one.published is None:
+                    self._publish(one, ())  # nothing will come: nobody shall wait for it
+            finally:
+                one.starting = False
+
+    def reload(self) -> None:
+        """Let every discovery that can look for something new do so now; what comes of it is told as always."""
+        for one in self._discoveries:
+            if one.started and IReloadable.providedBy(one.discovery):
+                outcome = maybeDeferred(one.discovery.reload)  # type: ignore[attr-defined]
+                outcome.addErrback(self._reload_failed, one)
+
+    def stop(self) -> list[Deferred[Any]]:
+        """Stop whatever was started; none of what is returned fails."""
+        stopping = []
+        for one in self._discoveries:
+            if one.pause is not None and one.pause.active():
+                one.pause.cancel()
+            if one.started:
+                one.started = False
+                outcome = maybeDeferred(one.discovery.stop)
+                outcome.addErrback(self._stop_failed, one)
+                stopping.append(outcome)
+        return stopping
+
+    def _reload_failed(self, failure: Failure, one: _Discovery) -> None:
+        _log.failure("reloading the discovery of service {service!r} failed", failure, service=one.service)
+        self.note_failure(one, f"reloading failed: {_named(failure.value)}")
+
+    def _stop_failed(self, failure: Failure, one: _Discovery) -> None:
+        _log.failure("stopping the discovery of service {service!r} failed", failure, service=one.service)
+
+    # --- what is delivered
+
+    def take(self, one: _Discovery, endpoints: Sequence[Endpoint]) -> None:
+        """A discovery delivered: use what can be used of it."""
+        if not one.started:
+            return
+        try:
+            intake = take_in(endpoints, one.known, lambda endpoint: self._objection(one, endpoint))
+        except ValueError as error:
+            self.note_failure(one, str(error))
+            return
+        one.said = self.seconds()
+        if one.failing is not None:
+            one.lines.recovered(self.seconds() - one.failing)
+            one.failing, one.reason = None, ""
+            self._tell_failures()
+        if intake.remark:
+            one.lines.remark(intake.remark)
+        one.waiting = None
+        if one.published is not None and one.known == frozenset(intake.endpoints):
+            return
+        if one.pause is not None and one.pause.active():
+            one.waiting = intake.endpoints
+            return
+        self._publish(one, intake.endpoints)
+
+    def note_failure(self, one: _Discovery, reason: str) -> None:
+        """A discovery cannot say which endpoints there are: what it said last goes on to serve."""
+        if not one.started:
+            return
+        text = str(reason)
+        text = text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
+        if one.failing is None:
+            one.failing = self.seconds()
+        one.lines.failed(text, None if one.published is None else len(one.published))
+        if text != one.reason:
+            one.reason = text
+            self._tell_failures()
+
+    def _objection(self, one: _Discovery, endpoint: Endpoint) -> str:
+        return self._refuses(endpoint.address) or other_kind(endpoint.expect, one.expect)
+
+    def _tell_failures(self) -> None:
+        failures = {one.service: one.reason for one in self._discoveries if one.failing is not None}
+        if failures != self._cell.current.discovery_failures:
+            self._cell.swap(discovery_failures=failures)
+
+    def _publish(self, one: _Discovery, endpoints: tuple[Endpoint, ...]) -> None:
+        before, one.published, one.known = one.published, endpoints, frozenset(endpoints)
+        one.changes += 1
+        one.pause = self._clock.callLater(PACE, self._paused, one)
+        self._cell.swap(endpoints={**self._cell.current.endpoints, one.service: endpoints})
+        one.lines.changed(before, endpoints, change(before or (), endpoints), quiet=one.starting)
+
+    def _paused(self, one: _Discovery) -> None:
+        one.pause = None
+        if one.waiting is not None:
+            endpoints, one.waiting = one.waiting, None
+            self._publish(one, endpoints)
+
+
+def _named(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

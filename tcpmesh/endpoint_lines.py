@@ -1,0 +1,118 @@
+"""
+What the log says of one service's discovery: each change in one line, and of what is said again and again only some.
+
+Ring 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.logger import Logger
+
+from tcpmesh.codes import DISCOVERY_FAILED
+from tcpmesh.discovery.intake import Change
+from tcpmesh.values import Endpoint, format_duration
+
+__all__ = ["AGAIN", "OTHER", "DiscoveryLines"]
+
+AGAIN = 60.0  # seconds until the same thing is said again
+OTHER = 10.0  # seconds until something else of the same kind is said
+
+_log = Logger(namespace="tcpmesh.control")
+
+
+class _Said:
+    """When a kind of line was last written, and how many were not since."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._text = ""
+        self._at: float | None = None
+        self._kept_back = 0
+
+    def may(self, text: str) -> str | None:
+        """None when this must not be said now; else what to add to it, about those that were not."""
+        now = self._clock.seconds()
+        if self._at is not None and now - self._at < (AGAIN if text == self._text else OTHER):
+            self._kept_back += 1
+            return None
+        self._text, self._at, kept_back, self._kept_back = text, now, self._kept_back, 0
+        return f" ({kept_back} such lines were left out)" if kept_back else ""
+
+    def reset(self) -> None:
+        """What comes next is said, if it has not been for some time."""
+        self._text = ""
+
+
+class DiscoveryLines:
+    """The lines about one service's discovery."""
+
+    def __init__(self, service: str, clock: Any) -> None:
+        self._service = service
+        self._failures, self._remarks, self._changes = _Said(clock), _Said(clock), _Said(clock)
+        self._told_failure = False
+
+    def failed(self, reason: str, endpoints: int | None) -> None:
+        """The discovery fails; it has delivered so many endpoints before, None: nothing yet."""
+        more = self._failures.may(reason)
+        if more is None:
+            return
+        self._told_failure = True
+        _log.warn(
+            "{code} discovery of service {service!r} fails, {rest}: {reason}{more}",
+            code=DISCOVERY_FAILED.id,
+            service=self._service,
+            rest="it has no endpoints yet"
+            if endpoints is None
+            else "and it has no endpoints"
+            if endpoints == 0
+            else f"its last endpoints ({endpoints}) go on to serve",
+            reason=reason,
+            more=more,
+        )
+
+    def recovered(self, seconds: float) -> None:
+        """The discovery has delivered again."""
+        if self._told_failure:
+            self._told_failure = False
+            self._failures.reset()
+            _log.info(
+                "discovery of service {service!r} works again, after {lasted}",
+                service=self._service,
+                lasted=format_duration(round(seconds, 1)),
+            )
+
+    def remark(self, text: str) -> None:
+        """Something of what it delivered is not used."""
+        more = self._remarks.may(text)
+        if more is not None:
+            _log.warn(
+                "{code} discovery of service {service!r} delivered what is not used: {text}{more}",
+                code=DISCOVERY_FAILED.id,
+                service=self._service,
+                text=text,
+                more=more,
+            )
+
+    def changed(
+        self, before: Sequence[Endpoint] | None, now: Sequence[Endpoint], change: Change, *, quiet: bool
+    ) -> None:
+        """The endpoints are others; ``quiet`` for those that come with the start, which the start block tells."""
+        if not now:
+            gone = f"; removed: {len(change.removed)}" if change.removed else ""
+            _log.warn(
+                "service {service!r} has no endpoints, its discovery says: connections to it are refused until "
+                "there is one{gone}",
+                service=self._service,
+                gone=gone,
+            )
+            return
+        say = _log.debug if quiet or self._changes.may("") is None else _log.info
+        say(
+            "service {service!r} has endpoints: {count}; {change}",
+            service=self._service,
+            count=len(now),
+            change=str(change) if before else f"first {change}",
+        )
