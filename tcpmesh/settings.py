@@ -24,7 +24,7 @@ from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
 from tcpmesh.timeouts import Timeouts as Timeouts
 from tcpmesh.tls_names import CipherSuite, TLSGroup
-from tcpmesh.upstream_settings import HealthSettings
+from tcpmesh.upstream_settings import HealthSettings, QueueSettings, RetryBudgetSettings, ServiceLimits
 from tcpmesh.values import (
     Address,
     Duration,
@@ -171,6 +171,7 @@ class ServiceSettings:
     discovery: DiscoveryChoice
     balance: BalanceChoice = attrs.field(factory=lambda: PluginChoice("round-robin", None))
     retry: RetryChoice = attrs.field(factory=lambda: PluginChoice("none", None))
+    retry_budget: RetryBudgetSettings = attrs.field(factory=RetryBudgetSettings)
     trust: Literal["mesh", "system"] | Path = (
         "mesh"  # for dns: names only: the own bundle, the system's store, or a PEM file
     )
@@ -181,6 +182,8 @@ class ServiceSettings:
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"
     health: HealthSettings = attrs.field(factory=HealthSettings)
+    limits: ServiceLimits = attrs.field(factory=ServiceLimits)
+    queue: QueueSettings = attrs.field(factory=QueueSettings)
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)
 

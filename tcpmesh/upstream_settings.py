@@ -12,7 +12,15 @@ import attrs
 
 from tcpmesh.values import Duration, WorkloadName
 
-__all__ = ["CheckSettings", "CircuitSettings", "EjectionSettings", "HealthSettings"]
+__all__ = [
+    "CheckSettings",
+    "CircuitSettings",
+    "EjectionSettings",
+    "HealthSettings",
+    "QueueSettings",
+    "RetryBudgetSettings",
+    "ServiceLimits",
+]
 
 
 @attrs.frozen
@@ -68,3 +76,32 @@ class HealthSettings:
     check: CheckSettings | None = None
     slow_start: Duration | None = None  # how long an endpoint that is new or back takes to its whole share
     circuit: CircuitSettings | None = None
+
+
+@attrs.frozen
+class ServiceLimits:
+    """
+    How many connections this proxy has to a service at a time, those that are being made among them; None: any number.
+
+    ``pending`` is how many of them are being made: from the begin of an attempt until it is established or has failed.
+    """
+
+    connections: int | None = None
+    per_endpoint: int | None = None
+    pending: int | None = None
+
+
+@attrs.frozen
+class QueueSettings:
+    """How many connections may wait for room under the service's limits; 0: they are refused at once."""
+
+    length: int = 0
+
+
+@attrs.frozen
+class RetryBudgetSettings:
+    """How many retries a service gets: in each ``window`` this ``share`` of its connections, and ``minimum`` anyway."""
+
+    share: float = 0.2
+    minimum: int = 3
+    window: Duration = Duration(10.0)

@@ -20,6 +20,7 @@ from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
 from tcpmesh.config.unmapped import unmapped_ids
+from tcpmesh.config.upstream_limits import check_upstream_limits, hasty_listeners
 from tcpmesh.discovery.endpoint_rules import zone_complaint
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
@@ -51,6 +52,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_deny_list(read)
     yield from _check_services(read)
     yield from check_health(read)
+    yield from check_upstream_limits(read)
     yield from check_endpoints(read, listeners)
     yield from _check_outbound(read)
     yield from check_per_endpoint(read)
@@ -119,7 +121,7 @@ def warnings(settings: Settings) -> list[Problem]:
                 settings.inbound[0].mark,
             )
         )
-    return [*found, *unmapped_ids(settings)]
+    return [*found, *hasty_listeners(settings), *unmapped_ids(settings)]
 
 
 def _empty(zone: str) -> str:

@@ -12,9 +12,8 @@ __all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_v
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"queue", "routes"}),
-    "services.*": frozenset({"limits", "on_removed", "proxy_protocol", "queue", "routes"}),
-    "services.*.retry:exponential": frozenset({"budget", "deadline"}),
+    "": frozenset({"routes"}),
+    "services.*": frozenset({"on_removed", "proxy_protocol", "routes"}),
     "outbound.*": frozenset({"passthrough", "routes", "sni"}),
     "inbound.*": frozenset({"passthrough", "proxy_protocol", "routes", "sni"}),
     "authorization.*:rules": frozenset({"on_change"}),
@@ -24,6 +23,7 @@ KEYS: Mapping[str, frozenset[str]] = {
 ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "": {"bundles": "identity.federation", "deny_list": "identity.deny_list"},
     "identity": {"bundles": "identity.federation"},
+    "services.*.retry:exponential": {"budget": "the service's retry_budget", "deadline": "timeouts.establish"},
 }
 
 # Words that a key may have later, by pattern of the key's place.
@@ -36,7 +36,7 @@ PLUGINS: Mapping[str, frozenset[str]] = {
     "identity": frozenset(),
     "discovery": frozenset({"dns", "file"}),
     "authorization": frozenset(),
-    "retry": frozenset({"fixed"}),
+    "retry": frozenset(),
     "balance": frozenset({"least-connections", "p2c-ewma", "random", "source-hash"}),
 }
 

@@ -481,12 +481,6 @@ class LaterTests(ConfigTestCase):
             "routes is not in this version",
         )
         self.check_problems(
-            with_service("‸health: {}\n    ‸limits: {}\n    ‸queue: {}"),
-            "services.orders.health is not in this version",
-            "services.orders.limits is not in this version",
-            "services.orders.queue is not in this version",
-        )
-        self.check_problems(
             variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, name: in,"),
             "inbound[0].proxy_protocol is not in this version",
             "inbound[0].passthrough is not in this version",
@@ -504,7 +498,6 @@ class LaterTests(ConfigTestCase):
         """Most kinds have some to come."""
         for old, new, message in [
             ("{plugin: static,", "{plugin: ‸dns,", "services.orders.discovery: the discovery plugin 'dns'"),
-            (EXTRA, f"    retry: {{plugin: ‸fixed}}\n{EXTRA}", "services.orders.retry: the retry plugin 'fixed'"),
             (
                 EXTRA,
                 f"    balance: {{plugin: ‸p2c-ewma}}\n{EXTRA}",

@@ -8,7 +8,6 @@ import attrs
 
 from tcpmesh.config.places import ROOT
 from tcpmesh.interfaces import RETRY
-from tcpmesh.settings import NoSettings
 from tcpmesh.values import (
     DNSName,
 )
@@ -96,22 +95,17 @@ class PluginChoiceTests(ConfigTestCase):
         self.check_retry("‸{}", f"key 'plugin' is missing in {where}; retry plugins: exponential, none")
         self.check_retry("{‸plugn: none}", f"unknown key 'plugn' in {where}; did you mean 'plugin'?")
         self.check_retry("{plugin: ‸nun}", f"{where}: no retry plugin is called 'nun'")
-        self.check_retry("{plugin: ‸fixed}", f"{where}: the retry plugin 'fixed' is not in this version")
         self.check_retry("{plugin: ‸[none]}", f"{where}.plugin: expected text, got a list")
         self.check_retry("{plugin: ‸off}", f'{where}.plugin: YAML reads off as false; for text, write "off"')
         self.check_retry("{plugin: none, ‸wait: 1s}", f"unknown key 'wait' in {where}; nothing can be set here")
-        self.check_retry("{plugin: exponential, ‸budget: 1}", f"{where}.budget is not in this version")
+        for key, elsewhere in (("budget", "the service's retry_budget"), ("deadline", "timeouts.establish")):
+            message = f"unknown key '{key}' in {where}; this is said in {elsewhere}"
+            self.check_retry(f"{{plugin: exponential, ‸{key}: 1}}", message)
         self.check_retry(
             "{plugin: exponential, attempts: ‸0}",
             f"{where}.attempts: 0 attempts are too few; the first counts, so 1 is the least",
         )
         self.check_retry("‸{plugin: exponential, base: 2s}", f"{where}: a max of 1s is shorter than base, 2s")
-
-    def test_a_foreign_plugin_may_have_the_name_of_a_later_one(self) -> None:
-        """Then it is simply there."""
-        self.plugins = PLUGINS.with_plugin(RETRY, "fixed", FakeFactory(NoSettings))
-        settings = self.load(variant("    discovery:", "    retry: {plugin: fixed}\n    discovery:"))
-        self.assertEqual(settings.services["orders"].retry.plugin, "fixed")
 
     def test_a_plugin_that_cannot_be_used_says_why(self) -> None:
         """The words of whoever looked for it, at the name; also when it was chosen by default."""

@@ -50,6 +50,7 @@ class DropInTests(SynchronousTestCase):
                 "balance_round_robin",
                 "retry_none",
                 "retry_exponential",
+                "retry_fixed",
             },
         )
         verifyObject(IServiceMaker, tcpmesh_plugin.service)

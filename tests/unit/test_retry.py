@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.retry.exponential import ExponentialFactory, ExponentialSettings
+from tcpmesh.retry.fixed import FixedFactory, FixedSettings
 from tcpmesh.retry.none import NoRetryFactory
 from tcpmesh.settings import NoSettings
 from tcpmesh.testing import plugin_context
@@ -32,6 +33,24 @@ class NoRetryTests(SynchronousTestCase):
         """The first attempt is the only one."""
         strategy = NoRetryFactory().create(NoSettings(), plugin_context("orders"))
         self.assertEqual(list(strategy.attempts(CONTEXT)), [])
+
+
+class FixedTests(SynchronousTestCase):
+    def waits(self, settings: FixedSettings) -> list[float]:
+        strategy = FixedFactory().create(settings, plugin_context("orders"))
+        return list(strategy.attempts(CONTEXT))
+
+    def test_waits_the_same_each_time(self) -> None:
+        """One wait less than attempts, which include the first; three and 100 ms are the default."""
+        self.assertEqual(self.waits(FixedSettings()), [0.1, 0.1])
+        self.assertEqual(self.waits(FixedSettings(4, Duration(2.0))), [2.0] * 3)
+        self.assertEqual(self.waits(FixedSettings(1)), [])
+        self.assertEqual(self.waits(FixedSettings(2, Duration(0.0))), [0.0])
+
+    def test_contradictions_are_refused(self) -> None:
+        """No attempt at all."""
+        error = self.assertRaises(ValueError, FixedSettings, 0)
+        self.assertEqual(str(error), "0 attempts are too few; the first counts, so 1 is the least")
 
 
 class ExponentialTests(SynchronousTestCase):

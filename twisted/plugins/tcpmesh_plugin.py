@@ -71,6 +71,12 @@ retry_none = PluginDescriptor(
     "one attempt, no retry",
     "tcpmesh.retry.none:NoRetryFactory",
 )
+retry_fixed = PluginDescriptor(
+    RETRY,
+    "fixed",
+    "the same wait between any two attempts",
+    "tcpmesh.retry.fixed:FixedFactory",
+)
 retry_exponential = PluginDescriptor(
     RETRY,
     "exponential",
