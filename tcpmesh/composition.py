@@ -22,6 +22,7 @@ from tcpmesh.deny_control import DenyControl
 from tcpmesh.discovery.circles import OwnListeners
 from tcpmesh.endpoint_control import EndpointControl
 from tcpmesh.errors import ConfigurationError, Problem, TcpmeshError
+from tcpmesh.health_control import HealthControl
 from tcpmesh.identity.material import MaterialError, load_certificates
 from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETRY, PluginContext, PluginKind
 from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefaults
@@ -50,6 +51,7 @@ class Composition:
     control: MeshControl
     contexts: TLSContexts
     upstreams: dict[str, Upstream]
+    health: HealthControl
     policies: PolicyControl
     denials: DenyControl
 
@@ -142,6 +144,7 @@ def compose(
     for source, choice in settings.identity.sources.items():
         workloads = _workloads_of(settings, source)
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)
+    health = HealthControl(settings, cell, clock)
     upstreams = {}
     for name, service in settings.services.items():
         discovery = maker.make(DISCOVERY, service.discovery, name)
@@ -156,7 +159,7 @@ def compose(
     cell.current = _first_state(settings, policies)
     contexts = TLSContexts(authorities, group_setter)
     denials = DenyControl(settings.identity.deny_list, cell, clock, wall_clock)
-    return Composition(settings, cell, control, contexts, upstreams, PolicyControl(cell, policies), denials)
+    return Composition(settings, cell, control, contexts, upstreams, health, PolicyControl(cell, policies), denials)
 
 
 def compose_policies(

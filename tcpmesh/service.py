@@ -225,6 +225,7 @@ class MeshService(MultiService):
         return [port for _name, port in ports]
 
     def _release(self) -> None:
+        self.composition.health.close()
         if self._reporting is not None:
             self._reporting.close()
         if self._review is not None:

@@ -157,6 +157,7 @@ class MatrixTests(SynchronousTestCase):
                 *("TM-I301", "TM-I302"),  # a name that is asked for on the command line
                 "TM-I603",  # costs nothing while the last bundle serves; without one, TM-I601
                 "TM-L104",  # costs a line, not a connection
+                *("TM-U115", "TM-U116"),  # cost an endpoint its connections; when it is the last, TM-U105
                 "TM-U113",  # the same; a connection that finds no endpoint has TM-U103
             },
         )
