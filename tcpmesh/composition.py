@@ -31,6 +31,7 @@ from tcpmesh.net.listener import ListenerFactory, listener_limit
 from tcpmesh.net.local_addresses import is_local
 from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.service_positions import ServicePositions
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.policy.decision_cache import LaterAnswers
@@ -146,11 +147,14 @@ def compose(
         control.add_source(source, maker.make(IDENTITY, choice, source, workloads), workloads)
     health = HealthControl(settings, cell, clock)
     upstreams = {}
+    positions = _positions(settings, cell)
     for name, service in settings.services.items():
         discovery = maker.make(DISCOVERY, service.discovery, name)
         endpoints.add(name, discovery, service.expect, service.discovery.plugin)
         balancer = maker.make(BALANCE, service.balance, name)
-        upstreams[name] = Upstream(name, service, balancer, maker.make(RETRY, service.retry, name))
+        upstreams[name] = Upstream(
+            name, service, balancer, maker.make(RETRY, service.retry, name), positions.get(name)
+        )
     policies = maker.policies()
     maker.problems += _unusable_tls(settings, group_setter)
     authorities = _foreign_authorities(settings, maker.problems)
@@ -195,6 +199,16 @@ def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
 def _own_listeners(settings: Settings) -> OwnListeners:
     outbound = ((one.name, address) for one in settings.outbound for address in addresses_of(one.listen))
     return OwnListeners(outbound, is_local)
+
+
+def _positions(settings: Settings, cell: MeshStateCell) -> dict[str, ServicePositions]:
+    """The numbers of endpoints, for services that a listener has a port for each endpoint of."""
+    ports: dict[str, int] = {}
+    for outbound in settings.outbound:
+        if outbound.per_endpoint:
+            count = len(addresses_of(outbound.listen))
+            ports[outbound.service] = max(count, ports.get(outbound.service, 0))
+    return {service: ServicePositions(service, count, cell) for service, count in ports.items()}
 
 
 def _unusable_tls(settings: Settings, group_setter: GroupSetter | None) -> Iterator[Problem]:

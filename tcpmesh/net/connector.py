@@ -39,6 +39,8 @@ class Establishment:
     """
     All attempts for one connection.
 
+    :param position: the number of the endpoint that it must be, None for any.
+
     After ``upstream_established`` it may be asked to :meth:`resume`, when the leg broke before any payload moved.
     """
 
@@ -49,6 +51,7 @@ class Establishment:
         "_failed",
         "_owner",
         "_plane",
+        "_position",
         "_retry",
         "_started",
         "_timeouts",
@@ -59,13 +62,21 @@ class Establishment:
     )
 
     def __init__(
-        self, owner: EstablishmentOwner, upstream: Upstream, workload: str, timeouts: Timeouts, plane: DataPlane
+        self,
+        owner: EstablishmentOwner,
+        upstream: Upstream,
+        workload: str,
+        timeouts: Timeouts,
+        plane: DataPlane,
+        *,
+        position: int | None = None,
     ) -> None:
         self._owner = owner
         self.upstream = upstream
         self._workload = workload
         self._timeouts = timeouts
         self._plane = plane
+        self._position = position
         self._started = plane.clock.seconds()
         self._retry = RetryContext(upstream.name)
         self._waits = upstream.attempts(self._retry)
@@ -84,7 +95,7 @@ class Establishment:
         started = plane.clock.seconds()
         try:
             state = plane.state.current
-            endpoint = self.upstream.pick(state, self._failed)
+            endpoint = self.upstream.pick(state, self._failed, self._position)
             # Before anything can fail: a balancer counts, and what it hears to have failed must have been opened.
             self.upstream.opened(endpoint)
             self._endpoint = endpoint

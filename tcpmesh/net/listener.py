@@ -80,6 +80,11 @@ class ListenerFactory(Factory):
         """The listener's name in the configuration."""
         return str(self._listener.name)
 
+    @property
+    def limit(self) -> ListenerLimit | None:
+        """The listener's own limit."""
+        return self._listener.limit
+
     def take(self, peer: Address, own: Address) -> Leg | None:
         """
         Give the accepted connection's first leg; None means that it is to be reset, and is recorded already.
@@ -96,7 +101,8 @@ class ListenerFactory(Factory):
         own_limit = self._listener.limit
         if own_limit is not None and not own_limit.enter():
             plane.gate.leave()
-            self._refuse(LISTENER_CONNECTIONS, f"{own_limit.most} connections are open on this listener", peer, own)
+            reason = f"{own_limit.most} connections are open on this listener, which is its limit"
+            self._refuse(LISTENER_CONNECTIONS, reason, peer, own)
             return None
         try:
             return self._listener.build()

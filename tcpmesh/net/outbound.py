@@ -136,7 +136,7 @@ class OutboundConnection(MeshConnection):
             self.upstream_refused(full)
             return
         self._establishment = Establishment(
-            self, self.listener.upstream, self.record.workload, self.timeouts, self.plane
+            self, listener.upstream, self.record.workload, self.timeouts, self.plane, position=listener.position
         )
         self._establishment.attempt()
 

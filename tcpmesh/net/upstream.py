@@ -15,6 +15,7 @@ from tcpmesh.codes import BALANCER_FAILED, NO_ENDPOINT
 from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import ILoadBalancer, IRetryStrategy
 from tcpmesh.mesh_state import MeshState
+from tcpmesh.net.service_positions import ServicePositions
 from tcpmesh.settings import ServiceSettings
 from tcpmesh.values import AttemptFailure, DNSName, Endpoint, ExpectedIdentity, RetryContext
 
@@ -23,19 +24,23 @@ _log = Logger()
 
 @attrs.frozen(eq=False)
 class Upstream:
-    """One service."""
+    """One service; ``positions`` where a listener of it has a port for each endpoint."""
 
     name: str
     settings: ServiceSettings
     balancer: ILoadBalancer
     retry: IRetryStrategy
+    positions: ServicePositions | None = None
 
-    def pick(self, state: MeshState, exclude: frozenset[Endpoint]) -> Endpoint:
+    def pick(self, state: MeshState, exclude: frozenset[Endpoint], position: int | None = None) -> Endpoint:
         """
         Choose the endpoint of the next attempt; when all have failed for this connection, all are open again.
 
+        :param position: the number of the endpoint that it must be.
         :raises Refusal: NO_ENDPOINT or BALANCER_FAILED.
         """
+        if position is not None and self.positions is not None:
+            return self.positions.endpoint(position)
         endpoints = state.endpoints.get(self.name, ())
         if not endpoints:
             raise Refusal(NO_ENDPOINT, f"service {self.name!r} has no endpoints")

@@ -7,17 +7,20 @@ import socket
 from tcpmesh.codes import (
     CLEAN,
     CONNECT_FAILED,
+    CONNECT_REFUSED,
     CONNECTION_LIMIT,
     HANDSHAKE_LIMIT,
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_TRUNCATED,
+    LISTENER_CONNECTIONS,
     NO_BYTE,
+    NO_IDENTITY,
     PLAINTEXT_PEER,
 )
 from tests.integration.applications import RESET, Received, broken, exchange, receive, reset, until, whole
 from tests.integration.endings import ControlledTime, EndingTestCase
 from tests.integration.foreign import ForeignTestCase
-from tests.integration.mesh import Proxy, echo, in_thread
+from tests.integration.mesh import Proxy, echo, in_thread, unused_port
 
 
 def gate(proxy: Proxy) -> tuple[int, int]:
@@ -62,6 +65,72 @@ class ConnectionLimitTests(EndingTestCase):
         await until(lambda: gate(inner) == (0, 0), "the place is given back")
         again = self.connect(outer.port("to-orders"))
         self.assertEqual(await in_thread(exchange, again, b"again"), whole(b"again"))
+
+
+def counted(proxy: Proxy) -> dict[str, int]:
+    """How many connections each listener with a limit counts."""
+    limits = {name: port.factory.limit for name, port in proxy.service._ports}  # type: ignore[attr-defined]
+    return {name: limit.connections for name, limit in limits.items() if limit is not None}
+
+
+class ListenerLimitTests(ForeignTestCase, EndingTestCase):
+    async def test_one_connection_too_many_for_an_outbound_listener_is_reset(self) -> None:
+        """TM-L112; the limit of the proxy counts only what the listener took, and each way to end gives a place back."""
+        inner = self.start_inbound(self.application(echo))
+        outer = self.start_outbound(inner.port("orders-in"), more=", limits: {connections: 2}")
+        first, second = (self.connect(outer.port("to-orders")) for _ in range(2))
+        await outer.opened(2)
+        self.assertEqual(await in_thread(broken, self.connect(outer.port("to-orders"))), RESET)
+        await self.assert_ends(
+            outer, LISTENER_CONNECTIONS, "proxy", "2 connections are open on this listener, which is its limit"
+        )
+        self.assertEqual((counted(outer), gate(outer)), ({"to-orders": 2}, (2, 0)))
+        self.assertEqual(await in_thread(exchange, first, b"first"), whole(b"first"))
+        reset(second)
+        await outer.closed(3)
+        self.assertEqual(counted(outer), {"to-orders": 0})
+        again = self.connect(outer.port("to-orders"))
+        self.assertEqual(await in_thread(exchange, again, b"again"), whole(b"again"))
+        await outer.closed(4)
+        self.assertEqual(counted(outer), {"to-orders": 0})
+
+    async def test_what_comes_to_nothing_gives_its_place_back(self) -> None:
+        """Refused before and after the dial, more often than there are places: none of it is counted for ever."""
+        outer = self.start_outbound(unused_port(), more=", limits: {connections: 1}")
+        for number in range(1, 4):
+            self.assertEqual(await in_thread(broken, self.connect(outer.port("to-orders"))), RESET)
+            self.assertIs((await outer.closed(number)).code, CONNECT_REFUSED)
+            self.assertEqual(counted(outer), {"to-orders": 0})
+        outer.service.composition.state.swap(svids={})
+        self.assertEqual(await in_thread(broken, self.connect(outer.port("to-orders"))), RESET)
+        self.assertIs((await outer.closed(4)).code, NO_IDENTITY)
+        self.assertEqual(counted(outer), {"to-orders": 0})
+
+    async def test_one_connection_too_many_for_an_inbound_listener_is_reset(self) -> None:
+        """Before a handshake; peers that fail theirs, and a proxy that cannot have one, leave the count as it was."""
+        inner = self.start_inbound(self.application(echo), more=", limits: {connections: 1}")
+        silent = self.connect(inner.port("orders-in"))
+        await until(lambda: counted(inner) == {"orders-in": 1}, "the silent peer is counted")
+        self.assertEqual(await in_thread(broken, self.connect(inner.port("orders-in"))), RESET)
+        await self.assert_ends(
+            inner, LISTENER_CONNECTIONS, "proxy", "1 connections are open on this listener, which is its limit"
+        )
+        silent.close()
+        self.assertIs((await inner.closed(2)).code, NO_BYTE)
+        plain = self.connect(inner.port("orders-in"))
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertIs((await inner.closed(3)).code, PLAINTEXT_PEER)
+        self.assertEqual(counted(inner), {"orders-in": 0})
+        state = inner.service.composition.state
+        svids = state.current.svids
+        state.swap(svids={})
+        self.assertEqual(await in_thread(broken, self.connect(inner.port("orders-in"))), RESET)
+        self.assertIs((await inner.closed(4)).code, NO_IDENTITY)
+        self.assertEqual(counted(inner), {"orders-in": 0})
+        state.swap(svids=svids)
+        await in_thread(self.foreign_client(inner.port("orders-in")).handshake)
+        await inner.opened()
+        self.assertEqual(counted(inner), {"orders-in": 1})
 
 
 class HandshakeLimitTests(ForeignTestCase, EndingTestCase):
