@@ -135,6 +135,7 @@ class OutboundConnection(MeshConnection):
         if full is not None:
             self.upstream_refused(full)
             return
+        listener = self.listener
         self._establishment = Establishment(
             self, listener.upstream, self.record.workload, self.timeouts, self.plane, position=listener.position
         )
