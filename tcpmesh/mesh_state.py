@@ -16,7 +16,7 @@ from tcpmesh.identity.deny_list import NOBODY, DenyList
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.limit_interfaces import ILimitingPolicy
-from tcpmesh.policy_interfaces import IOutboundPolicy
+from tcpmesh.policy_interfaces import IOutboundPolicy, IUnauthenticatedPolicy
 from tcpmesh.timeouts import DECISION_BUDGET
 from tcpmesh.values import Effect, Endpoint, IdentityState, Svid, TrustBundle
 
@@ -48,6 +48,10 @@ def _decides_outbound(named: NamedPolicy) -> bool:
     return IOutboundPolicy.providedBy(named.policy) and bool(named.policy.decides_outbound)  # type: ignore[attr-defined]
 
 
+def _knows_strangers(named: NamedPolicy) -> bool:
+    return IUnauthenticatedPolicy.providedBy(named.policy)
+
+
 def _limits(named: NamedPolicy) -> bool:
     return ILimitingPolicy.providedBy(named.policy) and bool(named.policy.limits)  # type: ignore[attr-defined]
 
@@ -63,6 +67,7 @@ class NamedPolicy:
 
     :ivar outbound: whether it is asked about outbound connections.
     :ivar limits: whether it is asked for limits.
+    :ivar knows_strangers: whether it may allow peers without an identity.
     """
 
     name: str
@@ -70,6 +75,7 @@ class NamedPolicy:
     answers: Answers | None = attrs.field(default=None, eq=False, repr=False)  # those that came later
     outbound: bool = attrs.field(init=False, default=attrs.Factory(_decides_outbound, takes_self=True))
     limits: bool = attrs.field(init=False, default=attrs.Factory(_limits, takes_self=True))
+    knows_strangers: bool = attrs.field(init=False, default=attrs.Factory(_knows_strangers, takes_self=True))
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from tcpmesh.values import AuthorizationRequest, Effect
 if TYPE_CHECKING:
     from tcpmesh.errors import Problem
 
-__all__ = ["IDoubtedPolicy", "IExplainingPolicy", "IOutboundPolicy", "NearRule"]
+__all__ = ["IDoubtedPolicy", "IExplainingPolicy", "IOutboundPolicy", "IUnauthenticatedPolicy", "NearRule"]
 
 
 class IOutboundPolicy(IAuthorizationPolicy):
@@ -28,6 +28,15 @@ class IOutboundPolicy(IAuthorizationPolicy):
         "Whether it has anything to say about them; if so, ``decide`` is asked before a service is dialled, with its "
         "name in ``request.service``."
     )
+
+
+class IUnauthenticatedPolicy(IAuthorizationPolicy):
+    """
+    A policy that knows of peers without an identity, as they come with TLS that is passed through: optional.
+
+    Nothing is to be implemented. Other policies are asked about ``tcpmesh.values.UNAUTHENTICATED`` too and may deny,
+    but what they allow counts as if they had abstained: it was meant for peers that were verified.
+    """
 
 
 class IDoubtedPolicy(IAuthorizationPolicy):

@@ -29,6 +29,8 @@ from tcpmesh.addresses import (
 )
 from tcpmesh.codes import Code
 from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
+from tcpmesh.peers import UNAUTHENTICATED as UNAUTHENTICATED
+from tcpmesh.peers import PeerIdentity as PeerIdentity
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_UNIX_PATH_BYTES",
+    "UNAUTHENTICATED",
     "Address",
     "AttemptFailure",
     "AuthorizationRequest",
@@ -190,31 +193,12 @@ class Endpoint:
 
 
 @attrs.frozen
-class PeerIdentity:
-    """
-    What a verified certificate says of its holder.
-
-    ``spiffe_id`` is None only for a server that was verified by DNS name, which then is ``dns_name``, or by the pin of
-    its key, which then is ``key_pin``.
-    """
-
-    spiffe_id: SpiffeId | None
-    serial: str  # lower-case hex
-    not_before: float  # seconds since the epoch
-    not_after: float
-    dns_name: str = ""
-    key_pin: KeyPin | None = None
-
-    def __str__(self) -> str:
-        return str(self.spiffe_id or self.key_pin or f"dns:{self.dns_name}")
-
-
-@attrs.frozen
 class AuthorizationRequest:
     """
     What a policy may look at to decide about one connection.
 
-    Inbound, ``peer`` is who came, and ``port`` that of the application (0 for a unix socket). Outbound, about which an
+    Inbound, ``peer`` is who came, perhaps ``UNAUTHENTICATED``, and ``port`` that of the application (0 for a unix
+    socket). Outbound, about which an
     :class:`~tcpmesh.policy_interfaces.IOutboundPolicy` alone is asked, ``peer`` is the own workload, ``service`` where
     it wants to go, and ``inbound`` empty.
     """

@@ -61,7 +61,7 @@ class Reference:
         """
         Whether a client comes in.
 
-        :param names: of the client: each ``uri`` or ``dns``, and the name.
+        :param names: of the client: each ``uri`` or ``dns``, and the name; none for TLS that is passed through.
         """
         server = self.server()
         if server is None:
@@ -131,8 +131,10 @@ class Reference:
         if not in_networks(client.get("networks") or self.cluster, ip):
             return False
         tls = client.get("meshTLS", {})
-        if client.get("unauthenticated") or tls.get("unauthenticatedTLS"):
+        if client.get("unauthenticated"):
             return True
+        if tls.get("unauthenticatedTLS"):
+            return bool(names)  # TLS that is passed through is not TLS with this proxy
         accounts = [account(one.get("namespace", own), one["name"]) for one in tls.get("serviceAccounts", [])]
         return has_identity([*tls.get("identities", []), *accounts], names)
 

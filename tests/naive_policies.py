@@ -25,6 +25,8 @@ def decide(policies: list[dict[str, Any]], request: dict[str, Any]) -> Answer:
         if not concerns(policy, request) or not holds(policy.get("when"), request):
             continue
         for position, entry in enumerate(policy["from"]):
+            if not means(policy, entry, request):
+                continue
             place = matches(entry, request)
             if place is not None:
                 matching.append((policy, f"policies[{number}].from[{position}].{place}"))
@@ -57,6 +59,21 @@ def concerns(policy: dict[str, Any], request: dict[str, Any]) -> bool:
     )
 
 
+def means(policy: dict[str, Any], entry: dict[str, Any], request: dict[str, Any]) -> bool:
+    """Who has no identity is allowed by "any: unauthenticated" only; what restricts may also name networks alone."""
+    if request["service"] or has_identity(request):
+        return entry.get("any") != "unauthenticated"
+    if "certificate" in policy.get("when", {}):
+        return False
+    if policy["action"] != "allow" and set(entry) <= {"networks", "except"}:
+        return True
+    return entry.get("any") == "unauthenticated"
+
+
+def has_identity(request: dict[str, Any]) -> bool:
+    return request["id"] is not None or bool(request["dns"])
+
+
 def matches(entry: dict[str, Any], request: dict[str, Any]) -> str | None:
     """Every key must fit by any of its values, and no exception; the value of the leading key that does."""
     fits: dict[str, list[int]] = {}
@@ -66,10 +83,12 @@ def matches(entry: dict[str, Any], request: dict[str, Any]) -> str | None:
             if not fits[key]:
                 return None
     for exception in entry.get("except", []):
+        if "any" in exception and not has_identity(request):
+            continue
         if matches(exception, request) is not None:
             return None
     if not fits:
-        assert entry["any"] == "authenticated"
+        assert entry["any"] in ("authenticated", "unauthenticated")
         return "any"
     key, indexes = next(iter(fits.items()))
     return f"{key}[{indexes[0]}]"

@@ -27,9 +27,7 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
 }
 
 # Words that a key may have later, by pattern of the key's place.
-VALUES: Mapping[str, frozenset[str]] = {
-    "authorization.*:rules.policies.*.from.*.any": frozenset({"unauthenticated"}),
-}
+VALUES: Mapping[str, frozenset[str]] = {}
 
 # Plugins by kind.
 PLUGINS: Mapping[str, frozenset[str]] = {

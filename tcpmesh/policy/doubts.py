@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
+from tcpmesh.dns_patterns import DnsPattern
 from tcpmesh.errors import Problem
-from tcpmesh.policy.entries import guard_of, selectors
-from tcpmesh.policy.identities import DnsPattern, IdPattern
+from tcpmesh.policy.entries import entries_for, guard_of, selectors
+from tcpmesh.policy.identities import IdPattern
 from tcpmesh.policy.language import Excluded, Policy
 from tcpmesh.policy.networks import Network
 from tcpmesh.policy.tables import Selector
@@ -34,7 +35,12 @@ def doubts(policies: Sequence[Policy], inbound: Mapping[str, Address]) -> list[P
     :param inbound: the inbound listeners with their targets; without any, ports are not looked at.
     """
     found: list[Problem] = []
-    for doubt in (*_ports(policies, inbound), *_dns(policies), *_shadowed(policies)):
+    for doubt in (
+        *_ports(policies, inbound),
+        *_dns(policies),
+        *_shadowed(policies, strangers=False),
+        *_shadowed(policies, strangers=True),
+    ):
         if len(found) == MAX_DOUBTS:
             found.append(Problem(f"there are more rules that can never decide; these are the first {MAX_DOUBTS}"))
             break
@@ -98,12 +104,12 @@ def _covers(denied: Selector, selector: Selector) -> bool:
     return denied == selector
 
 
-def _shadowed(policies: Sequence[Policy]) -> Iterator[Problem]:
+def _shadowed(policies: Sequence[Policy], *, strangers: bool) -> Iterator[Problem]:
     denied: dict[str | int, _Denied] = defaultdict(_Denied)
     for policy in policies:
         if not (policy.decides and policy.action == "deny" and policy.when is None and _is_plain(policy)):
             continue
-        for entry in policy.from_:
+        for _, entry in entries_for(policy, strangers=strangers):
             if guard_of(entry) is None:
                 for _, selector in selectors(entry):
                     for place in _places(policy):
@@ -117,7 +123,7 @@ def _shadowed(policies: Sequence[Policy]) -> Iterator[Problem]:
             continue
         wide = everywhere if policy.services else denied.get(_EVERYWHERE, everywhere)
         places = [denied.get(place, everywhere) for place in _places(policy)]
-        for entry in policy.from_:
+        for _, entry in entries_for(policy, strangers=strangers):
             for where, selector in selectors(entry):
                 left -= sum(len(place.patterns) for place in (wide, *places))
                 if left < 0:

@@ -10,14 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tcpmesh.policy.identities import IdPattern
-from tcpmesh.policy.language import Excluded, Principals
+from tcpmesh.policy.language import Excluded, Policy, Principals
 from tcpmesh.policy.networks import Networks, source_number
 from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Table, sought
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
-__all__ = ["all_of", "guard_of", "leading_key", "selectors"]
+__all__ = ["all_of", "entries_for", "guard_of", "leading_key", "means", "selectors"]
 
 _KEYS = ("ids", "prefixes", "trust_domains", "dns", "networks")
+
+
+def entries_for(policy: Policy, *, strangers: bool) -> Iterator[tuple[int, Principals]]:
+    """The entries of a policy that can mean peers with an identity, or those without one, each with its position."""
+    return ((place, entry) for place, entry in enumerate(policy.from_) if means(policy, entry, strangers=strangers))
+
+
+def means(policy: Policy, entry: Principals, *, strangers: bool) -> bool:
+    """
+    Whether an entry can mean peers with an identity; or those without one.
+
+    Permission for the latter is never given by the way: ``any: unauthenticated`` has to be said. Whatever restricts or
+    notes, and names networks alone, is about all who come from there.
+    """
+    if not strangers:
+        return entry.any != "unauthenticated"
+    if entry.any is not None:
+        return entry.any == "unauthenticated"
+    asks_for_certificate = policy.when is not None and policy.when.certificate is not None
+    return policy.action != "allow" and leading_key(entry) == "networks" and not asks_for_certificate
 
 
 def leading_key(entry: Excluded) -> str:
@@ -69,6 +89,18 @@ def _in_networks(networks: Networks) -> Guard:
     return lambda request: source_number(request.source) in networks
 
 
+def _guard_of_exception(entry: Excluded) -> Guard | None:
+    """An exception is found by whoever the entry means, and that may be peers without an identity."""
+    own = guard_of(entry)
+    if entry.any is None:
+        return own
+    return all_of([_is_authenticated, *([own] if own is not None else [])])
+
+
+def _is_authenticated(request: AuthorizationRequest) -> bool:
+    return request.peer.is_authenticated
+
+
 _LEFT_OUT = Decision(Effect.ABSTAIN)
 
 
@@ -76,7 +108,7 @@ def _outside(entries: Sequence[Excluded]) -> Guard:
     table = Table(
         Rule(0, selector, _LEFT_OUT, guard)
         for entry in entries
-        for guard in [guard_of(entry)]
+        for guard in [_guard_of_exception(entry)]
         for _, selector in selectors(entry)
     )
 

@@ -98,6 +98,7 @@ class _Inquiry:
         "_allowing",
         "_default",
         "_log",
+        "_mute",
         "_notes",
         "_pending",
         "_request",
@@ -112,6 +113,7 @@ class _Inquiry:
         self._request = request
         self._log = log
         self._default = default
+        self._mute: frozenset[int] | set[int] = frozenset()  # policies that cannot have meant this peer, if they allow
         self._notes: tuple[PolicyNote, ...] = ()
         self._until: float | None = None
         self._allowing: tuple[int, Decision] | None = None
@@ -121,6 +123,8 @@ class _Inquiry:
 
     def ask(self, order: int, named: NamedPolicy) -> None:
         """Put the request to one policy."""
+        if not named.knows_strangers and not self._request.peer.is_authenticated:
+            self._mute = {*self._mute, order}
         answers = named.answers
         try:
             answer = answers.find(self._request) if answers is not None and answers.in_use else None
@@ -150,6 +154,12 @@ class _Inquiry:
     def _by_default(self) -> Verdict:
         request = self._request
         direction = "outbound" if request.service else "inbound"
+        if not request.peer.is_authenticated:
+            reason = (
+                f"no policy allows a peer without an identity at inbound listener {request.inbound!r}; only "
+                "any: unauthenticated does"
+            )
+            return Verdict(False, Decision(Effect.DENY, reason=reason), NO_RULE_ALLOWS, self._notes, self._until)
         if self._default is Effect.ALLOW:
             reason = f"no policy denies {request.peer}, and defaults.{direction} is allow"
             decision = Decision(Effect.ALLOW, "", f"defaults.{direction}", reason)
@@ -185,7 +195,8 @@ class _Inquiry:
             code = OUTBOUND_DENIED if self._request.service else DENIED_BY_RULE
             self._decide(Verdict(False, _named(answer, plugin, reason), code, self._notes, self._until))
         else:
-            if answer.effect is Effect.ALLOW and (self._allowing is None or order < self._allowing[0]):
+            counts = answer.effect is Effect.ALLOW and order not in self._mute
+            if counts and (self._allowing is None or order < self._allowing[0]):
                 self._allowing = (order, _named(answer, plugin, answer.reason))
             self._report()
 

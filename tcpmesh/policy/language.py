@@ -15,9 +15,10 @@ from typing import Any, Literal
 import attrs
 
 from tcpmesh.addresses import shown
+from tcpmesh.dns_patterns import DnsPattern
 from tcpmesh.errors import Mark
 from tcpmesh.identity.spiffe import TrustDomain
-from tcpmesh.policy.identities import DnsPattern, IdPattern, IdPrefix
+from tcpmesh.policy.identities import IdPattern, IdPrefix
 from tcpmesh.policy.limit_language import LimitSettings
 from tcpmesh.policy.networks import Network
 from tcpmesh.policy.times import Conditions
@@ -59,13 +60,15 @@ class Excluded:
     trust_domains: list[TrustDomain] | None = attrs.field(default=None, validator=_not_empty)
     dns: list[DnsPattern] | None = attrs.field(default=None, validator=_not_empty)
     networks: list[Network] | None = attrs.field(default=None, validator=_not_empty)
-    any: Literal["authenticated"] | None = None
+    any: Literal["authenticated", "unauthenticated"] | None = None
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
     def __attrs_post_init__(self) -> None:
         """Refuse what means nobody, or says one thing in two ways."""
         names = [key for key in ("ids", "prefixes", "trust_domains") if getattr(self, key) is not None]
-        if self.any is not None and (names or self.dns is not None):
+        if self.any == "unauthenticated":
+            self._check_strangers([*names, *(["dns"] if self.dns is not None else [])])
+        elif self.any is not None and (names or self.dns is not None):
             raise ValueError(f"any: {self.any} is every peer, whatever else is named; remove one of the two")
         if names and self.dns is not None:
             raise ValueError(
@@ -78,6 +81,12 @@ class Excluded:
                 "peer"
             )
         self._check_overlap()
+
+    def _check_strangers(self, names: Sequence[str]) -> None:
+        """Refuse an exception that says nothing: nobody is left out that was not meant."""
+        raise ValueError(
+            "only an entry that says any: unauthenticated means who has no identity; in its except, name networks"
+        )
 
     def _check_overlap(self) -> None:
         """Refuse keys about IDs that exclude each other: each must fit."""
@@ -114,6 +123,21 @@ class Principals(Excluded):
     """Whom an entry of ``from`` means: who fits every key that is given, by any value of each, and no exception."""
 
     except_: list[Excluded] | None = attrs.field(default=None, validator=_not_empty, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse, besides, an exception that leaves nobody out."""
+        super().__attrs_post_init__()
+        for left_out in (self.except_ or ()) if self.any == "unauthenticated" else ():
+            if left_out.any is not None or left_out.dns is not None or any(left_out.id_patterns().values()):
+                raise ValueError("who has no identity can be left out by networks only")
+
+    def _check_strangers(self, names: Sequence[str]) -> None:
+        """Refuse what nobody without an identity can fit."""
+        if names:
+            raise ValueError(
+                f"any: unauthenticated is whoever has no identity, and {names[0]} names those who have one; make it "
+                "two entries"
+            )
 
 
 @attrs.frozen
@@ -164,6 +188,17 @@ class Policy:
             raise ValueError("action: audit decides nothing, so there is nothing to try; remove mode: dry-run")
         if self.action == "limit" and self.limit is None:
             raise ValueError("action: limit needs the key limit, with connections, rate or both")
+        if any(entry.any == "unauthenticated" for entry in self.from_):
+            if self.services:
+                raise ValueError(
+                    "any: unauthenticated means peers that come in without an identity; services are asked for by "
+                    "workloads of this proxy, which have one"
+                )
+            if self.when is not None and self.when.certificate is not None:
+                raise ValueError(
+                    "any: unauthenticated means peers without a certificate, and when.certificate asks for one; make "
+                    "it two policies"
+                )
         if self.action != "limit" and self.limit is not None:
             raise ValueError(
                 f"action: {self.action} has no limit; write it as a policy of its own, with action: limit, which holds "

@@ -17,7 +17,7 @@ from tcpmesh.addresses import shown
 from tcpmesh.policy.linkerd_names import ServiceAccountNames
 from tcpmesh.policy.linkerd_schema import AccessPolicy, Resource
 from tcpmesh.policy.networks import Network, source_number
-from tcpmesh.policy_interfaces import IExplainingPolicy, NearRule
+from tcpmesh.policy_interfaces import IExplainingPolicy, IUnauthenticatedPolicy, NearRule
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, TCPAddress
 
 __all__ = ["Authorization", "Clients", "LinkerdListener", "LinkerdPolicy", "Port", "Range", "default_authorization"]
@@ -82,16 +82,20 @@ class Authorization:
     One way to be admitted.
 
     :ivar networks: from where; None for anywhere, also where there is no address.
-    :ivar clients: who; None for whoever got as far as this: a verified peer.
+    :ivar clients: who; None for every verified peer.
     :ivar decision: what is answered then.
+    :ivar strangers: whether clients without an identity are admitted, too: TLS that is passed through.
     """
 
     networks: tuple[Range, ...] | None
     clients: Clients | None
     decision: Decision
+    strangers: bool = False
 
     def admits(self, number: int | None, uri: str, dns: str) -> bool:
-        """Whether it admits a client."""
+        """Whether it admits a client; one without an identity has no name."""
+        if not (uri or dns or self.strangers):
+            return False
         return (self.networks is None or any(one.contains(number) for one in self.networks)) and (
             self.clients is None or self.clients.contain(uri, dns)
         )
@@ -100,7 +104,9 @@ class Authorization:
         """What keeps it from admitting a client, each a predicate."""
         if self.networks is not None and not any(one.contains(number) for one in self.networks):
             yield f"is for {_listed([str(one) for one in self.networks])}, not {where}"
-        if self.clients is not None and not self.clients.contain(uri, dns):
+        if not (uri or dns or self.strangers):
+            yield "is for clients with an identity, not for one without"
+        elif self.clients is not None and not self.clients.contain(uri, dns):
             yield f"names {self.clients}, not {' or '.join(filter(None, (uri, dns)))}"
 
 
@@ -163,6 +169,7 @@ def default_authorization(
         networks=cluster if access.startswith("cluster") else None,
         clients=EVERY_DNS_NAME if access.endswith("-authenticated") else None,
         decision=Decision(Effect.ALLOW, access, place, reason),
+        strangers=not access.endswith("-authenticated"),
     )
 
 
@@ -192,7 +199,7 @@ def _place(entry: tuple[int, Authorization]) -> int:
     return entry[0]
 
 
-@implementer(IExplainingPolicy)
+@implementer(IExplainingPolicy, IUnauthenticatedPolicy)
 class LinkerdPolicy:
     """Answers by what was compiled; never changes."""
 

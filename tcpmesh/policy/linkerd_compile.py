@@ -129,7 +129,9 @@ class _Compiler:
         server = self._target(policy, target)
         if len(self.problems) == known:
             decision = Decision(Effect.ALLOW, policy.id, str(policy.mark), f"{policy} admits it")
-            yield _Grant(policy.namespace, server, None, Authorization(networks, clients, decision))
+            # Without an authentication by identity Linkerd admits clients that have none.
+            authorization = Authorization(networks, clients, decision, strangers=not counts["identity"])
+            yield _Grant(policy.namespace, server, None, authorization)
 
     def _target(self, policy: Resource, target: Reference) -> str | None:
         """The name of the Server that a policy is for, None for all of its namespace."""
@@ -177,7 +179,9 @@ class _Compiler:
         if len(self.problems) == known:
             decision = Decision(Effect.ALLOW, resource.id, str(resource.mark), f"{resource} admits it")
             choice = resource if server.name is None else None
-            yield _Grant(resource.namespace, server.name, choice, Authorization(networks, clients, decision))
+            # unauthenticatedTLS is about TLS that the proxy terminates, not about what is passed through.
+            authorization = Authorization(networks, clients, decision, strangers=client.unauthenticated)
+            yield _Grant(resource.namespace, server.name, choice, authorization)
 
     # --- authentications
 

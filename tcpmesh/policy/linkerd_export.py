@@ -66,7 +66,7 @@ def _flow(value: Any) -> str:
 
 def _entries(one: Authorization, names: ServiceAccountNames) -> Iterator[dict[str, Any]]:
     """Entries of ``from``: one for each sort of name and each network, as the keys of an entry must all fit."""
-    for who in _who(one.clients, names):
+    for who in [*_who(one.clients, names), *([{"any": "unauthenticated"}] if one.strangers else [])]:
         if one.networks is None:
             yield who
         for network in one.networks or ():

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from tcpmesh.addresses import shown
-from tcpmesh.policy.entries import guard_of, selectors
+from tcpmesh.policy.entries import guard_of, means, selectors
 from tcpmesh.policy.identities import DnsPattern, IdPattern
 from tcpmesh.policy.language import Excluded, Policy, Principals, Targets
 from tcpmesh.policy.networks import Network, source_number
@@ -51,7 +51,7 @@ def near_rules(
         about = [*_targets(policy.to, request), *_when(policy.when, request, now), *_mode(policy)]
         for position, entry in enumerate(policy.from_):
             place, who = _principals(entry, request)
-            misses = [*about, *who]
+            misses = [*about, *_population(policy, entry, request), *who]
             mark = entry.mark or policy.mark
             yield NearRule(
                 policy=policy.name,
@@ -61,6 +61,17 @@ def near_rules(
                 misses=tuple(miss.text for miss in misses),
                 distance=sum(miss.distance for miss in misses),
             )
+
+
+def _population(policy: Policy, entry: Principals, request: AuthorizationRequest) -> Iterator[_Miss]:
+    """Whether an entry can mean peers such as this one, with or without an identity."""
+    stranger = not request.peer.is_authenticated and not request.service
+    if means(policy, entry, strangers=stranger):
+        return
+    if not stranger:
+        yield _Miss("is for peers without an identity (any: unauthenticated)", 0.5)
+    elif entry.any is not None or not any(entry.id_patterns().values()):  # else what it names tells it
+        yield _Miss("is for peers with an identity; others need any: unauthenticated", 0.5)
 
 
 def _mode(policy: Policy) -> Iterator[_Miss]:
@@ -199,6 +210,8 @@ def _fits(selector: Selector, request: AuthorizationRequest) -> bool:
 
 
 def _holds(entry: Excluded, request: AuthorizationRequest) -> bool:
+    if entry.any is not None and not request.peer.is_authenticated:
+        return False
     guard = guard_of(entry)
     return (guard is None or guard(request)) and any(_fits(selector, request) for _, selector in selectors(entry))
 
@@ -216,7 +229,9 @@ def _when(when: Conditions | None, request: AuthorizationRequest, now: float) ->
     if when.windows is not None and not Schedule(Conditions(windows=when.windows)).at(request.peer, now)[0]:
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         yield _Miss(f"holds {_spoken(when.windows)}, not at {moment}", 0.2)
-    if when.certificate is not None:
+    if when.certificate is not None and not request.peer.is_authenticated:
+        yield _Miss("asks for a certificate, and there is none", 0.2)
+    elif when.certificate is not None:
         start, end = when.certificate.span(request.peer)
         if not start <= now < end:
             age, left = now - request.peer.not_before, request.peer.not_after - now

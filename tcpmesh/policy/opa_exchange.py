@@ -36,6 +36,7 @@ def write_question(request: AuthorizationRequest) -> bytes:
         "version": _INPUT_VERSION,
         "source": {
             "address": source.host.partition("%")[0] if isinstance(source, TCPAddress) else "",
+            "authenticated": peer.is_authenticated,
             "identity": str(peer),
             "spiffe_id": "" if identity is None else str(identity),
             "trust_domain": "" if identity is None else identity.trust_domain.name,
@@ -53,13 +54,17 @@ def write_question(request: AuthorizationRequest) -> bytes:
     return json.dumps({"input": document}).encode("ascii")
 
 
-def read_answer(data: bytes, document: str, valid_for: float, undefined: Effect) -> Decision:
+def read_answer(
+    data: bytes, document: str, valid_for: float, undefined: Effect, *, authenticated: bool = True
+) -> Decision:
     """
     Read an answer: ``true``, ``false``, or an object with ``allow`` and perhaps ``reason`` and ``valid_for``.
 
     :param document: which document was asked for, for the record.
     :param valid_for: seconds for which an answer stands that does not say so itself.
     :param undefined: what it means when the policy says nothing.
+    :param authenticated: whether the peer has an identity; for one that has none, ``allow`` counts only in an object
+        that has ``unauthenticated: true`` too, since policies of before know no such peers.
     :raises Refusal: with TM-P103 for anything else; nothing is guessed.
     """
     try:
@@ -79,6 +84,9 @@ def read_answer(data: bytes, document: str, valid_for: float, undefined: Effect)
         return Decision(undefined, "opa", document, reason, valid_for)
     if not isinstance(allow, bool):
         _refuse(f"answered with {_kind(allow)} where true or false was expected")
+    if allow and not authenticated and said.get("unauthenticated") is not True:
+        reason = f"the policy {document} allows it, but does not say that peers without an identity are meant, too"
+        return Decision(Effect.ABSTAIN, "opa", document, reason, _seconds(said.get("valid_for"), valid_for))
     return Decision(
         Effect.ALLOW if allow else Effect.DENY,
         "opa",

@@ -27,7 +27,7 @@ _PREFIXES = ("inbound:", "service:")
 
 def parse_who(text: str) -> str:
     """
-    Check that a text is a SPIFFE ID or ``dns:NAME``.
+    Check that a text is a SPIFFE ID, ``dns:NAME`` or ``unauthenticated``.
 
     :raises ValueError: saying what is wrong.
     """
@@ -55,7 +55,7 @@ class Question:
     """
     One question.
 
-    :ivar who: a SPIFFE ID, or ``dns:NAME``.
+    :ivar who: a SPIFFE ID, ``dns:NAME``, or ``unauthenticated`` for TLS that is passed through.
     :ivar to: an inbound listener or a service; ``inbound:NAME`` or ``service:NAME`` where both have the name.
     :ivar ip: where the connection comes from; empty for not said.
     :ivar cert_age: seconds since its certificate became valid, and ``cert_left`` until it is no longer; None: not said.
@@ -87,6 +87,8 @@ class Question:
             return AuthorizationRequest(
                 peer, source, name, places.workloads[name], self.sni, self.alpn, places.ports[name]
             )
+        if not peer.is_authenticated:
+            raise ValueError("services are asked for by workloads of this proxy, which have an identity")
         if self.sni or self.alpn:
             raise ValueError("sni and alpn are of inbound connections; policies about services do not look at them")
         return AuthorizationRequest(peer, source, "", "", service=name)

@@ -15,7 +15,7 @@ from tcpmesh.addresses import Address, TCPAddress, UnixAddress, parse_address, p
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.moments import parse_moment
 from tcpmesh.settings import Settings
-from tcpmesh.values import AuthorizationRequest, PeerIdentity
+from tcpmesh.values import UNAUTHENTICATED, AuthorizationRequest, PeerIdentity
 
 __all__ = ["NOWHERE", "Places", "parse_peer", "request_of"]
 
@@ -51,10 +51,12 @@ class Places:
 
 def parse_peer(text: str, not_before: float, not_after: float, serial: str = "") -> PeerIdentity:
     """
-    Read a SPIFFE ID, or a DNS name as ``dns:NAME``, as a verified peer.
+    Read a SPIFFE ID, or a DNS name as ``dns:NAME``, as a verified peer; or ``unauthenticated``.
 
     :raises ValueError: saying what is wrong.
     """
+    if text == str(UNAUTHENTICATED):
+        return UNAUTHENTICATED
     if text.startswith("dns:"):
         return PeerIdentity(None, serial, not_before, not_after, parse_dns_name(text[4:]).name)
     return PeerIdentity(SpiffeId.parse(text), serial, not_before, not_after)
@@ -71,7 +73,8 @@ def request_of(fields: Mapping[str, Any], places: Places, now: float) -> Authori
     direction, listener, service = (_text(fields, name) for name in ("direction", "listener", "dst.service"))
     if direction not in ("inbound", "outbound"):
         raise ValueError(f"direction is {shown(direction)}; expected inbound or outbound")
-    identity = _text(fields, "src.identity")
+    passed_through = direction == "inbound" and fields.get("passthrough") is True
+    identity = str(UNAUTHENTICATED) if passed_through else _text(fields, "src.identity")
     if not identity:
         raise ValueError("it has no src.identity: nobody was verified")
     outbound = direction == "outbound"

@@ -18,7 +18,13 @@ from tcpmesh.policy.entries import selectors
 from tcpmesh.policy.language import Policy
 from tcpmesh.policy.nearest import near_rules
 from tcpmesh.policy.ruling import Ruling
-from tcpmesh.policy_interfaces import IDoubtedPolicy, IExplainingPolicy, IOutboundPolicy, NearRule
+from tcpmesh.policy_interfaces import (
+    IDoubtedPolicy,
+    IExplainingPolicy,
+    IOutboundPolicy,
+    IUnauthenticatedPolicy,
+    NearRule,
+)
 from tcpmesh.values import Address, AuthorizationRequest, Decision, Effect
 from tcpmesh.wall_clock import WallClock, wall_clock
 
@@ -27,7 +33,7 @@ __all__ = ["Rules"]
 _DESCRIBED = 50  # policies; nobody reads thousands of lines at each start
 
 
-@implementer(IOutboundPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
+@implementer(IOutboundPolicy, IUnauthenticatedPolicy, IDoubtedPolicy, IExplainingPolicy, ILimitingPolicy)
 class Rules:
     """
     Decides by policies that do not change.
@@ -73,7 +79,7 @@ class Rules:
 
 def _describe(policy: Policy) -> str:
     peers = [
-        "every authenticated peer" if selector is None else str(selector)
+        f"every {entry.any} peer" if selector is None else str(selector)
         for entry in policy.from_
         for _, selector in selectors(entry)
     ]

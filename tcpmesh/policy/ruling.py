@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from tcpmesh.limit_interfaces import Limit
-from tcpmesh.policy.entries import all_of, guard_of, selectors
-from tcpmesh.policy.language import Policy, Targets
+from tcpmesh.policy.entries import all_of, entries_for, guard_of, selectors
+from tcpmesh.policy.language import Policy, Principals, Targets
 from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table, sought
 from tcpmesh.policy.times import Schedule
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote
@@ -40,25 +40,19 @@ class Ruling:
 
     def __init__(self, policies: Sequence[Policy], now: WallClock = wall_clock) -> None:
         self._now = now
-        self._schedules = [Schedule(policy.when) if policy.when is not None else None for policy in policies]
-        deciding = list(_in_rank(policies))
-        self._inbound = _tables(self._rules((n, p) for n, p in deciding if not p.services))
-        self._outbound = _tables(self._rules((n, p) for n, p in deciding if p.services))
-        noting = [(number, policy) for number, policy in enumerate(policies) if policy.notes]
-        self._noted_inbound = _tables(self._rules((n, p) for n, p in noting if not p.services), keep_all=True)
-        self._noted_outbound = _tables(self._rules((n, p) for n, p in noting if p.services), keep_all=True)
-        limiting = [(number, policy) for number, policy in enumerate(policies) if policy.limit is not None]
-        self._limited_inbound = _tables(self._rules((n, p) for n, p in limiting if not p.services), keep_all=True)
-        self._limited_outbound = _tables(self._rules((n, p) for n, p in limiting if p.services), keep_all=True)
-        self._limits = {policy.name: _limit(policy, number) for number, policy in limiting}
-        timed = [(number, policy) for number, policy in limiting if policy.when is not None]
-        self._timed_inbound = _tables(self._rules((n, p) for n, p in timed if not p.services), keep_all=True)
-        self._timed_outbound = _tables(self._rules((n, p) for n, p in timed if p.services), keep_all=True)
+        self._limits = {policy.name: _limit(policy, n) for n, policy in enumerate(policies) if policy.limit is not None}
+        schedules = [Schedule(policy.when) if policy.when is not None else None for policy in policies]
+        inbound = [(number, policy) for number, policy in enumerate(policies) if not policy.services]
+        outbound = [(number, policy) for number, policy in enumerate(policies) if policy.services]
+        self._inbound = _Book(inbound, schedules)
+        self._outbound = _Book(outbound, schedules)
+        self._strangers = _Book(inbound, schedules, strangers=True)
 
     @property
     def decides_outbound(self) -> bool:
         """Whether any policy about services decides or notes, or limits at some times only."""
-        return bool(self._outbound or self._noted_outbound or self._timed_outbound)
+        book = self._outbound
+        return bool(book.deciding or book.noting or book.timed)
 
     @property
     def limits(self) -> Sequence[Limit]:
@@ -67,28 +61,31 @@ class Ruling:
 
     def limits_of(self, request: AuthorizationRequest) -> Sequence[Limit]:
         """Those of the policies that match."""
-        limited = self._limited_outbound if request.service else self._limited_inbound
-        found = self._found(limited, request, sought(request.peer, request.source)) if limited else ()
+        limiting = self._book(request).limiting
+        found = self._found(limiting, request, sought(request.peer, request.source)) if limiting else ()
         return [self._limits[name] for name in self._matching(found, request)[0]] if found else ()
 
     def decide(self, request: AuthorizationRequest) -> Decision:
         """Deny, allow, or abstain when no rule matches."""
         peer = sought(request.peer, request.source)
-        outbound = bool(request.service)
-        chosen, change = self._first(self._found(self._outbound if outbound else self._inbound, request, peer), request)
+        book = self._book(request)
+        chosen, change = self._first(self._found(book.deciding, request, peer), request)
         decision = _ABSTAIN if chosen is None else chosen.decision
-        noted = self._noted_outbound if outbound else self._noted_inbound
-        if noted:
-            notes, soonest = self._notes(self._found(noted, request, peer), request)
+        if book.noting:
+            notes, soonest = self._notes(self._found(book.noting, request, peer), request)
             if notes:
                 decision = attrs.evolve(decision, notes=notes)
             change = min(change, soonest)
-        timed = self._timed_outbound if outbound else self._timed_inbound
-        if timed:  # so that who lives is counted anew when a limit begins or ceases to hold
-            change = min(change, self._matching(self._found(timed, request, peer), request)[1])
+        if book.timed:  # so that who lives is counted anew when a limit begins or ceases to hold
+            change = min(change, self._matching(self._found(book.timed, request, peer), request)[1])
         if change != _NEVER:
             decision = attrs.evolve(decision, valid_for=max(0.0, change - self._now()))
         return decision
+
+    def _book(self, request: AuthorizationRequest) -> _Book:
+        if request.service:
+            return self._outbound
+        return self._inbound if request.peer.is_authenticated else self._strangers
 
     def _found(self, tables: Mapping[_Where, Table], request: AuthorizationRequest, peer: Sought) -> list[Bucket]:
         found: list[Bucket] = []
@@ -145,6 +142,34 @@ class Ruling:
                 break
         return matching, change
 
+
+class _Book:
+    """
+    All rules about connections of one direction.
+
+    :param policies: those about that direction, each with its number.
+    :param strangers: the rules about peers without an identity, instead of those about all others. No rule is in both.
+    """
+
+    __slots__ = ("_schedules", "_strangers", "deciding", "limiting", "noting", "timed")
+
+    def __init__(
+        self,
+        policies: Sequence[tuple[int, Policy]],
+        schedules: Sequence[Schedule | None],
+        *,
+        strangers: bool = False,
+    ) -> None:
+        self._schedules = schedules
+        self._strangers = strangers
+        deciding = [entry for entry in policies if entry[1].decides]
+        ranked = sorted(deciding, key=lambda entry: entry[1].action != "deny")
+        limiting = [entry for entry in policies if entry[1].limit is not None]
+        self.deciding = _tables(self._rules(ranked))
+        self.noting = _tables(self._rules(entry for entry in policies if entry[1].notes), keep_all=True)
+        self.limiting = _tables(self._rules(limiting), keep_all=True)
+        self.timed = _tables(self._rules(entry for entry in limiting if entry[1].when is not None), keep_all=True)
+
     def _rules(self, policies: Iterable[tuple[int, Policy]]) -> Iterator[tuple[Sequence[_Where], Rule]]:
         """Every rule with where it holds, in the order of rank."""
         rank = 0
@@ -152,11 +177,11 @@ class Ruling:
             schedule = self._schedules[number]
             where = _where(policy.to)
             target = _guard_of_targets(policy.to)
-            for position, entry in enumerate(policy.from_):
+            for position, entry in entries_for(policy, strangers=self._strangers):
                 own = guard_of(entry)
                 guard = all_of([one for one in (target, own) if one is not None])
                 for place, selector in selectors(entry):
-                    decision = _decision(policy, rule_place(policy, number, position, place), selector)
+                    decision = _decision(policy, rule_place(policy, number, position, place), selector, entry)
                     yield where, Rule(rank, selector, decision, guard, schedule)
                     rank += 1
 
@@ -183,12 +208,6 @@ def _limit(policy: Policy, number: int) -> Limit:
     )
 
 
-def _in_rank(policies: Sequence[Policy]) -> Iterator[tuple[int, Policy]]:
-    numbered = [(number, policy) for number, policy in enumerate(policies) if policy.decides]
-    yield from (entry for entry in numbered if entry[1].action == "deny")
-    yield from (entry for entry in numbered if entry[1].action == "allow")
-
-
 def _where(targets: Targets | None) -> Sequence[_Where]:
     """By which listeners, ports or services a policy is found; the other keys are asked as guards."""
     if targets is None:
@@ -212,11 +231,11 @@ def _guard_of_targets(targets: Targets | None) -> Guard | None:
     return all_of(guards)
 
 
-def _decision(policy: Policy, place: str, selector: object) -> Decision:
+def _decision(policy: Policy, place: str, selector: object, entry: Principals) -> Decision:
     if not policy.decides:
         return Decision(Effect.ABSTAIN, policy.name, place, notes=(PolicyNote(policy.name, place, policy.says),))
     effect = Effect(policy.action)
-    whom = "every authenticated peer" if selector is None else str(selector)
+    whom = f"every {entry.any} peer" if selector is None else str(selector)
     verb = "allows" if effect is Effect.ALLOW else "denies"
     return Decision(effect, policy.name, place, f"policy {policy.name!r} {verb} {whom}")
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
-from tcpmesh.policy.identities import ONE, DnsPattern, IdPattern
+from tcpmesh.dns_patterns import ONE, DnsPattern
+from tcpmesh.policy.identities import IdPattern
 from tcpmesh.policy.networks import Network, source_number
 from tcpmesh.policy.times import Schedule
 from tcpmesh.values import Address, AuthorizationRequest, Decision, PeerIdentity

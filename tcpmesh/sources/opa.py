@@ -22,7 +22,6 @@ from tcpmesh.codes import BAD_CONFIGURATION
 from tcpmesh.errors import StartError
 from tcpmesh.identity.endpoint_url import parse_endpoint_url
 from tcpmesh.interfaces import (
-    IAuthorizationPolicy,
     IAuthorizationPolicyFactory,
     ICheckable,
     IPolicyObserver,
@@ -30,6 +29,7 @@ from tcpmesh.interfaces import (
     PluginContext,
 )
 from tcpmesh.policy.opa_exchange import MAX_VALID_FOR, read_answer, write_question
+from tcpmesh.policy_interfaces import IUnauthenticatedPolicy
 from tcpmesh.sources.pem_files import read_certificates
 from tcpmesh.values import AuthorizationRequest, Decision, Duration, Effect
 
@@ -104,7 +104,7 @@ class OpaSettings:
         return found[4]
 
 
-@implementer(IAuthorizationPolicy, IPolicySource, ICheckable)
+@implementer(IUnauthenticatedPolicy, IPolicySource, ICheckable)
 class OpaPolicy:
     """Asks, and denies when there is no answer that can be understood."""
 
@@ -149,7 +149,13 @@ class OpaPolicy:
             return Decision(Effect.DENY, "opa", "", "Open Policy Agent is not being asked: not started, or stopped")
         answer: Deferred[bytes] = self._client.ask(write_question(request))
         settings = self._settings
-        return answer.addCallback(read_answer, settings.document, settings.valid_for, self._undefined)
+        return answer.addCallback(
+            read_answer,
+            settings.document,
+            settings.valid_for,
+            self._undefined,
+            authenticated=request.peer.is_authenticated,
+        )
 
     def describe(self) -> Sequence[str]:
         """Whom it asks."""

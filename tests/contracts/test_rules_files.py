@@ -244,16 +244,6 @@ class RulesFilesTests(PolicySourceContract, SynchronousTestCase):
         old, new = (policy.policies for policy in observer.policies)  # type: ignore[attr-defined]
         self.assertIs(old[0], new[0])
 
-    def test_words_of_later_versions_are_told_as_such(self) -> None:
-        """As in the configuration itself."""
-        source, observer = self.started()
-        self.file.write_text(DENIAL.replace("authenticated", "unauthenticated"))
-        source.reload()
-        self.assertEqual(
-            observer.failures,
-            [f"{self.file}:2:47: policies[0].from[0].any: 'unauthenticated' is not in this version"],
-        )
-
     def test_too_much_is_refused(self) -> None:
         """Sixteen files of a mebibyte are the most."""
         source, observer = self.started()

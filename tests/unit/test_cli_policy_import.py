@@ -77,7 +77,7 @@ class ImportTests(SynchronousTestCase):
         """Nothing for deny; everybody, or every service account."""
         self.assertEqual(self.imported(80, "deny"), [])
         (policy,) = self.imported(80, "all-unauthenticated")
-        self.assertEqual(policy["from"], [{"any": "authenticated"}])
+        self.assertEqual(policy["from"], [{"any": "authenticated"}, {"any": "unauthenticated"}])
         (policy,) = self.imported(80, "all-authenticated")
         self.assertEqual(policy["from"], [{"ids": ["spiffe://example.test/ns/*/sa/*"]}])
 

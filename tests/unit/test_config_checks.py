@@ -486,14 +486,6 @@ class LaterTests(ConfigTestCase):
             "inbound[0].passthrough is not in this version",
         )
 
-    def test_rules(self) -> None:
-        """Keys and words of the policy language to come."""
-        rule = "authorization[0].policies[0]"
-        self.check_problems(
-            variant("action: allow, from: [{ids:", "action: allow, from: [{any: ‸unauthenticated, ids:"),
-            f"{rule}.from[0].any: 'unauthenticated' is not in this version",
-        )
-
     def test_plugins(self) -> None:
         """Most kinds have some to come."""
         for old, new, message in [

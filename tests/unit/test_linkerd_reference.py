@@ -18,7 +18,7 @@ from tcpmesh.policy.linkerd_names import ServiceAccountNames
 from tcpmesh.policy.linkerd_resources import read_resources
 from tcpmesh.policy.rules import Rules
 from tcpmesh.testing import authorization_request, peer_identity
-from tcpmesh.values import Effect, TCPAddress, UnixAddress
+from tcpmesh.values import UNAUTHENTICATED, Effect, TCPAddress, UnixAddress
 from tests.linkerd_reference import Reference, account
 
 NAMESPACES = ["shop", "ops"]
@@ -78,6 +78,7 @@ PEERS: list[tuple[tuple[str | None, str], list[tuple[str, str]]]] = [
     ((None, "db.example.test"), [("dns", "db.example.test")]),
     ((None, "example.test"), [("dns", "example.test")]),
     ((None, account("shop", "web")), [("dns", account("shop", "web"))]),
+    ((None, ""), []),
 ]
 
 
@@ -216,10 +217,11 @@ class DifferentialTests(SynchronousTestCase):
         written = rules_yaml(as_rules(policy)).encode()
         policies = PolicyReader([], ["orders-in"], []).read([(Path("imported.yaml"), written)])
         rules = Rules(policies, lambda: 0.0, {"orders-in": TCPAddress("127.0.0.1", 80)})
-        for (spiffe_id, _), names in PEERS:
-            for ip in SOURCES if spiffe_id else ():
+        for (spiffe_id, dns_name), names in PEERS:
+            for ip in SOURCES if spiffe_id or not dns_name else ():
                 source = TCPAddress(ip, 4711) if ip is not None else UnixAddress("/run/x")
-                request = authorization_request(peer_identity(spiffe_id), source=source)
+                peer = peer_identity(spiffe_id) if spiffe_id else UNAUTHENTICATED
+                request = authorization_request(peer, source=source)
                 wanted = policy.decide(request).effect is Effect.ALLOW
                 self.assertEqual(rules.decide(request).effect is Effect.ALLOW, wanted, f"{names} from {ip}")
 

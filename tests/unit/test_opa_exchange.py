@@ -93,6 +93,7 @@ class QuestionTests(SynchronousTestCase):
                     "version": 1,
                     "source": {
                         "address": "fe80::1",
+                        "authenticated": True,
                         "identity": "spiffe://example.test/ns/shop/sa/web",
                         "spiffe_id": "spiffe://example.test/ns/shop/sa/web",
                         "trust_domain": "example.test",

@@ -99,7 +99,25 @@ _AGE = st.one_of(
     st.sampled_from([{"max_remaining": "1d"}, {"min_age": "2d", "min_remaining": "2d"}]),
 )
 _WHEN = _mapping(windows=st.lists(_WINDOW, min_size=1, max_size=2), certificate=_AGE)
-_POLICY = st.fixed_dictionaries(
+_STRANGERS = st.fixed_dictionaries(
+    {"any": st.just("unauthenticated")},
+    optional={
+        "networks": some(_NETWORK),
+        "except": st.lists(st.fixed_dictionaries({"networks": some(_NETWORK)}), min_size=1, max_size=2),
+    },
+)
+_ABOUT_STRANGERS = st.fixed_dictionaries(
+    {
+        "action": st.sampled_from(["allow", "deny", "audit"]),
+        "from": st.builds(lambda one, more: [*more, one], _STRANGERS, st.lists(_PRINCIPALS, max_size=1)),
+    },
+    optional={
+        "to": _INBOUND,
+        "when": st.fixed_dictionaries({"windows": st.lists(_WINDOW, min_size=1, max_size=2)}),
+        "mode": st.sampled_from(["enforce", "dry-run"]),
+    },
+)
+_ABOUT_PEERS = st.fixed_dictionaries(
     {"action": st.sampled_from(["allow", "deny", "audit"]), "from": st.lists(_PRINCIPALS, min_size=1, max_size=2)},
     optional={
         "to": st.one_of(_INBOUND, _INBOUND, _SERVICES),
@@ -107,6 +125,7 @@ _POLICY = st.fixed_dictionaries(
         "mode": st.sampled_from(["enforce", "dry-run"]),
     },
 )
+_POLICY = st.one_of(_ABOUT_PEERS, _ABOUT_PEERS, _ABOUT_STRANGERS)
 _ANYBODY = st.just([{"any": "authenticated"}])
 _TIMED = st.fixed_dictionaries({"action": st.sampled_from(["allow", "deny", "audit"]), "from": _ANYBODY, "when": _WHEN})
 _NETWORKED = st.fixed_dictionaries(
@@ -119,7 +138,7 @@ _NETWORKED = st.fixed_dictionaries(
 _START = 1_800_000_000.0  # an autumn without a change of the clocks would be no test of them; those are elsewhere
 _REQUEST = st.fixed_dictionaries(
     {
-        "id": st.one_of(_IDS, _IDS, st.none()),
+        "id": st.one_of(_IDS, _IDS, st.none(), st.none()),
         "source": _SOURCE,
         "inbound": st.sampled_from(["a", "b", "c"]),
         "port": st.sampled_from([0, 1, 2, 5432]),
