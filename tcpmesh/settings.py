@@ -21,6 +21,7 @@ from tcpmesh.interfaces import AUTHORIZATION, BALANCE, DISCOVERY, IDENTITY, RETR
 from tcpmesh.listener_settings import ListenerLimits
 from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.probe_settings import ProbeSettings
+from tcpmesh.proxy_protocol_settings import ProxyProtocolSettings, ProxyProtocolVersion
 from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
 from tcpmesh.timeouts import Timeouts as Timeouts
 from tcpmesh.tls_names import CipherSuite, TLSGroup
@@ -179,6 +180,7 @@ class ServiceSettings:
     same_zone: SameZone = "prefer"  # no effect while the proxy's own zone is not known
     on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
+    proxy_protocol: ProxyProtocolVersion = "none"  # sent before TLS to a server that wants it
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"
     health: HealthSettings = attrs.field(factory=HealthSettings)
@@ -225,6 +227,7 @@ class InboundSettings:
     on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
     probe: ProbeSettings | None = None
+    proxy_protocol: ProxyProtocolSettings = attrs.field(factory=ProxyProtocolSettings)
     limits: ListenerLimits = attrs.field(factory=ListenerLimits)
     tls: TLSSettings = attrs.field(factory=TLSSettings)
     timeouts: TimeoutOverrides = attrs.field(factory=TimeoutOverrides)

@@ -17,6 +17,7 @@ from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
 from tcpmesh.config.per_endpoint import check_per_endpoint
 from tcpmesh.config.places import Place
+from tcpmesh.config.proxy_protocol import check_proxy_protocol
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.config.tls import check_tls
 from tcpmesh.config.unmapped import unmapped_ids
@@ -58,6 +59,7 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_per_endpoint(read)
     yield from _check_inbound(read, listeners)
     yield from _check_probes(read)
+    yield from check_proxy_protocol(read)
     yield from _check_admin(read)
     yield from check_overlaps(listeners)
     for place, settings in read.of(Settings):

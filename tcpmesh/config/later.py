@@ -13,9 +13,9 @@ __all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_v
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
     "": frozenset({"routes"}),
-    "services.*": frozenset({"on_removed", "proxy_protocol", "routes"}),
+    "services.*": frozenset({"on_removed", "routes"}),
     "outbound.*": frozenset({"passthrough", "routes", "sni"}),
-    "inbound.*": frozenset({"passthrough", "proxy_protocol", "routes", "sni"}),
+    "inbound.*": frozenset({"passthrough", "routes", "sni"}),
     "authorization.*:rules": frozenset({"on_change"}),
 }
 

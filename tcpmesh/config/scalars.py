@@ -33,6 +33,7 @@ from tcpmesh.identity.spiffe import SpiffeId, TrustDomain
 from tcpmesh.moments import Moment, parse_moment
 from tcpmesh.policy.words import WORDS
 from tcpmesh.port_ranges import ListenAddress, parse_listen_address
+from tcpmesh.proxy_protocol_settings import ProxySource, parse_proxy_source
 from tcpmesh.tls_names import CipherSuite, TLSGroup
 from tcpmesh.values import (
     Duration,
@@ -288,6 +289,7 @@ SCALARS: dict[Any, ScalarType] = {
     Moment: ScalarType(_MOMENT, _read_moment),
     TLSGroup: _text("a key exchange group such as X25519MLKEM768, X25519 or P-256", parse_group),
     **{word: _text(description, parse) for word, (description, parse) in WORDS.items()},
+    ProxySource: _text('a network such as "10.0.0.0/8", or unix', parse_proxy_source),
     CipherSuite: _text("a cipher suite such as TLS_AES_256_GCM_SHA384", parse_cipher_suite),
     **{
         name: _text(f"the name of an {word}" if word[0] in "aio" else f"the name of a {word}")

@@ -1,7 +1,7 @@
 """
 Where a peer comes from: networks, and which of many an address is in.
 
-Ring 1. An IPv4 address in IPv6 form (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2) is the IPv4 address: a socket that
+Ring 0. An IPv4 address in IPv6 form (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2) is the IPv4 address: a socket that
 listens on both families reports IPv4 peers so. Unix sockets are in no network.
 """
 

@@ -481,8 +481,8 @@ class LaterTests(ConfigTestCase):
             "routes is not in this version",
         )
         self.check_problems(
-            variant("{name: in,", "{‸proxy_protocol: v2, ‸passthrough: a, name: in,"),
-            "inbound[0].proxy_protocol is not in this version",
+            variant("{name: in,", "{‸sni: a, ‸passthrough: a, name: in,"),
+            "inbound[0].sni is not in this version",
             "inbound[0].passthrough is not in this version",
         )
 
