@@ -56,6 +56,22 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def free_ports(count: int) -> range:
+    """Give ports that follow each other, as :func:`free_port` gives one."""
+    while True:
+        first = free_port()
+        wanted = range(first, first + count)
+        with contextlib.ExitStack() as probes:
+            try:
+                for port in wanted:
+                    probes.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+        if _given.isdisjoint(wanted[1:]):
+            _given.update(wanted)
+            return wanted
+
+
 def wait_until(condition: Callable[[], object], what: str | Callable[[], str], patience: float = PATIENCE) -> None:
     """
     Poll until the condition is true.
