@@ -22,11 +22,14 @@ from tcpmesh.codes import (
 )
 from tcpmesh.dataplane.preface import ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
+from tcpmesh.dataplane.proxy_header import ProxyHeader
 from tcpmesh.errors import Refusal
+from tcpmesh.net.arrival import read_proxy_header
 from tcpmesh.net.connection import MeshConnection
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
+from tcpmesh.net.prelude import Prelude
 from tcpmesh.net.probed import ProbeReply
 from tcpmesh.net.requests import inbound_request
 from tcpmesh.net.sockets import tune_plain
@@ -47,13 +50,14 @@ _OWN_BUSINESS = ("TM-I606", "TM-L")
 class InboundConnection(MeshConnection):
     """One connection from a peer to our application."""
 
-    __slots__ = ("_dial", "_dial_started", "_handshaking", "_probe", "_request", "_verdict", "listener")
+    __slots__ = ("_carried", "_dial", "_dial_started", "_handshaking", "_probe", "_request", "_verdict", "listener")
 
     def __init__(self, listener: InboundListener) -> None:
         super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
         self.listener = listener
         self.limit = listener.limit
         self.record.dst_addr = str(listener.settings.target)
+        self._carried: ProxyHeader | None = None  # what the load balancer in between says
         self._handshaking = False
         self._dial: Dial | None = None
         self._dial_started = 0.0
@@ -66,7 +70,10 @@ class InboundConnection(MeshConnection):
         assert isinstance(self.src, TLSLeg)
         return self.src
 
-    wire = _leg
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg to the peer; None before TLS begins. (LiveConnection)"""
+        return self.src if isinstance(self.src, TLSLeg) else None
 
     @property
     def closes_on_expiry(self) -> bool:
@@ -82,17 +89,54 @@ class InboundConnection(MeshConnection):
 
     def begin(self, transport: Any) -> None:
         """The peer is connected."""
+        if self._admit(transport):
+            self.deadline(self.timeouts.handshake, self._handshake_expired)
+
+    def _admit(self, transport: Any) -> bool:
         self.accepted(transport)
         code = self.plane.gate.begin_handshake()
         if code is not None:
-            self._leg.reset()
+            self.src.reset()  # type: ignore[union-attr]
             self.close(code, f"{self.plane.gate.handshakes} handshakes are pending", "proxy")
-            return
+            return False
         self._handshaking = True
+        return True
+
+    def begin_early(self, prelude: Prelude) -> None:
+        """The peer is connected, and there may be something to read before TLS."""
+        if not self._admit(prelude.transport):
+            return
+        if prelude.transport.peer in self.listener.header_sources:
+            seconds = self.listener.settings.proxy_protocol.timeout
+            read_proxy_header(self, prelude, seconds, self.secure)
+        else:
+            self.secure(prelude)
+
+    def came_through(self, header: ProxyHeader) -> None:
+        """Whoever is connected relays for somebody else. (ArrivingConnection)"""
+        self._carried = header
+        if header.source is not None:
+            self.record.src_via, self.record.src_addr = self.record.src_addr, str(header.source)
+
+    def refuse_arrival(self, refusal: Refusal) -> None:
+        """What came before TLS is not what must come. (ArrivingConnection)"""
+        left = refusal.code is NO_BYTE
+        assert self.src is not None
+        (self.src.finish if left else self.src.reset)()
+        self.close(refusal.code, refusal.reason, "src" if left else "proxy")
+
+    def secure(self, prelude: Prelude, rest: bytes = b"") -> None:
+        """What comes before TLS is read: ``rest`` and what follows is the handshake."""
+        try:
+            leg = self.listener.tls_leg(self, TLSLeg)
+        except Refusal as refusal:
+            self.refuse_arrival(refusal)
+            return
         self.deadline(self.timeouts.handshake, self._handshake_expired)
+        prelude.hand_over(leg, rest)
 
     def _handshake_expired(self) -> None:
-        self._leg.reset()
+        self.src.reset()  # type: ignore[union-attr]
         self.close(HANDSHAKE_TIMEOUT, f"no complete handshake within {self.timeouts.handshake:g} s", "proxy")
 
     def _end_handshake(self) -> None:
@@ -104,8 +148,12 @@ class InboundConnection(MeshConnection):
         """A leg broke while the connection was being established. (LegOwner)"""
         if leg is self.src and self._handshaking and loss.code is not INTERNAL:
             self.record.errno = loss.errno
-            code = HANDSHAKE_TRUNCATED if self._leg.any_byte else NO_BYTE
-            self.close(code, f"during the handshake: {loss.reason}", "src")
+            early = leg.interrupted if isinstance(leg, Prelude) else None
+            if early is not None:
+                self.close(early.code, f"before TLS: {loss.reason}", "src")
+            else:
+                code = HANDSHAKE_TRUNCATED if leg.any_byte else NO_BYTE  # type: ignore[attr-defined]
+                self.close(code, f"during the handshake: {loss.reason}", "src")
         else:
             super().leg_lost(leg, loss)
 
@@ -129,7 +177,8 @@ class InboundConnection(MeshConnection):
             return
         self._note_identity(peer)
         target = self.listener.settings.target
-        request = self._request = inbound_request(self.record, peer, leg.transport.peer, target)
+        carried = self._carried.source if self._carried is not None else None
+        request = self._request = inbound_request(self.record, peer, carried or leg.transport.peer, target)
         if leg.core.alpn == PROBE_ALPN:
             self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
             self._probe.start()

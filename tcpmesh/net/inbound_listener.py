@@ -11,10 +11,13 @@ import attrs
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.net.inbound import InboundConnection
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.listener import ListenerLimit
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.prelude import Prelude
 from tcpmesh.net.probed import DialTurns
 from tcpmesh.net.tls import TLSLeg
+from tcpmesh.proxy_protocol_settings import ProxySources
 from tcpmesh.settings import InboundSettings, Timeouts
 
 __all__ = ["InboundListener"]
@@ -29,15 +32,33 @@ class InboundListener:
     plane: DataPlane
     limit: ListenerLimit | None = None
     probe_dials: DialTurns = attrs.field(factory=DialTurns)
+    header_sources: ProxySources = attrs.field(
+        init=False, default=attrs.Factory(lambda self: ProxySources(self.settings.proxy_protocol.accept_from), True)
+    )
 
     @property
     def name(self) -> str:
         """As records call it."""
         return self.settings.name
 
-    def build(self) -> TLSLeg:
+    def build(self) -> Leg:
         """
         Make the protocol for one accepted connection.
+
+        :raises Refusal: when this proxy has no identity to show.
+        """
+        connection = InboundConnection(self)
+        leg: Leg
+        if self.settings.proxy_protocol.accept_from:
+            leg = Prelude(connection, connection, self.plane, connection.begin_early)
+        else:
+            leg = self.tls_leg(connection, _AcceptedLeg)
+        connection.src = leg
+        return leg
+
+    def tls_leg(self, connection: InboundConnection, kind: type[TLSLeg]) -> TLSLeg:
+        """
+        Make the leg that speaks TLS with the peer.
 
         :raises Refusal: when this proxy has no identity to show.
         """
@@ -48,9 +69,8 @@ class InboundListener:
             state.bundles, None, plane.wall_clock, known=plane.known_chains, deny_list=state.deny_list
         )
         core = TLSCore(context, verification, server=True)
-        connection = InboundConnection(self)
         connection.shown = state.svids[settings.workload].chain
-        leg = _AcceptedLeg(
+        return kind(
             connection,
             connection,
             core,
@@ -59,8 +79,6 @@ class InboundListener:
             client=False,
             truncation_is_end=settings.truncation == "eof",
         )
-        connection.src = leg
-        return leg
 
 
 class _AcceptedLeg(TLSLeg):

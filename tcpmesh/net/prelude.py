@@ -163,6 +163,16 @@ class Prelude(Leg):
         if rest and not leg.given_up:
             leg.dataReceived(rest)
 
+    @property
+    def interrupted(self) -> Refusal | None:
+        """What it means that nothing more comes now; None while no reader waits."""
+        return self._reader.ended() if self._reader is not None else None
+
+    def finish(self) -> None:
+        """Close in order: nobody was told anything."""
+        self.finishing = True
+        self.transport.loseConnection()
+
     # --- from the transport
 
     def readConnectionLost(self) -> None:
@@ -173,8 +183,8 @@ class Prelude(Leg):
     def connectionLost(self, reason: Failure | None = None) -> None:
         """The socket is closed. (IProtocol)"""
         self._cancel_deadline()
-        self._reader = self._on_read = self._on_refused = None
         super().connectionLost(reason)
+        self._reader = self._on_read = self._on_refused = None
 
 
 class ReplayingLeg(PlainLeg):

@@ -58,6 +58,7 @@ class ConnectionRecord:
     listener: str
     src_addr: str
     time: float  # of the accept, seconds since the epoch
+    src_via: str = ""  # the TCP peer, when src_addr is what it says in a PROXY header
     local_addr: str = ""  # our own end of the accepted connection; for the log and metrics, not in the record
     conn: str = ""  # TLS exporter output in hex, equal in both proxies' records
     src_identity: str = ""
@@ -139,6 +140,7 @@ def as_mapping(record: ConnectionRecord, event: Event, now: float) -> dict[str, 
         "listener": record.listener,
         "workload": record.workload,
         "src.addr": record.src_addr,
+        "src.via": record.src_via,
         "src.identity": record.src_identity,
         "src.serial": record.src_serial,
         "src.not_after": rfc3339(record.src_not_after) if record.src_not_after is not None else "",
