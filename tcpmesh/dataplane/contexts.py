@@ -17,7 +17,7 @@ from OpenSSL import SSL, crypto
 from tcpmesh.codes import NO_IDENTITY, OWN_DENIED, OWN_EXPIRED, OWN_PROFILE, OWN_REVOKED, Code
 from tcpmesh.dataplane.negotiation import negotiate
 from tcpmesh.dataplane.openssl_private import GROUP_SETTER, GroupSetter
-from tcpmesh.dataplane.preface import ALPN
+from tcpmesh.dataplane.preface import ALPN, CHECK_ALPN
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.verification import expects_dns, verify_callback
 from tcpmesh.errors import Refusal
@@ -153,7 +153,9 @@ def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> Non
 
 
 def _select_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    if ALPN in offered:
+        return ALPN
+    return CHECK_ALPN if CHECK_ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def _select_with_probe(connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import attrs
 
 ALPN = b"tcpmesh/1"
+CHECK_ALPN = b"tcpmesh-check/1"  # a health check: answered with a preface by a listener that lives, and nothing else
 MAX_PREFACE_BYTES = 512
 
 _VERSION = 1

@@ -19,12 +19,8 @@ from tcpmesh.codes import (
     Code,
     by_id,
 )
-from tcpmesh.dataplane.contexts import own_svid, trust_for
 from tcpmesh.dataplane.preface import ALPN, Preface
-from tcpmesh.dataplane.tls_core import TLSCore
-from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
-from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import LegKeeper, Loss, TLSLegOwner
@@ -32,6 +28,7 @@ from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
+from tcpmesh.net.upstream_core import upstream_core
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import Endpoint
@@ -107,18 +104,7 @@ class Attempt(TLSLegOwner):
         state: MeshState,
     ) -> None:
         settings = upstream.settings
-        expected = upstream.expected(endpoint)
-        own = own_svid(state, workload)
-        trust = trust_for(settings, expected, own.id.trust_domain)
-        context = plane.contexts.client(state, workload, settings.tls, trust)
-        voucher = trust if isinstance(trust, TrustDomain) else None
-        core = TLSCore(
-            context,
-            PeerVerification(state.bundles, expected, plane.wall_clock, voucher, plane.known_chains, state.deny_list),
-            server=False,
-            sni=upstream.sni(endpoint),
-            alpn=(ALPN,) if settings.preface == "auto" else (),
-        )
+        core = upstream_core(upstream, endpoint, workload, plane, state, ALPN)
         self._owner = owner
         self._connection = connection
         self._endpoint = endpoint
@@ -131,7 +117,7 @@ class Attempt(TLSLegOwner):
         self._deadline: Any = None
         self._done = False
         self.started = self._phase_started = plane.clock.seconds()
-        connection.shown = own.chain
+        connection.shown = state.svids[workload].chain
         record = connection.record
         record.generation = state.generation
         record.dst_addr = str(endpoint.address)

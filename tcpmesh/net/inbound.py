@@ -14,13 +14,14 @@ from twisted.logger import Logger
 from tcpmesh.codes import (
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_TRUNCATED,
+    HEALTH_CHECKED,
     INTERNAL,
     NO_BYTE,
     PEER_ALERT,
     STOPPING,
     TARGET_FAILED,
 )
-from tcpmesh.dataplane.preface import ALPN, OK, Preface
+from tcpmesh.dataplane.preface import ALPN, CHECK_ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.proxy_header import ProxyHeader
 from tcpmesh.errors import Refusal
@@ -176,6 +177,9 @@ class InboundConnection(MeshConnection):
             self._refuse(refusal)
             return
         self._note_identity(peer)
+        if leg.core.alpn == CHECK_ALPN:
+            self._answer_check()
+            return
         target = self.listener.settings.target
         carried = self._carried.source if self._carried is not None else None
         request = self._request = inbound_request(self.record, peer, carried or leg.transport.peer, target)
@@ -196,6 +200,14 @@ class InboundConnection(MeshConnection):
         self.record.src_serial = peer.serial
         self.record.src_not_before = peer.not_before
         self.record.src_not_after = peer.not_after
+
+    def _answer_check(self) -> None:
+        """Say that we live to whoever is one of the mesh; the application and the policies have no part in it."""
+        if self.plane.stopping:
+            self._refuse(Refusal(STOPPING, "this proxy is stopping"))
+        else:
+            self._leg.refuse(OK)
+            self.close(HEALTH_CHECKED, "", "proxy")
 
     # --- decision
 
@@ -267,7 +279,7 @@ class InboundConnection(MeshConnection):
     def _refuse(self, refusal: Refusal) -> None:
         """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
         leg = self._leg
-        if leg.core.alpn == ALPN:
+        if leg.core.alpn in (ALPN, CHECK_ALPN):
             text = refusal.code.summary if refusal.code.id.startswith(_OWN_BUSINESS) else refusal.reason
             leg.refuse(Preface(ok=False, code=refusal.code.id, text=text).encode())
         else:

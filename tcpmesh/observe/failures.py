@@ -25,7 +25,15 @@ _OTHERS = "(others)"
 
 # How a connection that was never established may end without anybody having to look into it.
 _QUIET = frozenset(
-    {codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.CANCELLED, codes.NO_BYTE, codes.SHUTDOWN, codes.PROBE_ANSWERED}
+    {
+        codes.CLEAN,
+        codes.TRUNCATED_AS_EOF,
+        codes.CANCELLED,
+        codes.NO_BYTE,
+        codes.SHUTDOWN,
+        codes.PROBE_ANSWERED,
+        codes.HEALTH_CHECKED,
+    }
 )
 # How an established connection may end: its record says all about it. Anything else there needs a look: a TLS alert is
 # how a client refuses our certificate in TLS 1.3, after we have established already; a failure to connect, what is left
