@@ -35,7 +35,7 @@ PLUGINS: Mapping[str, frozenset[str]] = {
     "discovery": frozenset({"dns", "file"}),
     "authorization": frozenset(),
     "retry": frozenset(),
-    "balance": frozenset({"least-connections", "p2c-ewma", "random", "source-hash"}),
+    "balance": frozenset(),
 }
 
 

@@ -13,6 +13,7 @@ from tcpmesh.testing.data_side import (
     LoadBalancerContract,
     PolicySourceContract,
     RetryStrategyContract,
+    SourceBalancerContract,
 )
 from tcpmesh.testing.discovery import ServiceDiscoveryContract
 from tcpmesh.testing.identity import IdentitySourceContract
@@ -38,6 +39,7 @@ __all__ = [
     "PolicySourceContract",
     "RetryStrategyContract",
     "ServiceDiscoveryContract",
+    "SourceBalancerContract",
     "TestAuthority",
     "attempt_failure",
     "authorization_request",

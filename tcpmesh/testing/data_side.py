@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from tcpmesh.balance_interfaces import ISourceBalancer
 from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import (
     AUTHORIZATION,
@@ -32,9 +33,15 @@ from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
 from tcpmesh.testing.observers import FakePolicyObserver
 from tcpmesh.timeouts import DECISION_BUDGET
-from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext
+from tcpmesh.values import AuthorizationRequest, Decision, Effect, RetryContext, TCPAddress, UnixAddress
 
-__all__ = ["AuthorizationPolicyContract", "LoadBalancerContract", "PolicySourceContract", "RetryStrategyContract"]
+__all__ = [
+    "AuthorizationPolicyContract",
+    "LoadBalancerContract",
+    "PolicySourceContract",
+    "RetryStrategyContract",
+    "SourceBalancerContract",
+]
 
 _MANY = 1000
 
@@ -256,3 +263,35 @@ class LoadBalancerContract(PluginContract):
             else:
                 balancer.failed(picked, attempt_failure(picked))
         self.assertIn(balancer.pick(self.endpoints, frozenset()), self.endpoints)
+
+    def test_takes_note_of_news_in_any_order(self) -> None:
+        """What cannot be, of an endpoint that it never heard of, raises nothing, and picking goes on."""
+        balancer: ILoadBalancer = self.create()
+        stranger = endpoint(9)
+        for where in (stranger, *self.endpoints):
+            balancer.closed(where)
+            balancer.failed(where, attempt_failure(where))
+            balancer.established(where, 0.001)
+            balancer.closed(where)
+            balancer.closed(where)
+        self.assertIn(balancer.pick(self.endpoints, frozenset()), self.endpoints)
+
+
+class SourceBalancerContract(LoadBalancerContract):
+    """The points of a load balancer that looks at where connections come from (ISourceBalancer)."""
+
+    sources = (TCPAddress("192.0.2.1", 40000), TCPAddress("2001:db8::1", 1), UnixAddress(""))
+
+    def test_looks_at_sources(self) -> None:
+        """It has the methods of both interfaces."""
+        verifyObject(ISourceBalancer, self.create())
+
+    def test_picks_for_every_source(self) -> None:
+        """What was offered, and nothing that is excluded."""
+        balancer: Any = self.create()
+        for source in self.sources:
+            self.assertIn(balancer.pick_for(self.endpoints, frozenset(), source), self.endpoints)
+            for spared in self.endpoints:
+                excluded = frozenset(self.endpoints) - {spared}
+                self.assertEqual(balancer.pick_for(self.endpoints, excluded, source), spared)
+            self.assertIsNone(balancer.pick_for(self.endpoints, frozenset(self.endpoints), source))

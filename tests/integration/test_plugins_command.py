@@ -23,7 +23,11 @@ BUILT_IN = [
     ("authorization", "rules"),
     ("retry", "exponential"),
     ("retry", "none"),
+    ("balance", "least-connections"),
+    ("balance", "p2c-ewma"),
+    ("balance", "random"),
     ("balance", "round-robin"),
+    ("balance", "source-hash"),
 ]
 DROP_IN = """
 from tcpmesh.descriptors import PluginDescriptor

@@ -490,10 +490,5 @@ class LaterTests(ConfigTestCase):
         """Most kinds have some to come."""
         for old, new, message in [
             ("{plugin: static,", "{plugin: ‸dns,", "services.orders.discovery: the discovery plugin 'dns'"),
-            (
-                EXTRA,
-                f"    balance: {{plugin: ‸p2c-ewma}}\n{EXTRA}",
-                "services.orders.balance: the balance plugin 'p2c-ewma'",
-            ),
         ]:
             self.check_problems(variant(old, new), f"{message} is not in this version")

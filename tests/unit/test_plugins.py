@@ -102,7 +102,6 @@ class FindTests(DropInTestCase):
         """A name of a later version is refused as such, unless somebody else's plugin has it."""
         for kind, name in (
             (DISCOVERY, "dns"),
-            (BALANCE, "p2c-ewma"),
             (RETRY, "fixed"),
         ):
             self.assertEqual(self.refusal(name, kind), f"the {kind.name} plugin {name!r} is not in this version")

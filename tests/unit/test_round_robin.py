@@ -57,9 +57,30 @@ class RoundRobinTests(SynchronousTestCase):
         """A thousand endpoints that came and went leave nothing behind."""
         balancer = RoundRobin()
         for port in range(1, 1000):
-            balancer.pick((endpoint(port), B), NONE)
-        balancer.pick((B,), NONE)
-        self.assertEqual(set(balancer._credit), {B})
+            balancer.pick((endpoint(port), A), NONE)
+        self.assertLessEqual(len(list(balancer._turns)), 4)
+
+    def test_goes_on_where_it_was_after_a_change(self) -> None:
+        """Endpoints that change with each connection do not all begin with the first one."""
+        balancer = RoundRobin()
+        counted = Counter(picks(balancer, tuple(endpoint(port) for port in (1, 2, 3)), 1)[0] for _ in range(9))
+        self.assertEqual(set(counted.values()), {3})
+
+    def test_what_is_owed_survives_a_change(self) -> None:
+        """With unequal weights as well: shares are right over many changes."""
+        balancer = RoundRobin()
+        counted = Counter(picks(balancer, (A, B, C), 1)[0] for _ in range(70))
+        self.assertEqual(counted, Counter({A: 50, B: 10, C: 10}))
+
+    def test_a_detour_changes_nothing(self) -> None:
+        """Connections that are sent to another priority in between do not disturb the turns."""
+        balancer = RoundRobin()
+        usual, reserve = (A, B, C), (endpoint(8, weight=2), endpoint(9))
+        counted: Counter[Endpoint | None] = Counter()
+        for _ in range(70):
+            counted[balancer.pick(usual, NONE)] += 1
+            balancer.pick(reserve, NONE)
+        self.assertEqual(counted, Counter({A: 50, B: 10, C: 10}))
 
     @given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
     def test_shares_are_exact_over_a_whole_round(self, weights: list[int]) -> None:

@@ -59,6 +59,30 @@ authorization_linkerd = PluginDescriptor(
     "Linkerd's Servers and authorizations, from files, taken anew when they change",
     "tcpmesh.sources.linkerd:LinkerdFactory",
 )
+balance_least_connections = PluginDescriptor(
+    BALANCE,
+    "least-connections",
+    "the endpoint that has the fewest connections for its weight",
+    "tcpmesh.balance.least_connections:LeastConnectionsFactory",
+)
+balance_p2c_ewma = PluginDescriptor(
+    BALANCE,
+    "p2c-ewma",
+    "of two by lot, the one that takes connections faster and has fewer",
+    "tcpmesh.balance.p2c_ewma:P2cEwmaFactory",
+)
+balance_random = PluginDescriptor(
+    BALANCE,
+    "random",
+    "any endpoint by lot, by weight",
+    "tcpmesh.balance.random_choice:RandomChoiceFactory",
+)
+balance_source_hash = PluginDescriptor(
+    BALANCE,
+    "source-hash",
+    "the same endpoint for the same source host, by weight",
+    "tcpmesh.balance.source_hash:SourceHashFactory",
+)
 balance_round_robin = PluginDescriptor(
     BALANCE,
     "round-robin",
