@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tcpmesh.interfaces import ILoadBalancer
 from tcpmesh.values import Address, Endpoint
 
-__all__ = ["ISourceBalancer"]
+__all__ = ["IEstimatingBalancer", "ISourceBalancer"]
 
 
 class ISourceBalancer(ILoadBalancer):
@@ -23,4 +23,15 @@ class ISourceBalancer(ILoadBalancer):
         Choose one of the endpoints that is not excluded, or None, as ``pick`` does.
 
         :param source: the application's address, as the record has it; without a path for one on a unix socket.
+        """
+
+
+class IEstimatingBalancer(ILoadBalancer):
+    """A balancer that estimates how long endpoints take to accept: optional, asked by ``tcpmesh endpoints``."""
+
+    def expected(endpoint: Endpoint) -> float | None:
+        """
+        How long an attempt at the endpoint is expected to take, in seconds; None when nothing is known of it.
+
+        Changes nothing.
         """

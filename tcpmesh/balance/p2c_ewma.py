@@ -24,8 +24,9 @@ from zope.interface import implementer
 from tcpmesh.balance.draws import Draws
 from tcpmesh.balance.loads import Load, Loads
 from tcpmesh.balance.recent import Recent
+from tcpmesh.balance_interfaces import IEstimatingBalancer
 from tcpmesh.codes import CANCELLED, ESTABLISH_TIMEOUT
-from tcpmesh.interfaces import ILoadBalancer, ILoadBalancerFactory, PluginContext
+from tcpmesh.interfaces import ILoadBalancerFactory, PluginContext
 from tcpmesh.values import Address, AttemptFailure, Duration, Endpoint, format_duration
 
 __all__ = ["P2cEwma", "P2cEwmaFactory", "P2cEwmaSettings"]
@@ -91,7 +92,7 @@ class _Choice:
         self.mean_weight = self.draws.total / len(self.states) if self.states else 1.0
 
 
-@implementer(ILoadBalancer)
+@implementer(IEstimatingBalancer)
 class P2cEwma:
     """
     Picks the cheaper of two; a weight below 1 gets none.
@@ -161,6 +162,11 @@ class P2cEwma:
         if state.estimate < 0:
             return self._typical
         return self._typical + (state.estimate - self._typical) * math.exp((state.at - now) / self._decay)
+
+    def expected(self, endpoint: Endpoint) -> float | None:
+        """What an attempt is expected to take now, its penalty included. (IEstimatingBalancer)"""
+        state = self._loads.find(endpoint.address)
+        return None if state is None or state.estimate < 0 else self._time(state, self._clock.seconds())
 
     def opened(self, endpoint: Endpoint) -> None:
         """Count an attempt. (ILoadBalancer)"""

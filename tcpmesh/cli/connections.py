@@ -7,8 +7,7 @@ Ring 4.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ import click
 
 from tcpmesh.cli.admin_client import AdminError, admin_address, ask
 from tcpmesh.cli.options import config_option, json_option
+from tcpmesh.cli.tables import print_table
 from tcpmesh.observe.text import printable
 
 __all__ = ["connections"]
 
 _COLUMNS = ("ID", "DIRECTION", "LISTENER", "SOURCE", "DESTINATION", "AGE", "SENT", "RECEIVED", "STATE")
-_WIDE = 20_000  # columns where there is no terminal whose width would count: no line is broken
 
 
 def _host(entry: Mapping[str, Any]) -> str:
@@ -69,9 +68,9 @@ def connections(admin: str | None, config: Path, as_json: bool, part: str | None
             )
             for group in groups
         ]
-        _print_table(("CONNECTIONS", "DIRECTION", part.upper(), "SENT", "RECEIVED"), rows)
+        print_table(("CONNECTIONS", "DIRECTION", part.upper(), "SENT", "RECEIVED"), rows)
     else:
-        _print_table(_COLUMNS, map(_row, entries))
+        print_table(_COLUMNS, map(_row, entries))
 
 
 def _groups(entries: Iterable[Mapping[str, Any]], part: str) -> list[dict[str, Any]]:
@@ -85,20 +84,6 @@ def _groups(entries: Iterable[Mapping[str, Any]], part: str) -> list[dict[str, A
             if isinstance(entry.get(field), int):
                 group[name] += entry[field]
     return sorted(found.values(), key=lambda group: (-group["connections"], group["name"], group["direction"]))
-
-
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")  # on a narrow terminal too, whole: half an identity says nothing
-    for row in rows:
-        # Text, not str: rich reads markup in strings, and a name may look like it.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
