@@ -32,7 +32,7 @@ from tcpmesh.net.local_addresses import is_local
 from tcpmesh.net.outbound import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.service_positions import ServicePositions
-from tcpmesh.net.upstream import Upstream
+from tcpmesh.net.upstream import Upstream, make_upstream
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.policy.decision_cache import LaterAnswers
 from tcpmesh.policy_control import PolicyControl
@@ -152,8 +152,16 @@ def compose(
         discovery = maker.make(DISCOVERY, service.discovery, name)
         endpoints.add(name, discovery, service.expect, service.discovery.plugin)
         balancer = maker.make(BALANCE, service.balance, name)
-        upstreams[name] = Upstream(
-            name, service, balancer, maker.make(RETRY, service.retry, name), positions.get(name)
+        upstreams[name] = make_upstream(
+            name,
+            service,
+            balancer,
+            maker.make(RETRY, service.retry, name),
+            cell,
+            clock,
+            health=health.services[name],
+            positions=positions.get(name),
+            zone=settings.zone,
         )
     policies = maker.policies()
     maker.problems += _unusable_tls(settings, group_setter)

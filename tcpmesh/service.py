@@ -171,6 +171,8 @@ class MeshService(MultiService):
         if self.plane is None or self._stopping:
             return
         self._stopping = self.plane.stopping = True
+        for upstream in self.composition.upstreams.values():
+            upstream.pool.stop()
         plane, limit = self.plane, self.settings.timeouts.shutdown
         closing = self._close_ports()
         if plane.live:

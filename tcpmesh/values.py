@@ -6,6 +6,7 @@ Ring 0. No I/O, no reactor, no OpenSSL; ``cryptography`` objects are carried, no
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -262,12 +263,14 @@ class RetryContext:
     """
     What a retry strategy knows of one connection: it grows by one failure before each question.
 
-    ``elapsed`` is the time in seconds since the connection was accepted.
+    ``elapsed`` is the time in seconds since the connection was accepted, ``remaining`` what is left of
+    ``timeouts.establish``: a wait that is not shorter ends the connection at once.
     """
 
     service: str
     failures: list[AttemptFailure] = attrs.field(factory=list)
     elapsed: float = 0.0
+    remaining: float = math.inf
 
 
 @attrs.frozen

@@ -12,6 +12,8 @@ from cryptography import x509
 
 from tcpmesh.codes import (
     CLOSED_BEFORE_OK,
+    CONNECT_TIMEOUT,
+    ESTABLISH_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_TRUNCATED,
     PREFACE_TIMEOUT,
@@ -75,6 +77,7 @@ class Attempt(TLSLegOwner):
     """
     One attempt; :meth:`start` begins it.
 
+    :param until: by the clock, when everything must be done: a step that this cuts short fails with ESTABLISH_TIMEOUT.
     :raises Refusal: (from the constructor) when this proxy has no identity to show.
     """
 
@@ -89,6 +92,7 @@ class Attempt(TLSLegOwner):
         "_phase_started",
         "_plane",
         "_timeouts",
+        "_until",
         "started",
     )
 
@@ -102,6 +106,7 @@ class Attempt(TLSLegOwner):
         timeouts: Timeouts,
         plane: DataPlane,
         state: MeshState,
+        until: float,
     ) -> None:
         settings = upstream.settings
         core = upstream_core(upstream, endpoint, workload, plane, state, ALPN)
@@ -109,6 +114,7 @@ class Attempt(TLSLegOwner):
         self._connection = connection
         self._endpoint = endpoint
         self._timeouts = timeouts
+        self._until = until
         self._plane = plane
         self._leg = DialledLeg(
             connection, self, core, timeouts, plane, client=True, truncation_is_end=settings.truncation == "eof"
@@ -126,7 +132,8 @@ class Attempt(TLSLegOwner):
 
     def start(self) -> None:
         """Dial."""
-        self._dial = self._plane.sockets.dial(self._endpoint.address, self._leg, self._timeouts.connect, self._fail)
+        seconds = min(self._timeouts.connect, max(0.0, self._until - self.started))
+        self._dial = self._plane.sockets.dial(self._endpoint.address, self._leg, seconds, self._not_connected)
 
     def cancel(self) -> None:
         """Stop; the owner is told nothing."""
@@ -151,6 +158,11 @@ class Attempt(TLSLegOwner):
         self._fail(refusal)
 
     # --- the steps
+
+    def _not_connected(self, refusal: Refusal) -> None:
+        if refusal.code is CONNECT_TIMEOUT and self._until - self.started < self._timeouts.connect:
+            refusal = Refusal(ESTABLISH_TIMEOUT, refusal.reason, refusal.errno)
+        self._fail(refusal)
 
     def connected(self) -> None:
         """TCP is connected: the handshake begins."""
@@ -231,6 +243,9 @@ class Attempt(TLSLegOwner):
 
     def _arm(self, seconds: float, code: Code, what: str) -> None:
         self._cancel_deadline()
+        remaining = max(0.0, self._until - self._phase_started)
+        if remaining < seconds:
+            seconds, code = round(remaining, 3), ESTABLISH_TIMEOUT
         self._deadline = self._plane.clock.callLater(
             seconds, self._expire, Refusal(code, f"{what} within {seconds:g} s")
         )

@@ -1,8 +1,8 @@
 """
 The connector: from a service to an established, verified, accepted connection, or to the reason why not.
 
-Ring 3. pick endpoint → attempt; a failure whose code is retryable may be followed by another attempt, as the
-service's retry strategy says, while no payload byte has left.
+Ring 3. The pool gives an endpoint, maybe after a wait → attempt; a failure whose code is retryable may be followed by
+another attempt, as the service's retries have it, while no payload byte has left. All of it is under one deadline.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK, INTERNAL
+from tcpmesh.codes import CANCELLED, CIRCUIT_OPEN, CLOSED_BEFORE_OK, ESTABLISH_TIMEOUT, INTERNAL
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
 from tcpmesh.net.attempt import Attempt, UpstreamConnection
+from tcpmesh.net.booking import Booking
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.retrying import late
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
+from tcpmesh.net.waiting import Waiter
 from tcpmesh.settings import Timeouts
-from tcpmesh.values import AttemptFailure, Endpoint, RetryContext
+from tcpmesh.values import Address, AttemptFailure, Endpoint, RetryContext
 
 _log = Logger()
 
@@ -28,34 +31,45 @@ _log = Logger()
 class EstablishmentOwner(UpstreamConnection, Protocol):
     """Who wants the connection."""
 
+    @property
+    def source(self) -> Address:
+        """Where it comes from, for balancers that choose by that."""
+
     def upstream_established(self, leg: TLSLeg) -> None:
         """The peer is verified and has accepted; nothing was read from it beyond its preface."""
 
     def upstream_refused(self, refusal: Refusal) -> None:
-        """No attempt succeeded and none follows."""
+        """No attempt succeeded and none follows. Another service may be tried now, by an Establishment of its own."""
 
 
 class Establishment:
     """
-    All attempts for one connection.
+    All attempts for one connection at one service.
+
+    What fails is noted in the owner's record, behind what is there already: for a connection that tries one service
+    after the other, each has an Establishment, with the same ``started``.
 
     :param position: the number of the endpoint that it must be, None for any.
+    :param started: by the clock, when the connection was accepted: ``timeouts.establish`` counts from there.
 
     After ``upstream_established`` it may be asked to :meth:`resume`, when the leg broke before any payload moved.
     """
 
     __slots__ = (
         "_attempt",
-        "_endpoint",
+        "_attempts",
+        "_booking",
+        "_context",
         "_established",
         "_failed",
         "_owner",
         "_plane",
         "_position",
-        "_retry",
         "_started",
         "_timeouts",
+        "_until",
         "_wait",
+        "_waiter",
         "_waits",
         "_workload",
         "upstream",
@@ -70,48 +84,103 @@ class Establishment:
         plane: DataPlane,
         *,
         position: int | None = None,
+        started: float | None = None,
     ) -> None:
+        now = plane.clock.seconds()
         self._owner = owner
         self.upstream = upstream
         self._workload = workload
         self._timeouts = timeouts
         self._plane = plane
         self._position = position
-        self._started = plane.clock.seconds()
-        self._retry = RetryContext(upstream.name)
-        self._waits = upstream.attempts(self._retry)
+        self._started = now if started is None else started
+        self._until = self._started + timeouts.establish
+        self._context = RetryContext(upstream.name)
+        self._waits = upstream.retries.begin(self._context, now)
+        self._attempts = 0  # at this service
         self._failed: frozenset[Endpoint] = frozenset()
-        self._endpoint: Endpoint | None = None  # of the attempt under way, or of the established connection
+        self._booking: Booking | None = None  # of the attempt under way, or of the established connection
         self._attempt: Attempt | None = None
         self._established: TLSLeg | None = None
+        self._waiter: Waiter | None = None
         self._wait: Any = None
 
     def attempt(self) -> None:
-        """Try once; the outcome comes to the owner."""
+        """Try; the outcome comes to the owner."""
+        health = self.upstream.pool.health
+        if health.impaired:
+            why = health.refuses(self._plane.clock.seconds(), self)
+            if why is not None:
+                self._refuse(Refusal(CIRCUIT_OPEN, f"service {self.upstream.name!r}: {why}"))
+                return
+        self._try()
+
+    def _try(self) -> None:
         self._wait = None
+        try:
+            found = self.upstream.pool.book(self, self._failed, self._position, self._timeouts, self._until)
+        except Refusal as refusal:
+            self._end(refusal)
+        except Exception:  # noqa: BLE001  one connection's failure: without this it would hang without a record
+            _log.failure("choosing an endpoint of service {service!r} failed", service=self.upstream.name)
+            self._end(Refusal(INTERNAL, "choosing an endpoint failed"))
+        else:
+            if isinstance(found, Booking):
+                self._dial(found)
+            else:
+                self._waiter = found
+
+    # --- Waiting
+
+    @property
+    def source(self) -> Address:
+        """Where the connection comes from. (Waiting)"""
+        return self._owner.source
+
+    def room_found(self, booking: Booking) -> None:
+        """The wait is over. (Waiting)"""
+        self._note_wait()
+        self._dial(booking)
+
+    def room_refused(self, refusal: Refusal) -> None:
+        """The wait was in vain. (Waiting)"""
+        self._note_wait()
+        if refusal.code.retryable:
+            self._try_again(AttemptFailure(refusal.code, refusal.reason, None, 0.0), refusal)
+        else:
+            self._end(refusal)
+
+    def _note_wait(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            record = self._owner.record
+            waited = (self._plane.clock.seconds() - waiter.came) * 1000
+            record.queue_ms = round((record.queue_ms or 0.0) + waited, 3)
+
+    # --- AttemptOwner
+
+    def _dial(self, booking: Booking) -> None:
         plane = self._plane
         self._owner.record.attempts += 1
-        self._endpoint = None
+        self._attempts += 1
+        self._booking = booking
         started = plane.clock.seconds()
         try:
-            state = plane.state.current
-            endpoint = self.upstream.pick(state, self._failed, self._position)
-            # Before anything can fail: a balancer counts, and what it hears to have failed must have been opened.
-            self.upstream.opened(endpoint)
-            self._endpoint = endpoint
-            attempt = Attempt(self, self._owner, self.upstream, endpoint, self._workload, self._timeouts, plane, state)
-            self._attempt = attempt
-            attempt.start()
+            state, where, until = plane.state.current, booking.endpoint, self._until
+            self._attempt = Attempt(
+                self, self._owner, self.upstream, where, self._workload, self._timeouts, plane, state, until
+            )
+            self._attempt.start()
         except Refusal as refusal:
             self._refused(refusal, plane.clock.seconds() - started)
-        except Exception:  # noqa: BLE001  one connection's failure: without this it would hang without a record
+        except Exception:  # noqa: BLE001  as above
             _log.failure("attempting service {service!r} failed", service=self.upstream.name)
             self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
 
     def attempt_succeeded(self, leg: TLSLeg) -> None:
         """The endpoint accepted. (AttemptOwner)"""
-        assert self._endpoint is not None
-        self.upstream.established(self._endpoint, self._duration())
+        assert self._booking is not None
+        self._booking.established(self._duration())
         self._attempt = None
         self._established = leg
         self._owner.upstream_established(leg)
@@ -121,40 +190,64 @@ class Establishment:
         self._refused(refusal, self._duration())
 
     def _refused(self, refusal: Refusal, duration: float) -> None:
-        failure = AttemptFailure(refusal.code, refusal.reason, self._endpoint, duration)
-        if self._endpoint is not None:
-            self.upstream.failed(self._endpoint, failure)
+        booking, self._booking = self._booking, None
+        assert booking is not None
+        failure = AttemptFailure(refusal.code, refusal.reason, booking.endpoint, duration)
+        booking.failed(failure)
         self._try_again(failure, refusal)
 
     def resume(self, loss: Loss) -> bool:
         """
-        The established leg broke before any payload moved: try again, if the strategy says so.
+        The established leg broke before any payload moved: try again, if there is time and the retries have it so.
 
         Only for peers without a preface: one that said ok has dialled its application, which may have acted on that.
         """
-        leg = self._established
-        if leg is None or leg.core.alpn == ALPN or loss.code is INTERNAL:
+        leg, booking, now = self._established, self._booking, self._plane.clock.seconds()
+        if leg is None or booking is None or leg.core.alpn == ALPN or loss.code is INTERNAL or now >= self._until:
             return False
-        endpoint = self._endpoint
-        self.closed()
+        self._established = self._booking = None
         # An alert keeps its own code; any other loss at this point is a refusal without words.
         code = loss.code if loss.code.retryable else CLOSED_BEFORE_OK
-        failure = AttemptFailure(code, loss.reason, endpoint, self._plane.clock.seconds() - self._started)
+        failure = AttemptFailure(code, loss.reason, booking.endpoint, now - self._started)
+        booking.lost(failure)
         self._try_again(failure, Refusal(code, loss.reason))
         return True
 
+    # --- what follows a failure
+
     def _try_again(self, failure: AttemptFailure, refusal: Refusal) -> None:
         self._attempt = None
+        now = self._plane.clock.seconds()
+        context, record = self._context, self._owner.record
         if failure.endpoint is not None:
             self._failed |= {failure.endpoint}
-        self._retry.failures.append(failure)
-        self._retry.elapsed = self._plane.clock.seconds() - self._started
-        wait = self.upstream.next_wait(self._waits) if refusal.code.retryable else None
-        if wait is None:
-            self._owner.upstream_refused(refusal)
+            record.note_failure(str(failure.endpoint.address), failure.code, failure.reason, failure.duration)
+        context.failures.append(failure)
+        context.elapsed = now - self._started
+        context.remaining = max(0.0, self._until - now)
+        if not refusal.code.retryable:
+            self._end(refusal)
             return
-        self._plane.sink.attempt_failed(self._owner.record, refusal.code, refusal.reason)
-        self._wait = self._plane.clock.callLater(wait, self.attempt)
+        wait = self.upstream.retries.next_wait(self._waits, now, context.remaining)
+        if isinstance(wait, str):
+            self._end(Refusal(refusal.code, f"{refusal.reason}; no retry: {wait}", refusal.errno) if wait else refusal)
+            return
+        self._plane.sink.attempt_failed(record, refusal.code, refusal.reason)
+        self._wait = self._plane.clock.callLater(wait, self._try)
+
+    def _end(self, refusal: Refusal) -> None:
+        """Nothing follows; the circuit is told, which had let it try."""
+        if refusal.code is ESTABLISH_TIMEOUT:
+            refusal = late(refusal, self._timeouts, self._attempts, self._context.failures)
+        now = self._plane.clock.seconds()
+        self.upstream.pool.health.connection_failed(refusal.code, refusal.reason, now, self)
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.upstream.pool.counts.refused[refusal.code] += 1
+        self._owner.upstream_refused(refusal)
+
+    # --- from outside
 
     @property
     def wire(self) -> TLSLeg | None:
@@ -170,26 +263,30 @@ class Establishment:
 
     def closed(self) -> None:
         """The established connection ended."""
-        if self._established is not None and self._endpoint is not None:
-            self.upstream.closed(self._endpoint)
+        if self._established is not None and self._booking is not None:
+            self._booking.closed()
+            self._booking = None
         self._established = None
 
     def cancel(self) -> None:
         """Nobody wants the connection any longer; the owner is told nothing more."""
+        pool = self.upstream.pool
         if self._wait is not None and self._wait.active():
             self._wait.cancel()
+        if self._waiter is not None:
+            pool.leave(self._waiter)
+            self._note_wait()
+        gone = "the client went away"
         if self._attempt is not None:
-            assert self._endpoint is not None
+            duration = self._duration()
             attempt, self._attempt = self._attempt, None
             attempt.cancel()
-            # The balancer counts: what was opened must also come to an end.
-            reason = "the client went away"
-            self.upstream.failed(
-                self._endpoint, AttemptFailure(CANCELLED, reason, self._endpoint, self._since(attempt))
-            )
+            assert self._booking is not None
+            booking, self._booking = self._booking, None
+            booking.failed(AttemptFailure(CANCELLED, gone, booking.endpoint, duration))
+        if self._established is None:
+            pool.health.connection_failed(CANCELLED, gone, self._plane.clock.seconds(), self)
 
     def _duration(self) -> float:
-        return self._since(self._attempt) if self._attempt is not None else 0.0
-
-    def _since(self, attempt: Attempt) -> float:
-        return float(self._plane.clock.seconds() - attempt.started)
+        attempt = self._attempt
+        return float(self._plane.clock.seconds() - attempt.started) if attempt is not None else 0.0

@@ -30,7 +30,7 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.settings import OnChange, OutboundSettings, Timeouts
-from tcpmesh.values import AuthorizationRequest, Effect
+from tcpmesh.values import Address, AuthorizationRequest, Effect
 
 _log = Logger()
 
@@ -137,7 +137,13 @@ class OutboundConnection(MeshConnection):
             return
         listener = self.listener
         self._establishment = Establishment(
-            self, listener.upstream, self.record.workload, self.timeouts, self.plane, position=listener.position
+            self,
+            listener.upstream,
+            self.record.workload,
+            self.timeouts,
+            self.plane,
+            position=listener.position,
+            started=self._started,
         )
         self._establishment.attempt()
 
@@ -179,6 +185,12 @@ class OutboundConnection(MeshConnection):
             super().withdraw(refusal)
 
     # --- EstablishmentOwner
+
+    @property
+    def source(self) -> Address:
+        """Where the application is. (EstablishmentOwner)"""
+        assert self.src is not None
+        return self.src.transport.peer  # type: ignore[no-any-return]
 
     def upstream_established(self, leg: TLSLeg) -> None:
         """The service accepted: let payload flow."""

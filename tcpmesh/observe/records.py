@@ -18,10 +18,13 @@ from tcpmesh.codes import Code
 from tcpmesh.values import PolicyNote
 
 __all__ = [
+    "MAX_FAILURES",
+    "MAX_FAILURE_TEXT",
     "MAX_TEXT",
     "SCHEMA_VERSION",
     "ConnectionRecord",
     "Direction",
+    "FailedAttempt",
     "IRecordSink",
     "Side",
     "as_json_line",
@@ -38,6 +41,18 @@ Event = Literal["open", "close"]
 # No text in a record or a log field is longer: SPIFFE-ID.md section 2.3 makes 2048 bytes the longest valid ID, and
 # what a stranger's certificate claims beyond that explains nothing.
 MAX_TEXT = 2048
+MAX_FAILURES = 8  # that a record names, of a connection's failed attempts
+MAX_FAILURE_TEXT = 256
+
+
+@attrs.frozen
+class FailedAttempt:
+    """One attempt at one endpoint that failed, after so many milliseconds."""
+
+    endpoint: str
+    code: Code
+    reason: str
+    ms: float
 
 
 @attrs.define(eq=False)
@@ -82,9 +97,10 @@ class ConnectionRecord:
     notes: tuple[PolicyNote, ...] = ()  # of policies that only watch
     generation: int = 0
     attempts: int = 0
+    failures: tuple[FailedAttempt, ...] = ()  # the first of those that failed
     connect_ms: float | None = None
     handshake_ms: float | None = None
-    queue_ms: float | None = None
+    queue_ms: float | None = None  # how long it waited for the service's discovery, or for room
     duration_ms: float | None = None
     bytes_sent: int = 0
     bytes_recv: int = 0
@@ -95,6 +111,12 @@ class ConnectionRecord:
     presented: str = ""  # what the refused peer showed instead, not verified
     errno: str = ""  # ECONNRESET, ETIMEDOUT, …: what the kernel said, for tcp_close_total
     established: bool = False  # an open record was written
+
+    def note_failure(self, endpoint: str, code: Code, reason: str, seconds: float) -> None:
+        """An attempt failed, after so many seconds; what comes behind the first few is only counted in ``attempts``."""
+        if len(self.failures) < MAX_FAILURES:
+            text = bounded(reason, MAX_FAILURE_TEXT)
+            self.failures += (FailedAttempt(endpoint, code, text, round(seconds * 1000, 3)),)
 
 
 class IRecordSink(Protocol):
@@ -160,6 +182,7 @@ def as_mapping(record: ConnectionRecord, event: Event, now: float) -> dict[str, 
         "notes": [attrs.asdict(note) for note in record.notes] or "",
         "generation": record.generation,
         "attempts": record.attempts or "",
+        "failures": [attrs.asdict(failure) | {"code": failure.code.id} for failure in record.failures] or "",
         "queue_ms": _rounded(record.queue_ms),
         "connect_ms": _rounded(record.connect_ms),
         "handshake_ms": _rounded(record.handshake_ms),

@@ -241,7 +241,7 @@ class LimitTests(RetryTestCase):
     async def test_a_client_that_resets_between_attempts_is_not_dialled_for_again(self) -> None:
         """The wait is cancelled with it."""
         retry = ", retry: {plugin: exponential, attempts: 2, base: 1h, max: 1h}"
-        outer = self.outbound(unused_port(), retry=retry)
+        outer = self.outbound(unused_port(), retry=retry, timeouts="establish: 1h")
         client = self.connect(outer.port("to-orders"))
         await until(lambda: outer.tap.attempts, "the first attempt has failed")
         reset(client)

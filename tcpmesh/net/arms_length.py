@@ -1,0 +1,135 @@
+"""
+The plugins of a service, kept at arm's length.
+
+Ring 3. A plugin that raises or answers nonsense means *no endpoint* or *no retry*; it is logged with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+from twisted.logger import Logger
+
+from tcpmesh.balance_interfaces import ISourceBalancer
+from tcpmesh.codes import BALANCER_FAILED
+from tcpmesh.errors import Refusal
+from tcpmesh.interfaces import ILoadBalancer, IRetryStrategy
+from tcpmesh.values import Address, AttemptFailure, Endpoint, RetryContext
+
+__all__ = ["GuardedBalancer", "GuardedRetry"]
+
+_log = Logger()
+_LONGEST_WAIT = 3600.0  # seconds
+
+
+@attrs.frozen(eq=False)
+class GuardedBalancer:
+    """
+    The balancer of one service; ``plugin`` is its name in the configuration.
+
+    :ivar wants_source: whether it chooses by where a connection comes from.
+    """
+
+    service: str
+    plugin: str
+    balancer: ILoadBalancer
+    wants_source: bool = attrs.field(
+        init=False, default=attrs.Factory(lambda self: bool(ISourceBalancer.providedBy(self.balancer)), takes_self=True)
+    )
+
+    def pick(
+        self, endpoints: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
+    ) -> Endpoint | None:
+        """
+        Choose one of the endpoints that is not excluded, or None.
+
+        :param source: where the connection comes from; None unless the balancer wants to know.
+        :raises Refusal: BALANCER_FAILED.
+        """
+        try:
+            if source is None:
+                endpoint = self.balancer.pick(endpoints, exclude)
+            else:
+                endpoint = self.balancer.pick_for(endpoints, exclude, source)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001  a plugin's failure is an answer
+            self._failed()
+            raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} raised an exception") from None
+        if endpoint is not None and endpoint not in endpoints:
+            raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} chose something that is not an endpoint")
+        return endpoint
+
+    def opened(self, endpoint: Endpoint) -> None:
+        """Tell that dialling begins."""
+        try:
+            self.balancer.opened(endpoint)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def established(self, endpoint: Endpoint, duration: float) -> None:
+        """Tell that the endpoint accepted."""
+        try:
+            self.balancer.established(endpoint, duration)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def failed(self, endpoint: Endpoint, failure: AttemptFailure) -> None:
+        """Tell that an attempt failed."""
+        try:
+            self.balancer.failed(endpoint, failure)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def closed(self, endpoint: Endpoint) -> None:
+        """Tell that an established connection ended."""
+        try:
+            self.balancer.closed(endpoint)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def _failed(self) -> None:
+        _log.failure("balancer {name!r} of service {service!r} failed", name=self.plugin, service=self.service)
+
+
+@attrs.frozen(eq=False)
+class GuardedRetry:
+    """The retry strategy of one service; ``plugin`` is its name in the configuration."""
+
+    service: str
+    plugin: str
+    strategy: IRetryStrategy
+
+    def attempts(self, context: RetryContext) -> Iterator[float]:
+        """The waits for one connection."""
+        try:
+            return iter(self.strategy.attempts(context))
+        except Exception:  # noqa: BLE001
+            self._failed()
+            return iter(())
+
+    def next_wait(self, waits: Iterator[float]) -> float | None:
+        """How long to wait before the next attempt, in seconds; None for no more."""
+        try:
+            wait = next(waits, None)
+            if wait is None:
+                return None
+            wait = float(wait)
+        except Exception:  # noqa: BLE001
+            self._failed()
+            return None
+        if not 0 <= wait < _LONGEST_WAIT:
+            _log.error(
+                "retry strategy {name!r} of service {service!r} gave the wait {wait!r}; not retrying",
+                name=self.plugin,
+                service=self.service,
+                wait=wait,
+            )
+            return None
+        return wait
+
+    def _failed(self) -> None:
+        _log.failure(
+            "retry strategy {name!r} of service {service!r} failed; not retrying",
+            name=self.plugin,
+            service=self.service,
+        )

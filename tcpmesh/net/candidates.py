@@ -1,0 +1,141 @@
+"""
+Which endpoint an attempt is made at: tiers, health and limits leave candidates, and the balancer chooses among them.
+
+Ring 3. While nothing is wrong and nothing is limited, the balancer gets the very tuples that are in the state.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tcpmesh.balance.tiers import Tiers
+from tcpmesh.codes import ALL_UNAVAILABLE, NO_ENDPOINT
+from tcpmesh.errors import Refusal
+from tcpmesh.health.service_health import ServiceHealth
+from tcpmesh.net.arms_length import GuardedBalancer
+from tcpmesh.values import Address, Endpoint
+
+__all__ = ["Candidates"]
+
+_NOBODY: frozenset[Endpoint] = frozenset()
+
+
+class Candidates:
+    """
+    The endpoints of one service, as an attempt finds them.
+
+    :param has_room: whether one more connection may go to an endpoint; None when all may take any number.
+    :param generator: decides whether an endpoint that begins slowly takes part.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tiers: Tiers,
+        health: ServiceHealth,
+        balancer: GuardedBalancer,
+        clock: Any,
+        has_room: Callable[[Endpoint], bool] | None,
+        generator: random.Random,
+    ) -> None:
+        self._name = name
+        self._tiers = tiers
+        self._health = health
+        self._balancer = balancer
+        self._clock = clock
+        self._has_room = has_room
+        self._random = generator
+        self._free: tuple[Endpoint, ...] = ()
+        self._thinned: tuple[Endpoint, ...] = ()
+
+    def choose(
+        self, endpoints: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
+    ) -> Endpoint | None:
+        """
+        Choose an endpoint, or None when those that could be used are full.
+
+        :param endpoints: all of the service, and not none.
+        :param exclude: those that have failed for this connection: taken only if there are no others.
+        :raises Refusal: ALL_UNAVAILABLE, NO_ENDPOINT or BALANCER_FAILED.
+        """
+        health = self._health
+        circles: Iterable[tuple[Endpoint, ...]]
+        if health.impaired:
+            now = self._clock.seconds()
+            circles = tuple(self._tiers.circles(endpoints, lambda endpoint: health.admits(endpoint, now)))
+        else:
+            circles = self._tiers.circles(endpoints)
+        if self._has_room is not None:
+            circles = tuple(circles)
+            roomy = self._with_room(circles, self._has_room)
+            if circles and not roomy:
+                return None
+            circles = roomy
+        endpoint = self._pick(circles, exclude, source)
+        if endpoint is None and exclude:
+            endpoint = self._pick(circles, _NOBODY, source)
+        if endpoint is None:
+            raise self._none(endpoints)
+        return endpoint
+
+    def _pick(
+        self, circles: Iterable[tuple[Endpoint, ...]], exclude: frozenset[Endpoint], source: Address | None
+    ) -> Endpoint | None:
+        for circle in circles:
+            if self._health.impaired:
+                thinned = self._thin(circle)
+                if thinned is not circle:
+                    endpoint = self._balancer.pick(thinned, exclude, source)
+                    if endpoint is not None:
+                        return endpoint
+            endpoint = self._balancer.pick(circle, exclude, source)
+            if endpoint is not None:
+                return endpoint
+        return None
+
+    def _with_room(
+        self, circles: Iterable[tuple[Endpoint, ...]], has_room: Callable[[Endpoint], bool]
+    ) -> tuple[tuple[Endpoint, ...], ...]:
+        """What is left of them. A standby stands by for those that fail and not for those that are full."""
+        found = []
+        full_at: int | None = None
+        for circle in circles:
+            if full_at is not None and circle[0].priority != full_at:
+                break
+            free = tuple(endpoint for endpoint in circle if has_room(endpoint))
+            if len(free) < len(circle):
+                full_at = circle[0].priority
+                if free == self._free:
+                    free = self._free  # balancers know a tuple by its identity
+                self._free = free
+            else:
+                free = circle
+            if free:
+                found.append(free)
+        return tuple(found)
+
+    def _thin(self, circle: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Leave out, by chance, who is to get less than its share, unless nobody else is there."""
+        health, now = self._health, self._clock.seconds()
+        left = tuple(
+            endpoint
+            for endpoint in circle
+            if (share := health.share(endpoint, now)) >= 1.0 or self._random.random() < share
+        )
+        if not left or len(left) == len(circle):
+            return circle
+        if left != self._thinned:
+            self._thinned = left
+        return self._thinned
+
+    def _none(self, endpoints: tuple[Endpoint, ...]) -> Refusal:
+        health, name, count = self._health, self._name, len(endpoints)
+        if health.impaired:
+            why = health.why_none(endpoints, self._clock.seconds())
+            if why:
+                return Refusal(ALL_UNAVAILABLE, f"none of {count} endpoints of service {name!r} can be used: {why}")
+        if all(endpoint.weight < 1 for endpoint in endpoints):
+            return Refusal(NO_ENDPOINT, f"none of {count} endpoints of service {name!r} has a weight")
+        return Refusal(NO_ENDPOINT, f"the balancer {self._balancer.plugin!r} offers none of {count} endpoints")
