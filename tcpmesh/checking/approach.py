@@ -20,6 +20,7 @@ from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.identity.certificates import authority_key_identifier, name_text, not_after
 from tcpmesh.identity.spiffe import TrustDomain
+from tcpmesh.net.announcing import header_for_check
 from tcpmesh.settings import Timeouts, TLSSettings
 from tcpmesh.values import Address, ExpectedIdentity, Svid
 
@@ -49,6 +50,7 @@ class Approach:
     :ivar expected: whom to accept there; None for anybody whom the bundles vouch for.
     :ivar trust: whose authorities may vouch for the peer.
     :ivar preface: whether to ask the peer whether it accepts.
+    :ivar header: a PROXY header to go before TLS.
     """
 
     address: Address
@@ -60,6 +62,7 @@ class Approach:
     _context: SSL.Context
     _sni: str
     _knowledge: Knowledge
+    header: bytes = b""
 
     def core(self, *, probe: bool) -> TLSCore:
         """
@@ -110,4 +113,5 @@ def approach(pair: Pair, svid: Svid, knowledge: Knowledge) -> Approach:
         knowledge.contexts.client(knowledge.state, pair.workload, settings.tls, trust),
         upstream.sni(pair.endpoint),
         knowledge,
+        header_for_check(settings.proxy_protocol),
     )

@@ -119,7 +119,7 @@ def encode_v2(source: Address, destination: Address, tlvs: Iterable[Tlv] = ()) -
     A header of version 2 (section 2.2) with the command PROXY, these TLVs and a CRC32C.
 
     Of two TCP families the IPv4 address is written in IPv6 form, as HAProxy does; a unix socket together with TCP is
-    UNSPEC.
+    UNSPEC, and one whose path is longer than 108 bytes has none.
 
     :raises ValueError: when it does not fit into the lengths that there are.
     """
@@ -185,6 +185,4 @@ def _as_ipv6(host: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
 
 def _encode_unix(address: UnixAddress) -> bytes:
     path = address.path.encode("utf-8", "surrogateescape")
-    if len(path) > UNIX_BYTES:
-        raise ValueError(f"a path of {len(path)} bytes does not fit into a PROXY header")
-    return path.ljust(UNIX_BYTES, b"\0")
+    return (path if len(path) <= UNIX_BYTES else b"").ljust(UNIX_BYTES, b"\0")

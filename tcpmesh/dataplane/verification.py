@@ -93,6 +93,11 @@ class PeerVerification:
         return presented_name(self._leaf) if self._leaf is not None else ""
 
     @property
+    def presented_leaf(self) -> x509.Certificate | None:
+        """The peer's own certificate, verified or not; None before it came."""
+        return self._leaf
+
+    @property
     def anchor(self) -> x509.Certificate | None:
         """The authority that the accepted chain ends at; None before, and for a pinned key."""
         return self._chain.certificates[-1] if self._chain is not None else None

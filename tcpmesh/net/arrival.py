@@ -1,41 +1,143 @@
 """
-What an inbound listener reads before TLS: the PROXY header, from those who must send one.
+How a peer comes in: from accept to a verified certificate, with what is read before TLS.
 
-Ring 3. Who they are is the configuration's to say (``proxy_protocol.accept_from``). They must, and all others' first
-bytes are TLS: a receiver that guesses can be told addresses by anybody (proxy-protocol.txt section 5).
+Ring 3. Who must begin with a PROXY header is the configuration's to say (``proxy_protocol.accept_from``). They must,
+and all others' first bytes are TLS: a receiver that guesses can be told addresses by anybody (section 5 of the
+specification, HAProxy's doc/proxy-protocol.txt).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT
 from tcpmesh.dataplane.proxy_header import ProxyHeader
 from tcpmesh.dataplane.proxy_reader import ProxyHeaderReader
 from tcpmesh.errors import Refusal
+from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.prelude import Prelude
+from tcpmesh.net.tls import TLSLeg
 
-__all__ = ["ArrivingConnection", "read_proxy_header"]
+if TYPE_CHECKING:
+    from tcpmesh.net.inbound_listener import InboundListener
+
+__all__ = ["ArrivingConnection"]
+
+_LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
 
 
-class ArrivingConnection(Protocol):
-    """Who is told of the header."""
+class ArrivingConnection(MeshConnection):
+    """
+    One connection from a peer, up to the end of its handshake.
+
+    ``carried`` is what a load balancer in between has said; None when there was none to be asked.
+    """
+
+    __slots__ = ("_handshaking", "carried", "listener")
+
+    def __init__(self, listener: InboundListener) -> None:
+        super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
+        self.listener = listener
+        self.limit = listener.limit
+        self.carried: ProxyHeader | None = None
+        self._handshaking = False
+
+    @property
+    def tls(self) -> TLSLeg:
+        """The leg to the peer, once TLS has begun."""
+        assert isinstance(self.src, TLSLeg)
+        return self.src
+
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg to the peer; None before TLS begins. (LiveConnection)"""
+        return self.src if isinstance(self.src, TLSLeg) else None
+
+    def begin(self, transport: Any) -> None:
+        """The peer is connected."""
+        if self._admit(transport):
+            self.deadline(self.timeouts.handshake, self._handshake_expired)
+
+    def _admit(self, transport: Any) -> bool:
+        self.accepted(transport)
+        code = self.plane.gate.begin_handshake()
+        if code is not None:
+            self.src.reset()  # type: ignore[union-attr]
+            self.close(code, f"{self.plane.gate.handshakes} handshakes are pending", "proxy")
+            return False
+        self._handshaking = True
+        return True
+
+    def begin_early(self, prelude: Prelude) -> None:
+        """The peer is connected, and there may be something to read before TLS."""
+        if not self._admit(prelude.transport):
+            return
+        if prelude.transport.peer in self.listener.header_sources:
+            reader = ProxyHeaderReader()
+
+            def on_read(header: ProxyHeader) -> None:
+                self.came_through(header)
+                self.secure(prelude, reader.rest)
+
+            prelude.read(reader, self.listener.settings.proxy_protocol.timeout, on_read, self.refuse_arrival)
+        else:
+            self.secure(prelude)
 
     def came_through(self, header: ProxyHeader) -> None:
-        """Whoever is connected relays for somebody else, or says that it does not."""
+        """Whoever is connected relays for somebody else."""
+        self.carried = header
+        if header.source is not None:
+            self.record.src_via, self.record.src_addr = self.record.src_addr, str(header.source)
 
     def refuse_arrival(self, refusal: Refusal) -> None:
-        """What came is not what must come: end it."""
+        """What came before TLS is not what must come."""
+        left = refusal.code is NO_BYTE
+        assert self.src is not None
+        (self.src.finish if left else self.src.reset)()
+        self.close(refusal.code, refusal.reason, "src" if left else "proxy")
 
+    def secure(self, prelude: Prelude, rest: bytes = b"") -> None:
+        """What comes before TLS is read: ``rest`` and what follows is the handshake."""
+        try:
+            leg = self.listener.tls_leg(self, TLSLeg)
+        except Refusal as refusal:
+            self.refuse_arrival(refusal)
+            return
+        self.deadline(self.timeouts.handshake, self._handshake_expired)
+        prelude.hand_over(leg, rest)
 
-def read_proxy_header(
-    connection: ArrivingConnection, prelude: Prelude, seconds: float, then: Callable[[Prelude, bytes], Any]
-) -> None:
-    """Read the header, within so many seconds; ``then`` gets the prelude, which is paused, and what follows it."""
-    reader = ProxyHeaderReader()
+    def _handshake_expired(self) -> None:
+        self.src.reset()  # type: ignore[union-attr]
+        self.close(HANDSHAKE_TIMEOUT, f"no complete handshake within {self.timeouts.handshake:g} s", "proxy")
 
-    def on_read(header: ProxyHeader) -> None:
-        connection.came_through(header)
-        then(prelude, reader.rest)
+    def end_handshake(self) -> None:
+        """It is pending no longer: its place is another's."""
+        if self._handshaking:
+            self._handshaking = False
+            self.plane.gate.end_handshake()
 
-    prelude.read(reader, seconds, on_read, connection.refuse_arrival)
+    def leg_lost(self, leg: Leg, loss: Loss) -> None:
+        """A leg broke while the connection was being established. (LegOwner)"""
+        if leg is self.src and self._handshaking and loss.code is not INTERNAL:
+            self.record.errno = loss.errno
+            early = leg.interrupted if isinstance(leg, Prelude) else None
+            if early is not None:
+                self.close(early.code, f"before TLS: {loss.reason}", "src")
+            else:
+                code = HANDSHAKE_TRUNCATED if leg.any_byte else NO_BYTE  # type: ignore[attr-defined]
+                self.close(code, f"during the handshake: {loss.reason}", "src")
+        else:
+            super().leg_lost(leg, loss)
+
+    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
+        """Handshake or verification failed; the alert is on its way."""
+        verification = leg.core.verification
+        self.record.presented, self.record.expected = verification.presented, verification.wanted
+        self.close(refusal.code, refusal.reason, "src" if refusal.code in _LEFT else "proxy")
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Report the end, once."""
+        self.end_handshake()
+        super().close(*args, **kwargs)

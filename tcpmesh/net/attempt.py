@@ -24,6 +24,7 @@ from tcpmesh.codes import (
 from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
+from tcpmesh.net.dialled_leg import dialled_leg
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import LegKeeper, Loss, TLSLegOwner
 from tcpmesh.net.legs import Leg
@@ -32,6 +33,7 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.net.upstream_core import upstream_core
 from tcpmesh.observe.records import ConnectionRecord
+from tcpmesh.proxy_protocol_settings import ProxyProtocolVersion
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import Endpoint
 
@@ -51,6 +53,9 @@ class UpstreamConnection(LegKeeper, Protocol):
     def note_peer(self, leg: TLSLeg) -> None:
         """Write down what the handshake told."""
 
+    def header_for_server(self, version: ProxyProtocolVersion) -> bytes:
+        """What a server is sent before TLS that wants to know whom it is for."""
+
 
 class AttemptOwner(Protocol):
     """Who is told how it ended."""
@@ -60,17 +65,6 @@ class AttemptOwner(Protocol):
 
     def attempt_failed(self, refusal: Refusal) -> None:
         """It came to nothing; the socket, if there was one, is closing."""
-
-
-class DialledLeg(TLSLeg):
-    """The leg to an endpoint."""
-
-    __slots__ = ()
-
-    def connectionMade(self) -> None:
-        """Tell the owner before the handshake begins. (IProtocol)"""
-        self.owner.connected()
-        super().connectionMade()
 
 
 class Attempt(TLSLegOwner):
@@ -116,8 +110,16 @@ class Attempt(TLSLegOwner):
         self._timeouts = timeouts
         self._until = until
         self._plane = plane
-        self._leg = DialledLeg(
-            connection, self, core, timeouts, plane, client=True, truncation_is_end=settings.truncation == "eof"
+        announces = settings.proxy_protocol != "none"
+        self._leg = dialled_leg(
+            connection.header_for_server(settings.proxy_protocol) if announces else b"",
+            connection,
+            self,
+            core,
+            timeouts,
+            plane,
+            client=True,
+            truncation_is_end=settings.truncation == "eof",
         )
         self._dial: Dial | None = None
         self._deadline: Any = None

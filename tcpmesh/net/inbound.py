@@ -12,25 +12,18 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from tcpmesh.codes import (
-    HANDSHAKE_TIMEOUT,
-    HANDSHAKE_TRUNCATED,
     HEALTH_CHECKED,
     INTERNAL,
-    NO_BYTE,
-    PEER_ALERT,
     STOPPING,
     TARGET_FAILED,
 )
 from tcpmesh.dataplane.preface import ALPN, CHECK_ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
-from tcpmesh.dataplane.proxy_header import ProxyHeader
 from tcpmesh.errors import Refusal
-from tcpmesh.net.arrival import read_proxy_header
-from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.announcing import header_for_application
+from tcpmesh.net.arrival import ArrivingConnection
 from tcpmesh.net.dialling import Dial
-from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg, PlainLeg
-from tcpmesh.net.prelude import Prelude
 from tcpmesh.net.probed import ProbeReply
 from tcpmesh.net.requests import inbound_request
 from tcpmesh.net.sockets import tune_plain
@@ -43,38 +36,23 @@ if TYPE_CHECKING:
     from tcpmesh.net.inbound_listener import InboundListener
 
 _log = Logger()
-_LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
 # Who is denied, by which entry and why, or how many others there are, is for our own log.
 _OWN_BUSINESS = ("TM-I606", "TM-L")
 
 
-class InboundConnection(MeshConnection):
+class InboundConnection(ArrivingConnection):
     """One connection from a peer to our application."""
 
-    __slots__ = ("_carried", "_dial", "_dial_started", "_handshaking", "_probe", "_request", "_verdict", "listener")
+    __slots__ = ("_dial", "_dial_started", "_probe", "_request", "_verdict")
 
     def __init__(self, listener: InboundListener) -> None:
-        super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
-        self.listener = listener
-        self.limit = listener.limit
+        super().__init__(listener)
         self.record.dst_addr = str(listener.settings.target)
-        self._carried: ProxyHeader | None = None  # what the load balancer in between says
-        self._handshaking = False
         self._dial: Dial | None = None
         self._dial_started = 0.0
         self._verdict: Deferred[Verdict] | None = None
         self._probe: ProbeReply | None = None
         self._request: AuthorizationRequest | None = None
-
-    @property
-    def _leg(self) -> TLSLeg:
-        assert isinstance(self.src, TLSLeg)
-        return self.src
-
-    @property
-    def wire(self) -> TLSLeg | None:
-        """The leg to the peer; None before TLS begins. (LiveConnection)"""
-        return self.src if isinstance(self.src, TLSLeg) else None
 
     @property
     def closes_on_expiry(self) -> bool:
@@ -86,87 +64,11 @@ class InboundConnection(MeshConnection):
         """As the listener says. (DecidedConnection)"""
         return self.listener.settings.on_change
 
-    # --- handshake
-
-    def begin(self, transport: Any) -> None:
-        """The peer is connected."""
-        if self._admit(transport):
-            self.deadline(self.timeouts.handshake, self._handshake_expired)
-
-    def _admit(self, transport: Any) -> bool:
-        self.accepted(transport)
-        code = self.plane.gate.begin_handshake()
-        if code is not None:
-            self.src.reset()  # type: ignore[union-attr]
-            self.close(code, f"{self.plane.gate.handshakes} handshakes are pending", "proxy")
-            return False
-        self._handshaking = True
-        return True
-
-    def begin_early(self, prelude: Prelude) -> None:
-        """The peer is connected, and there may be something to read before TLS."""
-        if not self._admit(prelude.transport):
-            return
-        if prelude.transport.peer in self.listener.header_sources:
-            seconds = self.listener.settings.proxy_protocol.timeout
-            read_proxy_header(self, prelude, seconds, self.secure)
-        else:
-            self.secure(prelude)
-
-    def came_through(self, header: ProxyHeader) -> None:
-        """Whoever is connected relays for somebody else. (ArrivingConnection)"""
-        self._carried = header
-        if header.source is not None:
-            self.record.src_via, self.record.src_addr = self.record.src_addr, str(header.source)
-
-    def refuse_arrival(self, refusal: Refusal) -> None:
-        """What came before TLS is not what must come. (ArrivingConnection)"""
-        left = refusal.code is NO_BYTE
-        assert self.src is not None
-        (self.src.finish if left else self.src.reset)()
-        self.close(refusal.code, refusal.reason, "src" if left else "proxy")
-
-    def secure(self, prelude: Prelude, rest: bytes = b"") -> None:
-        """What comes before TLS is read: ``rest`` and what follows is the handshake."""
-        try:
-            leg = self.listener.tls_leg(self, TLSLeg)
-        except Refusal as refusal:
-            self.refuse_arrival(refusal)
-            return
-        self.deadline(self.timeouts.handshake, self._handshake_expired)
-        prelude.hand_over(leg, rest)
-
-    def _handshake_expired(self) -> None:
-        self.src.reset()  # type: ignore[union-attr]
-        self.close(HANDSHAKE_TIMEOUT, f"no complete handshake within {self.timeouts.handshake:g} s", "proxy")
-
-    def _end_handshake(self) -> None:
-        if self._handshaking:
-            self._handshaking = False
-            self.plane.gate.end_handshake()
-
-    def leg_lost(self, leg: Leg, loss: Loss) -> None:
-        """A leg broke while the connection was being established. (LegOwner)"""
-        if leg is self.src and self._handshaking and loss.code is not INTERNAL:
-            self.record.errno = loss.errno
-            early = leg.interrupted if isinstance(leg, Prelude) else None
-            if early is not None:
-                self.close(early.code, f"before TLS: {loss.reason}", "src")
-            else:
-                code = HANDSHAKE_TRUNCATED if leg.any_byte else NO_BYTE  # type: ignore[attr-defined]
-                self.close(code, f"during the handshake: {loss.reason}", "src")
-        else:
-            super().leg_lost(leg, loss)
-
-    def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:
-        """Handshake or verification failed; the alert is on its way."""
-        verification = leg.core.verification
-        self.record.presented, self.record.expected = verification.presented, verification.wanted
-        self.close(refusal.code, refusal.reason, "src" if refusal.code in _LEFT else "proxy")
+    # --- the peer
 
     def leg_secured(self, leg: TLSLeg) -> None:
         """The peer is verified: ask the policies."""
-        self._end_handshake()
+        self.end_handshake()
         self.deadline(None)
         self.record.handshake_ms = self.milliseconds_since(self._started)
         self.note_peer(leg)
@@ -181,7 +83,7 @@ class InboundConnection(MeshConnection):
             self._answer_check()
             return
         target = self.listener.settings.target
-        carried = self._carried.source if self._carried is not None else None
+        carried = self.carried.source if self.carried is not None else None
         request = self._request = inbound_request(self.record, peer, carried or leg.transport.peer, target)
         if leg.core.alpn == PROBE_ALPN:
             self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
@@ -206,7 +108,7 @@ class InboundConnection(MeshConnection):
         if self.plane.stopping:
             self._refuse(Refusal(STOPPING, "this proxy is stopping"))
         else:
-            self._leg.refuse(OK)
+            self.tls.refuse(OK)
             self.close(HEALTH_CHECKED, "", "proxy")
 
     # --- decision
@@ -265,8 +167,12 @@ class InboundConnection(MeshConnection):
         self._dial = None
         tune_plain(leg.transport)
         self.record.connect_ms = self.milliseconds_since(self._dial_started)
-        if self._leg.core.alpn == ALPN:
-            self._leg.send_preface(OK)
+        version = self.listener.settings.proxy_protocol.send
+        if version != "none":  # before payload, and none itself: it is not counted
+            wire = self.src.transport  # type: ignore[union-attr]
+            leg.send(header_for_application(version, self.carried, wire, self.record, self.verification))
+        if self.tls.core.alpn == ALPN:
+            self.tls.send_preface(OK)
         if not self.is_closed:
             self.establish()
 
@@ -278,7 +184,7 @@ class InboundConnection(MeshConnection):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
-        leg = self._leg
+        leg = self.tls
         if leg.core.alpn in (ALPN, CHECK_ALPN):
             text = refusal.code.summary if refusal.code.id.startswith(_OWN_BUSINESS) else refusal.reason
             leg.refuse(Preface(ok=False, code=refusal.code.id, text=text).encode())
@@ -298,8 +204,3 @@ class InboundConnection(MeshConnection):
             self._dial = None
         if self.dst is not None and self.dst.transport is not None:
             self.dst.reset()
-
-    def close(self, *args: Any, **kwargs: Any) -> None:
-        """Report the end, once."""
-        self._end_handshake()
-        super().close(*args, **kwargs)

@@ -10,6 +10,7 @@ import attrs
 
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.net.arrival import ArrivingConnection
 from tcpmesh.net.inbound import InboundConnection
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.listener import ListenerLimit
@@ -56,7 +57,7 @@ class InboundListener:
         connection.src = leg
         return leg
 
-    def tls_leg(self, connection: InboundConnection, kind: type[TLSLeg]) -> TLSLeg:
+    def tls_leg(self, connection: ArrivingConnection, kind: type[TLSLeg]) -> TLSLeg:
         """
         Make the leg that speaks TLS with the peer.
 

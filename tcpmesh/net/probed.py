@@ -21,6 +21,7 @@ from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.dataplane.probe import ProbeAnswer, ProbeRefusal, TargetState
 from tcpmesh.errors import Refusal
 from tcpmesh.identity.certificates import name_text, not_after, subject_key_identifier
+from tcpmesh.net.announcing import header_for_check
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import LegKeeper, LegOwner, Loss
 from tcpmesh.net.legs import Leg, PlainLeg
@@ -196,6 +197,9 @@ class ProbeReply(LegOwner):
     def _connected(self, leg: Leg, answer: ProbeAnswer) -> None:
         self._dial = None
         self._connection.leg_opened(leg)
+        header = header_for_check(self._settings.proxy_protocol.send)
+        if header:
+            leg.send(header)
         leg.end()
         leg.finish()
         self._say(answer, "reachable", "the application took a connection")

@@ -1,0 +1,46 @@
+"""
+The leg to an endpoint that we dial: it tells its owner that TCP is connected, and may write a PROXY header before TLS.
+
+Ring 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcpmesh.net.tls import TLSLeg
+
+__all__ = ["AnnouncedLeg", "DialledLeg", "dialled_leg"]
+
+
+class DialledLeg(TLSLeg):
+    """The leg to an endpoint; its owner has ``connected()``."""
+
+    __slots__ = ()
+
+    def connectionMade(self) -> None:
+        """Tell the owner before the handshake begins. (IProtocol)"""
+        self.owner.connected()
+        super().connectionMade()
+
+
+class AnnouncedLeg(DialledLeg):
+    """The leg to an endpoint that is sent a PROXY header before TLS."""
+
+    __slots__ = ("header",)
+
+    header: bytes
+
+    def connectionMade(self) -> None:
+        """Write the header before anything else; what the kernel does not take goes before TLS all the same."""
+        self.transport.write(self.header)
+        super().connectionMade()
+
+
+def dialled_leg(header: bytes, *arguments: Any, **options: Any) -> DialledLeg:
+    """A leg to an endpoint, which is sent this header first if there is any; the rest is as for any TLS leg."""
+    if not header:
+        return DialledLeg(*arguments, **options)
+    leg = AnnouncedLeg(*arguments, **options)
+    leg.header = header
+    return leg
