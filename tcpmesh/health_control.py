@@ -6,11 +6,13 @@ Ring 4. The data path asks each service's :class:`~tcpmesh.health.service_health
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from twisted.internet.interfaces import IReactorTime
 
 from tcpmesh.health.service_health import ServiceHealth
+from tcpmesh.health.states import HealthChange
 from tcpmesh.mesh_state import MeshState, MeshStateCell
 from tcpmesh.observe.health_lines import HealthLines
 from tcpmesh.settings import Settings
@@ -25,16 +27,22 @@ class HealthControl:
 
     :param cell: whose endpoints count.
     :ivar services: by name, one for each service of the configuration.
+    :ivar changes: how often each kind of change came, by service and its word.
     """
 
     def __init__(self, settings: Settings, cell: MeshStateCell, clock: IReactorTime) -> None:
         self._clock = clock
         self._lines = HealthLines(clock)
         self._endpoints: Mapping[str, tuple[Endpoint, ...]] = {}
+        self.changes: Counter[tuple[str, str]] = Counter()
         self.services = {
-            name: ServiceHealth(name, service.health, self._lines.tell) for name, service in settings.services.items()
+            name: ServiceHealth(name, service.health, self._tell) for name, service in settings.services.items()
         }
         cell.observe(self._follow)
+
+    def _tell(self, change: HealthChange) -> None:
+        self.changes[change.service, change.change] += 1
+        self._lines.tell(change)
 
     def _follow(self, state: MeshState) -> None:
         before, self._endpoints = self._endpoints, state.endpoints

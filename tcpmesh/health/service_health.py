@@ -40,15 +40,19 @@ class ServiceHealth:
 
     :ivar impaired: whether any endpoint gets less than its share, or the circuit is not closed. While it is False,
         ``refuses``, ``admits``, ``share`` and ``opened`` need not be called.
+    :ivar checks: how many active checks ended ``good``, how many ``failed``.
     """
 
-    __slots__ = ("_addresses", "_circuit", "_known", "_limited", "_on_change", "_settings", "impaired", "service")
+    __slots__ = (
+        "_addresses", "_circuit", "_known", "_limited", "_on_change", "_settings", "checks", "impaired", "service"
+    )  # fmt: skip
 
     def __init__(
         self, service: str, settings: HealthSettings, on_change: Callable[[HealthChange], None] = _nobody
     ) -> None:
         self.service = service
         self.impaired = False
+        self.checks = {"good": 0, "failed": 0}
         self._settings = settings
         self._on_change = on_change
         self._circuit = Circuit(settings.circuit) if settings.circuit is not None else None
@@ -199,6 +203,7 @@ class ServiceHealth:
         """An active check has ended, well if there is no refusal; ``duration`` in seconds."""
         if address not in self._addresses:
             return
+        self.checks["good" if refusal is None else "failed"] += 1
         known = self._known_of(address)
         trouble = Trouble(refusal.code.id, cut(refusal.reason), now) if refusal is not None else None
         known.check = CheckResult(now, duration, trouble)
