@@ -32,7 +32,7 @@ VALUES: Mapping[str, frozenset[str]] = {}
 # Plugins by kind.
 PLUGINS: Mapping[str, frozenset[str]] = {
     "identity": frozenset(),
-    "discovery": frozenset({"dns", "file"}),
+    "discovery": frozenset(),
     "authorization": frozenset(),
     "retry": frozenset(),
     "balance": frozenset(),

@@ -111,17 +111,27 @@ class WatchedFiles(Generic[_T]):
             raise ConfigurationError(problems)
         return self._read(contents)
 
-    def start(self, taken: Callable[[_T], object], failed: Callable[[str], object]) -> None:
+    def start(
+        self, taken: Callable[[_T], object], failed: Callable[[str], object], *, patient: bool = False
+    ) -> None:
         """
         Read everything and call ``taken`` with what it means, now and whenever it has changed.
 
         :param failed: called once for each changed set of files that cannot be used, with why: one problem a line.
-        :raises ConfigurationError: as :meth:`load`; nothing is watched then.
+        :param patient: what cannot be used now is told to ``failed``, and waited for.
+        :raises ConfigurationError: as :meth:`load`, unless ``patient``; nothing is watched then.
         """
         self._used = self._seen = self._fingerprint()
-        meaning = self.load()
-        self._taken, self._failed = taken, failed
-        taken(meaning)
+        try:
+            meaning = self.load()
+        except ConfigurationError as error:
+            if not patient:
+                raise
+            self._taken, self._failed = taken, failed
+            failed(str(error))
+        else:
+            self._taken, self._failed = taken, failed
+            taken(meaning)
         self._wait()
 
     def reload(self) -> None:

@@ -43,6 +43,8 @@ class DropInTests(SynchronousTestCase):
                 "identity_embedded",
                 "identity_files",
                 "identity_workload_api",
+                "discovery_dns",
+                "discovery_file",
                 "discovery_static",
                 "authorization_linkerd",
                 "authorization_opa",

@@ -41,6 +41,18 @@ discovery_static = PluginDescriptor(
     "the addresses that the configuration lists",
     "tcpmesh.discovery.static:StaticFactory",
 )
+discovery_file = PluginDescriptor(
+    DISCOVERY,
+    "file",
+    "the endpoints in a file, taken anew when it has changed",
+    "tcpmesh.sources.endpoint_file:EndpointFileFactory",
+)
+discovery_dns = PluginDescriptor(
+    DISCOVERY,
+    "dns",
+    "the addresses or SRV records that name servers give for a name",
+    "tcpmesh.sources.dns:DnsFactory",
+)
 authorization_opa = PluginDescriptor(
     AUTHORIZATION,
     "opa",
