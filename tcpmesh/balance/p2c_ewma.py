@@ -41,6 +41,7 @@ _PENALTY_GROWTH = 10.0
 _TYPICAL_SHARE = 0.05  # of each sample in what is typical
 _CLEARLY = 0.8  # the second must cost less than this much of the first, else they are equal, and lots have been drawn
 _MUCH = 0.5  # the same where the lot fell on one endpoint twice
+_MORE_DRAWS = 6
 
 #: Codes, or beginnings of codes, of failures that are our own doing: they say nothing of the endpoint.
 _OURS = ("TM-I1", "TM-I2", "TM-I3", "TM-L103")
@@ -124,7 +125,8 @@ class P2cEwma:
         Draw two and choose. (ILoadBalancer)
 
         Equal costs leave the first draw, and lots are drawn with replacement: so the shares are those of the weights
-        while nothing speaks against an endpoint. Where both are the same, a third must cost much less.
+        while nothing speaks against an endpoint. Where both are the same, a third must cost much less. Where the better
+        of them has failed, more lots are drawn: a few draws find one of the good half, if half of all fail.
         """
         choice = self._choices.of(endpoints)
         draws = choice.draws
@@ -138,9 +140,21 @@ class P2cEwma:
         if second is None:
             return draws.endpoints[first]
         now = self._clock.seconds()
-        if self._cost(choice, second, now) < self._cost(choice, first, now) * enough:
-            return draws.endpoints[second]
-        return draws.endpoints[first]
+        chosen, cost = first, self._cost(choice, first, now)
+        other = self._cost(choice, second, now)
+        if other < cost * enough:
+            chosen, cost = second, other
+        for _ in range(_MORE_DRAWS):
+            if not self._has_failed(choice.states[chosen], now):
+                break
+            further = draws.draw(self._random, exclude)
+            if further is not None and (other := self._cost(choice, further, now)) < cost:
+                chosen, cost = further, other
+        return draws.endpoints[chosen]
+
+    def _has_failed(self, state: _State, now: float) -> bool:
+        """Whether its last attempt failed, not too long ago, or before the one that is under way."""
+        return state.failures > 0 and (state.pending > 0 or self._time(state, now) * _MUCH > self._typical)
 
     def _cost(self, choice: _Choice, position: int, now: float) -> float:
         state = choice.states[position]
