@@ -120,6 +120,8 @@ class MeshService(MultiService):
             self.composition.control.start()
             self._listen(self._unix_listeners)
             self._reporting.bind_unix()
+            assert self.plane is not None
+            self.composition.health.start(self.plane, self.composition.upstreams)
         self._reporting.announce()
         super().startService()
 
@@ -171,6 +173,7 @@ class MeshService(MultiService):
         if self.plane is None or self._stopping:
             return
         self._stopping = self.plane.stopping = True
+        self.composition.health.stop()
         for upstream in self.composition.upstreams.values():
             upstream.pool.stop()
         plane, limit = self.plane, self.settings.timeouts.shutdown

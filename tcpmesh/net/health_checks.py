@@ -1,0 +1,212 @@
+"""
+The active checks of all services: each endpoint in its turn, a bounded number at a time.
+
+Ring 3. What a check finds is for the service's health to judge. A check that could not be made, for want of an
+identity, of descriptors or of room, says nothing about the endpoint and is made again soon.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tcpmesh.codes import INTERNAL, STOPPING
+from tcpmesh.errors import Refusal
+from tcpmesh.health.faults import is_fault
+from tcpmesh.health.service_health import ServiceHealth
+from tcpmesh.mesh_state import MeshState
+from tcpmesh.net.announcing import header_for_check
+from tcpmesh.net.check_connections import Check, TCPCheck, TLSCheck
+from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.upstream_core import SecuredService
+from tcpmesh.settings import Timeouts
+from tcpmesh.upstream_settings import CheckSettings
+from tcpmesh.values import Address, Endpoint
+
+__all__ = ["AT_ONCE", "CheckedService", "HealthChecks"]
+
+AT_ONCE = 32  # checks under way, each with a socket and for its timeout at most
+SOON = 1.0  # seconds until a check that could not be made is tried again, if its interval is not shorter
+
+_log = Logger(namespace="tcpmesh.health")
+
+
+@attrs.frozen(eq=False)
+class CheckedService:
+    """
+    A service whose endpoints are checked.
+
+    :ivar workload: as whom TLS checks come.
+    :ivar timeouts: those of its connections.
+    """
+
+    name: str
+    check: CheckSettings
+    service: SecuredService
+    health: ServiceHealth
+    workload: str
+    timeouts: Timeouts
+
+
+@attrs.define(eq=False)
+class _Round:
+    """One endpoint's checks."""
+
+    of: CheckedService
+    endpoint: Endpoint
+    timer: Any = None
+    running: Deferred[None] | None = None
+    check: Check | None = None
+    over: bool = False
+
+    def end(self) -> None:
+        """No more checks."""
+        self.over = True
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        if self.running is not None:
+            self.running.cancel()
+        if self.check is not None:
+            self.check.abort()
+
+
+def check_of(plane: DataPlane, of: CheckedService, endpoint: Endpoint) -> Check:
+    """The check that a service's settings ask for."""
+    header = header_for_check(of.service.settings.proxy_protocol)
+    if of.check.type == "tcp":
+        return TCPCheck(plane, endpoint.address, of.check.timeout, header)
+    return TLSCheck(plane, of.service, endpoint, of.workload, of.check.timeout, of.timeouts, header)
+
+
+class HealthChecks:
+    """
+    Makes them, from :meth:`start` to :meth:`stop`.
+
+    :param at_once: how many may be under way.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        services: Sequence[CheckedService],
+        at_once: int = AT_ONCE,
+        make: Callable[[DataPlane, CheckedService, Endpoint], Check] = check_of,
+    ) -> None:
+        self._plane = plane
+        self._services = services
+        self._at_once = at_once
+        self._make = make
+        self._rounds: dict[tuple[str, Address], _Round] = {}
+        self._due: deque[_Round] = deque()
+        self._under_way = 0
+        self._beginning = False
+        self._started = False
+        self._seen: Any = None
+
+    def start(self) -> None:
+        """Check every endpoint now, and from now on."""
+        self._started = True
+        self._plane.state.observe(self._follow)
+        self._follow(self._plane.state.current)
+
+    def stop(self) -> None:
+        """End all checks, those under way too."""
+        self._started = False
+        rounds, self._rounds = self._rounds, {}
+        self._due.clear()
+        for each in rounds.values():
+            each.end()
+
+    # --- which endpoints
+
+    def _follow(self, state: MeshState) -> None:
+        if not self._started or state.endpoints is self._seen:
+            return
+        self._seen = state.endpoints
+        now = {
+            (service.name, endpoint.address): (service, endpoint)
+            for service in self._services
+            for endpoint in state.endpoints.get(service.name, ())
+        }
+        for key in self._rounds.keys() - now.keys():
+            self._rounds.pop(key).end()
+        for key, (service, endpoint) in now.items():
+            known = self._rounds.get(key)
+            if known is None:
+                self._rounds[key] = known = _Round(service, endpoint)
+                self._due.append(known)
+            known.endpoint = endpoint
+        self._begin()
+
+    # --- when
+
+    def _begin(self) -> None:
+        if self._beginning:
+            return  # a check was over at once, and the loop goes on
+        self._beginning = True
+        try:
+            while self._due and self._under_way < self._at_once:
+                each = self._due.popleft()
+                if not each.over:
+                    self._run(each)
+        finally:
+            self._beginning = False
+
+    def _is_due(self, each: _Round) -> None:
+        each.timer = None
+        self._due.append(each)
+        self._begin()
+
+    def _run(self, each: _Round) -> None:
+        self._under_way += 1
+        clock, timeout = self._plane.clock, each.of.check.timeout
+        check = each.check = self._make(self._plane, each.of, each.endpoint)
+        started = clock.seconds()
+        running = each.running = check.run().addTimeout(timeout, clock)
+        running.addBoth(self._done, each, check, started)
+
+    # --- and what comes of it
+
+    def _done(self, outcome: Failure | None, each: _Round, check: Check, started: float) -> None:
+        self._under_way -= 1
+        each.running = None
+        if each.over or not self._started:
+            # An endpoint that is gone, or a proxy that stops: nobody wants to know.
+            if isinstance(outcome, Failure) and not outcome.check(CancelledError, defer.TimeoutError, Refusal):
+                _log.failure("a health check failed", outcome)
+            self._begin()
+            return
+        now = self._plane.clock.seconds()
+        interval = each.of.check.interval * (1 + each.of.check.jitter * (2 * self._plane.random.random() - 1))
+        refusal = self._refusal(outcome, check)
+        if refusal is None or is_fault(refusal.code) or refusal.code is STOPPING:
+            each.of.health.checked(each.endpoint.address, refusal, now - started, now)
+        else:
+            _log.debug(
+                "service {service!r}: {address} could not be checked: {reason}",
+                service=each.of.name,
+                address=str(each.endpoint.address),
+                reason=str(refusal),
+            )
+            interval = min(interval, SOON)
+        each.timer = self._plane.clock.callLater(max(0.0, started + interval - now), self._is_due, each)
+        self._begin()
+
+    @staticmethod
+    def _refusal(outcome: Failure | None, check: Check) -> Refusal | None:
+        if outcome is None:
+            return None
+        if outcome.check(defer.TimeoutError):
+            return check.late
+        if outcome.check(Refusal):
+            assert isinstance(outcome.value, Refusal)
+            return outcome.value
+        _log.failure("a health check failed", outcome)
+        return Refusal(INTERNAL, "making the check failed")
