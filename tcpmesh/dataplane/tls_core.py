@@ -24,6 +24,7 @@ from tcpmesh.codes import (
 )
 from tcpmesh.dataplane.negotiation import nothing_in_common
 from tcpmesh.dataplane.openssl_private import record_layer
+from tcpmesh.dataplane.proxy_header import looks_like_header
 from tcpmesh.dataplane.record_layer import RecordLayer
 from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.errors import Refusal
@@ -78,7 +79,8 @@ class TLSCore:
             self._first_bytes_seen = True
             if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
                 shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
-                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
+                what = "a PROXY header (proxy_protocol.accept_from): " if looks_like_header(ciphertext) else ""
+                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {what}{shown}")
         self._records.handshake(ciphertext)
 
     def handshake(self, ciphertext: bytes | memoryview = b"") -> bool:

@@ -144,7 +144,7 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
         "->",
         _party(record.dst_addr or record.dst_service, record.dst_identity),
     ]
-    values: dict[str, str | int] = {}
+    values: dict[str, str | int] = {"via": record.src_via}
     if event == "open":
         values |= {"policy": record.policy, "tls": record.tls_version, "conn": record.conn}
         values["attempts"] = record.attempts if record.attempts > 1 else ""

@@ -158,6 +158,7 @@ def _fields(record: ConnectionRecord, code: Code, reason: str) -> dict[str, str]
         "direction": record.direction,
         "listener": record.listener,
         "src": record.src_addr,
+        "via": record.src_via,
         "local": record.local_addr,
         "service": record.dst_service,
         "dst": record.dst_addr,
