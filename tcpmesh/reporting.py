@@ -6,7 +6,7 @@ Ring 4. The service opens and closes it at the right moments; nothing here decid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -18,7 +18,6 @@ from tcpmesh import config
 from tcpmesh.authority_steps import change_authority
 from tcpmesh.composition import Composition
 from tcpmesh.dataplane.negotiation import effective_groups
-from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.identity_report import identity_report
 from tcpmesh.observe.access_log import AccessLog, open_access_log
 from tcpmesh.observe.failures import FailureLog
@@ -36,7 +35,7 @@ from tcpmesh.observe.start_block import (
 )
 from tcpmesh.open_files import Fit
 from tcpmesh.settings import TLSSettings
-from tcpmesh.start_facts import listener_facts, workload_facts
+from tcpmesh.start_facts import bundle_facts, listener_facts, workload_facts
 from tcpmesh.versions import versions
 from tcpmesh.wall_clock import WallClock
 
@@ -173,7 +172,7 @@ class Reporting:
             "listeners": [attrs.asdict(listener) for listener in facts.listeners],
             "workloads": [attrs.asdict(workload) for workload in facts.workloads],
             "sources": self.sources(),
-            "federation": [_bundle_as_mapping(entry, self._wall_clock()) for entry in self._federation.held],
+            "federation": [bundle_facts(entry, self._wall_clock()) for entry in self._federation.held],
             "deny_list": self._denials.report(),
             "policies": self._policies.report(),
             "tls": list(facts.tls),
@@ -200,6 +199,14 @@ class Reporting:
             }
             for source in self._control.sources
         ]
+
+    def endpoints(self, arguments: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+        """Describe every service's endpoints as they are now, or those of the services that are named."""
+        from tcpmesh.endpoint_report import EndpointReport  # what few ask for is read when somebody does
+
+        discoveries = self._control.endpoints.statuses
+        report = EndpointReport(self._composition.upstreams, discoveries, self._reactor, self._wall_clock)
+        return report.pieces(arguments.get("service", ()))
 
     def identities(self) -> dict[str, Any]:
         """Every workload's identity and every trust domain's bundle, and where they stand; and who is denied."""
@@ -282,13 +289,3 @@ class Reporting:
             admin=[str(place) for place in (settings.admin.listen, settings.admin.metrics) if place is not None],
             warnings=warnings,
         )
-
-
-def _bundle_as_mapping(entry: FederatedBundle, now: float) -> dict[str, Any]:
-    return {
-        "trust_domain": str(entry.trust_domain),
-        "authorities": len(entry.bundle.authorities) if entry.bundle is not None else None,
-        "sequence": entry.sequence,
-        "age_s": round(now - entry.received, 3) if entry.received is not None else None,
-        "failure": entry.failure,
-    }

@@ -30,6 +30,7 @@ from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.limit_metrics import LimitMetrics
 from tcpmesh.observe.review_metrics import ReviewMetrics
+from tcpmesh.observe.upstream_metrics import UpstreamMetrics
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.reactor_choice import most_files
 from tcpmesh.reporting import Reporting
@@ -99,6 +100,8 @@ class MeshService(MultiService):
         self._review.judges += [self._policy_judge.judge, self.plane.limiting.recount]
         self._reporting.watch(ReviewMetrics(self._review, self.composition.denials, self.composition.state))
         self._reporting.watch(LimitMetrics(self.plane.limiting))
+        health = self.composition.health
+        self._reporting.watch(UpstreamMetrics(self.composition.upstreams, lambda: health.changes, self._reactor))
         listeners = self.composition.listeners(self.plane)
         self._unix_listeners = [entry for entry in listeners if isinstance(entry[0], UnixAddress)]
         with self._released_on_failure():

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.observe.start_block import ListenerFacts, WorkloadFacts
 from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.settings import Settings
 from tcpmesh.values import IdentityState, TCPAddress
 
-__all__ = ["listener_facts", "workload_facts"]
+__all__ = ["bundle_facts", "listener_facts", "workload_facts"]
 
 
 def listener_facts(settings: Settings, bound: Mapping[str, Any]) -> list[ListenerFacts]:
@@ -51,3 +52,18 @@ def _bound(configured: ListenAddress, host: Any) -> str:
     if isinstance(configured, TCPAddress) and host is not None:
         return str(TCPAddress(configured.host, host.port))
     return str(configured)
+
+
+def bundle_facts(entry: FederatedBundle, now: float) -> dict[str, Any]:
+    """
+    Where another trust domain's bundle stands, as plain JSON values.
+
+    :param now: wall-clock seconds.
+    """
+    return {
+        "trust_domain": str(entry.trust_domain),
+        "authorities": len(entry.bundle.authorities) if entry.bundle is not None else None,
+        "sequence": entry.sequence,
+        "age_s": round(now - entry.received, 3) if entry.received is not None else None,
+        "failure": entry.failure,
+    }

@@ -65,6 +65,7 @@ RINGS = {
     "tcpmesh.deny_control": 4,
     "tcpmesh.endpoint_control": 4,
     "tcpmesh.endpoint_lines": 4,
+    "tcpmesh.endpoint_report": 4,
     "tcpmesh.health_control": 4,
     "tcpmesh.identity_checks": 4,
     "tcpmesh.identity_report": 4,

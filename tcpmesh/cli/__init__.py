@@ -34,6 +34,9 @@ _COMMANDS = {
     "run": _Entry("tcpmesh.cli.run", "run", "Run the proxy in the foreground."),
     "check": _Entry("tcpmesh.cli.check", "check", "Read a configuration and say what is wrong with it."),
     "connections": _Entry("tcpmesh.cli.connections", "connections", "Show the connections of a running proxy."),
+    "endpoints": _Entry(
+        "tcpmesh.cli.endpoints", "endpoints", "Show the endpoints of a running proxy's services, and their state."
+    ),
     "explain": _Entry("tcpmesh.cli.explain", "explain", "Say what the policies decide, by which rule, and why."),
     "policy": _Entry("tcpmesh.cli.policy", "policy", "Try policies before they are applied."),
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),
@@ -45,7 +48,6 @@ _COMMANDS = {
     "plugins": _Entry("tcpmesh.cli.plugins", "plugins", "List, write and test plugins."),
     "version": _Entry("tcpmesh.cli.version", "version", "Show the versions of tcpmesh and of what it stands on."),
 }
-_LATER = frozenset({"endpoints"})
 
 
 class _Commands(click.Group):
@@ -55,8 +57,6 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _LATER:
-            raise click.UsageError(f"the command {cmd_name!r} is not in this version", ctx)
         place = _COMMANDS.get(cmd_name)
         if place is None:
             from difflib import get_close_matches

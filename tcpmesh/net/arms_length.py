@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 from twisted.logger import Logger
 
-from tcpmesh.balance_interfaces import ISourceBalancer
+from tcpmesh.balance_interfaces import IEstimatingBalancer, ISourceBalancer
 from tcpmesh.codes import BALANCER_FAILED
 from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import ILoadBalancer, IRetryStrategy
@@ -58,6 +58,17 @@ class GuardedBalancer:
         if endpoint is not None and endpoint not in endpoints:
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} chose something that is not an endpoint")
         return endpoint
+
+    def expected(self, endpoint: Endpoint) -> float | None:
+        """How long the balancer expects an attempt to take, in seconds; None where it does not say."""
+        if not IEstimatingBalancer.providedBy(self.balancer):
+            return None
+        try:
+            seconds = self.balancer.expected(endpoint)  # type: ignore[attr-defined]
+            return None if seconds is None else float(seconds)
+        except Exception:  # noqa: BLE001
+            self._failed()
+            return None
 
     def opened(self, endpoint: Endpoint) -> None:
         """Tell that dialling begins."""

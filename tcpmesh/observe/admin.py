@@ -2,8 +2,8 @@
 The admin interface: what may be asked where.
 
 Ring 3. On TCP only ``/live``, ``/ready`` and ``/metrics``; on a unix socket of mode 0600 ``/connections``,
-``/decisions``, ``/identity``, ``/policy/notes`` and ``/status`` as well, and ``/authority``, ``/identity/check``,
-``/identity/reload`` and ``/policy/reload``, which do something and therefore take only POST.
+``/decisions``, ``/endpoints``, ``/identity``, ``/policy/notes`` and ``/status`` as well, and ``/authority``,
+``/identity/check``, ``/identity/reload`` and ``/policy/reload``, which do something and therefore take only POST.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def unix_site(
     routes = _public(metrics, status)
     routes[b"/connections"] = lambda _: (200, _JSON, _connections(live, now))
     routes[b"/decisions"] = lambda request: status.explain_decisions(_all_arguments(request)).addCallback(_as_answer)
+    routes[b"/endpoints"] = lambda request: (200, _JSON, status.endpoints(_all_arguments(request)))
     routes[b"/identity"] = lambda _: (200, _JSON, _json(status.identities()))
     routes[b"/policy/notes"] = lambda _: (200, _JSON, _json(status.policy_notes()))
     routes[b"/status"] = lambda _: (200, _JSON, _json(status.status()))

@@ -19,6 +19,7 @@ from tcpmesh.codes import Code
 from tcpmesh.identity.federated import FederatedBundle
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.observe.bundle_metrics import bundle_families
+from tcpmesh.observe.queue_waits import QueueWaits
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.observe.series import MAX_LABEL, OTHER, Series, SeriesTable, error_of, labels_of
 from tcpmesh.observe.text import printable
@@ -119,6 +120,7 @@ class Metrics(Collector):
             "tcpmesh_attempts_failed", "Attempts that another one followed, by code", "service", "code"
         )
         self._limits = _Counts("tcpmesh_limits_hit", "Connections refused because a limit was reached", *where, "code")
+        self._waits = QueueWaits()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -142,6 +144,7 @@ class Metrics(Collector):
             series.opened += 1
             series.live += 1
         self._decided(record)
+        self._waits.note(record)
 
     def closed(self, record: ConnectionRecord) -> None:
         """Count the end of a connection, or its refusal."""
@@ -152,6 +155,7 @@ class Metrics(Collector):
             series.opened += 1
             series.close(_errno(record, "src"), record.bytes_sent, record.bytes_recv)
             self._decided(record)
+            self._waits.note(record)
         else:
             src, dst = both
             src.live -= 1
@@ -200,6 +204,7 @@ class Metrics(Collector):
             yield counts.collect()
         for counts in (self._notes, self._ended, self._handshakes, self._attempts, self._limits):
             yield counts.collect()
+        yield self._waits.collect()
         pending = Metric("tcpmesh_pending_handshakes", "Connections accepted and not yet established", "gauge")
         for (direction, listener), count in self._pending.items():
             pending.add_sample(pending.name, {"direction": direction, "listener": listener}, count)

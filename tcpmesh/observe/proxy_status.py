@@ -6,7 +6,7 @@ Ring 3. Words only; the service provides it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -22,6 +22,9 @@ class IProxyStatus(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Version, configuration file and hash, listeners, workloads, generation, limits, uptime: plain JSON values."""
+
+    def endpoints(self, arguments: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+        """Every service's endpoints and how they stand, or those of each ``service``: one JSON object, in slices."""
 
     def identities(self) -> dict[str, Any]:
         """Every workload's identity and every trust domain's bundle, and where they stand: plain JSON values."""

@@ -30,6 +30,11 @@ _ERRORS: dict[Code, str] = {
     codes.INTERNAL: "unexpected",
     codes.NO_ENDPOINT: "failfast",
     codes.BALANCER_FAILED: "failfast",
+    codes.ALL_UNAVAILABLE: "failfast",
+    codes.CIRCUIT_OPEN: "failfast",
+    codes.RESOLVE_TIMEOUT: "failfast",
+    codes.QUEUE_TIMEOUT: "failfast",
+    codes.NO_ROUTE: "unexpected",
     codes.CONNECTION_LIMIT: "loadshed",
     codes.HANDSHAKE_LIMIT: "loadshed",
     codes.OUT_OF_DESCRIPTORS: "loadshed",
@@ -37,7 +42,17 @@ _ERRORS: dict[Code, str] = {
     codes.POLICY_CONNECTIONS: "loadshed",
     codes.POLICY_RATE: "loadshed",
     codes.LISTENER_CONNECTIONS: "loadshed",
+    codes.QUEUE_FULL: "loadshed",
+    codes.SERVICE_CONNECTIONS: "loadshed",
+    codes.ENDPOINT_CONNECTIONS: "loadshed",
+    codes.PENDING_DIALS: "loadshed",
+    codes.CLIENT_HELLO_TIMEOUT: "tls detection timeout",
     codes.CONNECT_TIMEOUT: "i/o",
+    codes.ESTABLISH_TIMEOUT: "i/o",
+    codes.PROXY_HEADER_TIMEOUT: "i/o",
+    codes.PROXY_HEADER_MALFORMED: "i/o",
+    codes.PROXY_HEADER_MISSING: "i/o",
+    codes.NOT_TLS: "i/o",
     codes.PEER_VANISHED: "i/o",
     codes.RESET: "i/o",
     codes.TRUNCATED: "i/o",
@@ -45,6 +60,8 @@ _ERRORS: dict[Code, str] = {
 }
 # Linkerd does not tell TLS and identity failures from other ones; tcpmesh_handshake_failures_total does.
 _IO = ("TM-I4", "TM-I5", "TM-I6", "TM-I7", "TM-U")
+# Of a log line about a service, or an end as it was intended.
+_NONE = (codes.DISCOVERY_FAILED, codes.ENDPOINT_DOWN, codes.ENDPOINT_EJECTED, codes.ENDPOINT_REMOVED)
 
 
 def error_of(code: Code, direction: Direction) -> str | None:
@@ -58,7 +75,7 @@ def error_of(code: Code, direction: Direction) -> str | None:
     if code is codes.PREFACE_TIMEOUT:
         return "response timeout" if direction == "outbound" else "i/o"
     error = _ERRORS.get(code)
-    return error or ("i/o" if code.id.startswith(_IO) else None)
+    return error or ("i/o" if code.id.startswith(_IO) and code not in _NONE else None)
 
 
 class Labels(NamedTuple):

@@ -349,8 +349,8 @@ class UnixSiteTests(SiteCase):
         self.assertEqual(self.ask(self.unix, "/live").body, b"live\n")
         self.assertEqual(
             self.ask(self.unix, "/x").body,
-            b"not found; here are /authority /connections /decisions /identity /identity/check /identity/reload /live "
-            b"/metrics /policy/notes /policy/reload /ready /status\n",
+            b"not found; here are /authority /connections /decisions /endpoints /identity /identity/check "
+            b"/identity/reload /live /metrics /policy/notes /policy/reload /ready /status\n",
         )
 
     def test_explains_decisions(self) -> None:
