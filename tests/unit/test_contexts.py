@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.dataplane.contexts import TLSContexts, own_svid
-from tcpmesh.dataplane.preface import ALPN
+from tcpmesh.dataplane.preface import ALPN, CHECK_ALPN
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
@@ -68,8 +68,8 @@ class CacheTests(SynchronousTestCase):
         }
         self.assertEqual(len(made), 8)
 
-    def test_selects_the_probe_where_it_is_wanted(self) -> None:
-        """Elsewhere it is a protocol like any other that nobody knows; payload never comes by it."""
+    def test_selects_the_probe_where_it_is_wanted_and_checks_always(self) -> None:
+        """Elsewhere a probe is a protocol like any other that nobody knows; payload never comes by either."""
         for probe, offered, agreed in (
             (False, [PROBE_ALPN], b""),
             (False, [PROBE_ALPN, ALPN], ALPN),
@@ -77,6 +77,10 @@ class CacheTests(SynchronousTestCase):
             (True, [ALPN, PROBE_ALPN], PROBE_ALPN),
             (True, [ALPN], ALPN),
             (True, [b"tcpmesh-probe/2"], b""),
+            (False, [CHECK_ALPN, b"h2"], CHECK_ALPN),
+            (False, [CHECK_ALPN, ALPN], ALPN),
+            (True, [CHECK_ALPN, PROBE_ALPN], PROBE_ALPN),
+            (False, [b"tcpmesh-check/2"], b""),
         ):
             client = foreign_client(self.world.web)
             client.set_alpn_protos(offered)

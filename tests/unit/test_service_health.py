@@ -74,7 +74,7 @@ class FaultTests(SynchronousTestCase):
                 *("TM-I506", "TM-I507", "TM-I508", "TM-I509", "TM-I510"),
                 *("TM-I601", "TM-I602", "TM-I603", "TM-I604", "TM-I605", "TM-I606", "TM-I607"),
                 *("TM-I701", "TM-I702", "TM-I703", "TM-I704"),
-                *("TM-T101", "TM-T102", "TM-T103"),
+                *("TM-T101", "TM-T102", "TM-T103", "TM-T110"),
                 *("TM-U101", "TM-U102", "TM-U104", "TM-U106", "TM-U109", "TM-U110"),
             ],
         )
