@@ -257,14 +257,14 @@ TLS_BROKEN = _code("TM-D106", "a TLS record could not be read",
     "find what damages data on the way: a middlebox, a network card, an attacker")
 PROBE_ANSWERED = _code("TM-D107", "the peer asked how it is seen, and was told",
     "nothing to do: somebody runs tcpmesh identity check")
-NOT_TLS = _code("TM-D110", "the client does not begin with a TLS ClientHello, which the listener routes by",
-    "let the client speak TLS from its first byte, or give it a listener without sni routes and passthrough")
-HEALTH_CHECKED = _code("TM-D111", "the peer asked whether this listener lives, and was told",
-    "nothing to do: a proxy's health check; tcpmesh_connections_closed_total counts them")
 PROXY_HEADER_MALFORMED = _code("TM-D108", "a PROXY protocol header cannot be read",
     "see what the load balancer sends: send-proxy or send-proxy-v2, once, before TLS")
 PROXY_HEADER_MISSING = _code("TM-D109", "a source that must begin with a PROXY protocol header did not",
     "let the load balancer send it, or take the source out of proxy_protocol.accept_from")
+NOT_TLS = _code("TM-D110", "the client does not begin with a TLS ClientHello, which the listener routes by",
+    "let the client speak TLS from its first byte, or give it a listener without sni routes and passthrough")
+HEALTH_CHECKED = _code("TM-D111", "the peer asked whether this listener lives, and was told",
+    "nothing to do: a proxy's health check; tcpmesh_connections_closed_total counts them")
 
 # --- TM-O operation
 SHUTDOWN = _code("TM-O101", "the proxy stopped before the connection ended",
