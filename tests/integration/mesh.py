@@ -83,8 +83,9 @@ class RecordTap:
 class Proxy:
     """A started service with its record tap."""
 
-    def __init__(self, service: MeshService) -> None:
+    def __init__(self, service: MeshService, plugins: PluginRegistry) -> None:
         self.service = service
+        self.plugins = plugins
         assert service.plane is not None
         self.tap = RecordTap(service.plane.sink)
         service.plane.sink = self.tap
@@ -114,10 +115,12 @@ class MeshTestCase(TestCase):
     """
     Starts proxies and applications, and stops whatever is left.
 
-    ``group_setter`` is how the proxies' TLS contexts set groups; None for pyOpenSSL's public interface.
+    ``group_setter`` is how the proxies' TLS contexts set groups; None for pyOpenSSL's public interface. ``registry``
+    finds their plugins.
     """
 
     timeout = 120
+    registry = PluginRegistry
     group_setter = staticmethod(GROUP_SETTER)  # type: ignore[arg-type]
 
     def setUp(self) -> None:
@@ -134,13 +137,13 @@ class MeshTestCase(TestCase):
         # From another thread only the epoll reactors would notice the listeners.
         assert threading.current_thread() is threading.main_thread(), "a proxy starts in the reactor's thread"
         text = f"version: 1\ntrust_domain: {trust_domain}\nlog: {{access: none}}\n" + textwrap.dedent(yaml)
-        plugins = PluginRegistry()
+        plugins = self.registry()
         settings = config.loads(text.encode(), self.directory.absolute() / "tcpmesh.yaml", plugins)
         service = MeshService(settings, plugins, reactor, group_setter=self.group_setter)
         service.privilegedStartService()
         service.startService()
         self.addCleanup(self._stop, service)
-        return Proxy(service)
+        return Proxy(service, plugins)
 
     async def _stop(self, service: MeshService) -> None:
         stopping = service.stopService()

@@ -1,0 +1,182 @@
+"""Whatever fails, and wherever: one receiver gets a prefix of what was sent, and an end only if it got everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.simulated.field import ClientPlan, SimulatedField
+from tests.simulated.oracle import violations
+from tests.simulated.sessions import PREFACES, Cut, EndpointPlan, How, Kind, Stage, Who
+
+# The same cases each time, so that a failure in one run is one in the next; more of them, and others, when asked for.
+CASES = int(os.environ.get("TCPMESH_INTEGRITY_CASES", "0"))
+SHRINK = os.environ.get("TCPMESH_INTEGRITY_SHRINK", "1") == "1"
+
+
+def cases(number: int) -> Any:
+    """The settings of a property."""
+    return settings(
+        max_examples=CASES or number,
+        derandomize=not CASES,
+        deadline=None,
+        database=None,
+        phases=(Phase.explicit, Phase.generate, *((Phase.shrink,) if SHRINK else ())),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+SIZES = st.one_of(st.sampled_from([0, 1, 2, 10]), st.integers(0, 20_000))
+CUTS = st.builds(
+    Cut,
+    st.sampled_from(Stage),
+    st.one_of(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 9]), st.integers(0, 4000)),
+    st.sampled_from(How),
+)
+PLANS = st.builds(
+    EndpointPlan,
+    kind=st.sampled_from(Kind),
+    dial=st.sampled_from(["connected"] * 6 + ["silent", "refused", "unreachable", "reset"]),
+    after=st.sampled_from([0.0, 0.0, 0.001, 1.0]),
+    who=st.sampled_from([Who.ORDERS] * 6 + list(Who)),
+    preface=st.sampled_from(["ok"] * 8 + list(PREFACES)),
+    cut=st.one_of(st.none(), CUTS, CUTS),
+    answer=SIZES,
+    wants=st.sampled_from([-1, -1, 0, 1, 10]),
+    ends_first=st.booleans(),
+)
+CLIENTS = st.builds(
+    ClientPlan,
+    size=SIZES,
+    starts=st.sampled_from([0.0, 0.0, 0.001, 3.0]),
+    sends=st.sampled_from(["at once", "at once", "greeted", "late"]),
+    ends=st.sampled_from(["half-close", "half-close", "last", "close", "reset", "leave"]),
+    reset_after=st.sampled_from([0, 1, 100]),
+)
+RETRIES = {
+    "none": ("{plugin: none}", 1),
+    "fixed": ("{plugin: fixed, attempts: 3, wait: 10ms}", 3),
+    "exponential": ("{plugin: exponential, attempts: 4, base: 1ms, max: 100ms}", 4),
+}
+BALANCERS = ["round-robin", "least-connections", "random", "source-hash", "p2c-ewma"]
+ORDINARY = ["health: {ejection: {failures: 0}}"]
+LIMITS = ["connections: 2", "per_endpoint: 1", "pending: 1", "connections: 2, per_endpoint: 1, pending: 1"]
+MORE = st.lists(
+    st.sampled_from(
+        [
+            *(f"limits: {{{limits}}}" for limits in LIMITS),
+            *(f"limits: {{{limits}}}\n    queue: {{length: {length}}}" for limits in LIMITS for length in (1, 10)),
+            "health: {ejection: {failures: 1, time: 1s}}",
+            "health: {ejection: {failures: 1, max_share: 1.0}, circuit: {failures: 2, time: 1s}}",
+            "health: {slow_start: 5s}",
+            "retry_budget: {share: 0.0, minimum: 0}",
+            "timeouts: {establish: 2s, queue: 500ms, resolve: 1s}",
+        ]
+    ),
+    unique_by=lambda line: line.partition(":")[0],
+    max_size=4,
+)
+FIELDS = st.fixed_dictionaries(
+    {}, optional={"weight": st.integers(1, 3), "priority": st.integers(0, 1), "zone": st.sampled_from(["", "a", "b"])}
+)
+CAPACITIES = st.sampled_from([50, 1000, 4000, 30_000])
+MOMENTS = st.sampled_from([0.0, 0.0005, 0.001, 1.0, 2.0, 5.0, 8.0])
+HAPPENINGS = st.lists(
+    st.tuples(MOMENTS, st.sampled_from(["cut", "stop", "identities", "identities", "bundles", "fewer", "none", "all"])),
+    max_size=3,
+)
+
+
+def service(retry: str, balance: str, more: Sequence[str] = ORDINARY) -> str:
+    """Keys of the service, in the place where the configuration wants them."""
+    lines = [f"retry: {RETRIES[retry][0]}", f"balance: {{plugin: {balance}}}", *more]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+class IntegrityTests(SynchronousTestCase):
+    """Real proxies, simulated sockets, endpoints that fail at every point."""
+
+    def check(
+        self,
+        endpoints: Sequence[EndpointPlan],
+        clients: Sequence[ClientPlan],
+        *,
+        retry: str = "exponential",
+        balance: str = "round-robin",
+        more: Sequence[str] = ORDINARY,
+        **field: Any,
+    ) -> SimulatedField:
+        """Run it to its end and look at it."""
+        made = SimulatedField(
+            endpoints, clients, service=service(retry, balance, more), most_attempts=RETRIES[retry][1], **field
+        )
+        made.run()
+        self.assertEqual(violations(made), [])
+        return made
+
+    @cases(1500)
+    @given(
+        st.lists(PLANS, min_size=1, max_size=4),
+        st.lists(CLIENTS, min_size=1, max_size=3),
+        st.sampled_from(["none", "fixed", "exponential", "exponential"]),
+        st.sampled_from(BALANCERS),
+        st.integers(0, 1 << 30),
+        CAPACITIES,
+        st.booleans(),
+    )
+    def test_anything_fails_anywhere(
+        self,
+        endpoints: list[EndpointPlan],
+        clients: list[ClientPlan],
+        retry: str,
+        balance: str,
+        seed: int,
+        capacity: int,
+        gentle: bool,
+    ) -> None:
+        """Several applications, several endpoints, each of which fails in its own way, in any order of events."""
+        self.check(endpoints, clients, retry=retry, balance=balance, seed=seed, capacity=capacity, gentle=gentle)
+
+    @cases(1500)
+    @given(
+        st.lists(st.tuples(PLANS, FIELDS), min_size=1, max_size=4),
+        st.lists(CLIENTS, min_size=1, max_size=6),
+        st.sampled_from(["none", "fixed", "exponential", "exponential"]),
+        st.sampled_from(BALANCERS),
+        MORE,
+        HAPPENINGS,
+        st.sampled_from([None, None, 0.0005, 1.0, 100.0]),
+        st.integers(0, 1 << 30),
+        CAPACITIES,
+    )
+    def test_anything_fails_anywhere_while_the_service_changes(
+        self,
+        endpoints: list[tuple[EndpointPlan, dict[str, Any]]],
+        clients: list[ClientPlan],
+        retry: str,
+        balance: str,
+        more: list[str],
+        happenings: list[tuple[float, str]],
+        resolved_after: float | None,
+        seed: int,
+        capacity: int,
+    ) -> None:
+        """The same with limits, queue, health, priorities; endpoints and identities come and go; it stops."""
+        self.check(
+            [plan for plan, _fields in endpoints],
+            clients,
+            retry=retry,
+            balance=balance,
+            more=more,
+            endpoint_fields=[fields for _plan, fields in endpoints],
+            happenings=happenings,
+            resolved_after=resolved_after,
+            excludes=False,
+            seed=seed,
+            capacity=capacity,
+        )
