@@ -179,7 +179,8 @@ BALANCER_FAILED = _code("TM-U112", "a balancing plugin failed, and a failure mea
 DISCOVERY_FAILED = _code("TM-U113", "a service's discovery fails; the endpoints that it named last go on to serve",
     "mend what the line names: the file, the name servers, or what the plugin's traceback shows")
 ENDPOINT_REMOVED = _code("TM-U114", "discovery removed the endpoint of a connection that lived",
-    "see who took it out, and whether its clients connect again; on_removed: drain or keep for a gentler end")
+    "see who took it out, and whether its clients connect again; on_removed: drain or keep for a gentler end",
+    retryable=True)
 ENDPOINT_DOWN = _code("TM-U115", "active checks of an endpoint fail: it gets no connections until they succeed again",
     "see why in the line; ask as the checks do: tcpmesh svid inspect HOST:PORT, or look at the server itself")
 ENDPOINT_EJECTED = _code("TM-U116", "an endpoint failed again and again, and is left alone for a while",

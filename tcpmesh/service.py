@@ -26,6 +26,7 @@ from tcpmesh.net.listener import ListenerFactory
 from tcpmesh.net.liveness import Liveness
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.net.policy_judge import PolicyJudge
+from tcpmesh.net.removal import Removal
 from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
 from tcpmesh.observe.limit_metrics import LimitMetrics
@@ -65,6 +66,7 @@ class MeshService(MultiService):
         self.plane: DataPlane | None = None
         self._review: Review | None = None
         self._policy_judge: PolicyJudge | None = None
+        self._removal: Removal | None = None
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._reporting: Reporting | None = None
@@ -97,7 +99,9 @@ class MeshService(MultiService):
         )
         self._review = Review(self.plane)
         self._policy_judge = PolicyJudge(self.plane, self._review.examine)
-        self._review.judges += [self._policy_judge.judge, self.plane.limiting.recount]
+        on_removed = {name: service.on_removed for name, service in self.settings.services.items()}
+        self._removal = Removal(self.plane, on_removed, self._review.examine)
+        self._review.judges += [self._policy_judge.judge, self._removal.judge, self.plane.limiting.recount]
         self._reporting.watch(ReviewMetrics(self._review, self.composition.denials, self.composition.state))
         self._reporting.watch(LimitMetrics(self.plane.limiting))
         health = self.composition.health
@@ -242,6 +246,9 @@ class MeshService(MultiService):
         if self._policy_judge is not None:
             self._policy_judge.stop()
             self._policy_judge = None
+        if self._removal is not None:
+            self._removal.stop()
+            self._removal = None
         if self.plane is not None:
             self.plane.sockets.close()
             self.plane = None

@@ -38,6 +38,7 @@ from tcpmesh.values import (
 
 TLSVersion = Literal["1.2", "1.3"]
 OnChange = Literal["close", "drain", "log"]  # of policies, for a connection that they no longer allow
+OnRemoved = Literal["keep", "drain", "close"]  # an endpoint by discovery, for the connections that it has
 OnExpiry = Literal["keep", "close"]  # of the peer's certificate, while the connection lives
 SameZone = Literal["prefer", "ignore"]  # of endpoints, while at least half of them are admitted
 MappingKind = Literal["kubernetes", "claims", "aws", "dns", "certificate"]
@@ -180,6 +181,7 @@ class ServiceSettings:
     same_zone: SameZone = "prefer"  # no effect while the proxy's own zone is not known
     on_change: OnChange = "close"
     on_expiry: OnExpiry = "keep"
+    on_removed: OnRemoved = "drain"
     proxy_protocol: ProxyProtocolVersion = "none"  # sent before TLS to a server that wants it
     preface: Literal["auto", "never"] = "auto"  # never: do not offer tcpmesh/1 to a server that dislikes unknown ALPN
     truncation: Literal["reset", "eof"] = "reset"

@@ -485,10 +485,3 @@ class LaterTests(ConfigTestCase):
             "inbound[0].sni is not in this version",
             "inbound[0].passthrough is not in this version",
         )
-
-    def test_plugins(self) -> None:
-        """Most kinds have some to come."""
-        for old, new, message in [
-            ("{plugin: static,", "{plugin: ‸dns,", "services.orders.discovery: the discovery plugin 'dns'"),
-        ]:
-            self.check_problems(variant(old, new), f"{message} is not in this version")
