@@ -29,7 +29,7 @@ from tcpmesh.mesh_state import MeshState, MeshStateCell, NamedPolicy, PolicyDefa
 from tcpmesh.net.inbound_listener import InboundListener
 from tcpmesh.net.listener import ListenerFactory, listener_limit
 from tcpmesh.net.local_addresses import is_local
-from tcpmesh.net.outbound import OutboundListener
+from tcpmesh.net.outbound_listener import OutboundListener
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.service_positions import ServicePositions
 from tcpmesh.net.upstream import Upstream, make_upstream
@@ -37,9 +37,9 @@ from tcpmesh.plugins import PluginRegistry
 from tcpmesh.policy.decision_cache import LaterAnswers
 from tcpmesh.policy_control import PolicyControl
 from tcpmesh.port_ranges import addresses_of
-from tcpmesh.settings import PluginChoice, Settings
+from tcpmesh.settings import InboundSettings, PluginChoice, Settings
 from tcpmesh.sources.federation import Federation
-from tcpmesh.values import Address, Effect, SourceName, UnixAddress, Workload
+from tcpmesh.values import Address, Effect, SourceName, TCPAddress, UnixAddress, Workload
 from tcpmesh.wall_clock import WallClock
 
 
@@ -65,13 +65,11 @@ class Composition:
             taker = InboundListener(inbound, times.override(inbound.timeouts), plane, limit)
             found.append((inbound.listen, ListenerFactory(taker, "inbound")))
         for outbound in self.settings.outbound:
-            upstream = self.upstreams[outbound.service]
-            # The listener is more specific than its service: several listeners may lead to one.
-            own = times.override(upstream.settings.timeouts).override(outbound.timeouts)
+            upstreams = {name: self.upstreams[name] for name in outbound.services}
             limit = listener_limit(outbound.limits.connections)
             for number, address in enumerate(addresses_of(outbound.listen)):
                 position = number if outbound.per_endpoint else None
-                listener = OutboundListener(outbound, upstream, own, plane, limit, position)
+                listener = OutboundListener(outbound, upstreams, times, plane, limit, position)
                 found.append((address, ListenerFactory(listener, "outbound")))
         # TCP first: a unix socket is made by the target user, after privileges have been dropped.
         return sorted(found, key=lambda entry: isinstance(entry[0], UnixAddress))
@@ -97,7 +95,8 @@ class _Maker:
             log=Logger(namespace=f"tcpmesh.plugin.{choice.plugin}"),
             directory=self._settings.file.parent,
             workloads=workloads or {},
-            inbound={inbound.name: inbound.target for inbound in self._settings.inbound},
+            inbound={one.name: one.all_routes[0].target for one in self._settings.inbound},
+            inbound_ports={one.name: _ports_of(one) for one in self._settings.inbound},
             services=tuple(self._settings.services),
             wall_clock=self._wall_clock,
         )
@@ -204,6 +203,10 @@ def _workloads_of(settings: Settings, source: str) -> dict[str, Workload]:
     }
 
 
+def _ports_of(inbound: InboundSettings) -> tuple[int, ...]:
+    return tuple(route.target.port for route in inbound.all_routes if isinstance(route.target, TCPAddress))
+
+
 def _own_listeners(settings: Settings) -> OwnListeners:
     outbound = ((one.name, address) for one in settings.outbound for address in addresses_of(one.listen))
     return OwnListeners(outbound, is_local)
@@ -213,7 +216,7 @@ def _positions(settings: Settings, cell: MeshStateCell) -> dict[str, ServicePosi
     """The numbers of endpoints, for services that a listener has a port for each endpoint of."""
     ports: dict[str, int] = {}
     for outbound in settings.outbound:
-        if outbound.per_endpoint:
+        if outbound.per_endpoint and outbound.service is not None:
             count = len(addresses_of(outbound.listen))
             ports[outbound.service] = max(count, ports.get(outbound.service, 0))
     return {service: ServicePositions(service, count, cell) for service, count in ports.items()}

@@ -99,9 +99,9 @@ def _workload(
         if svid is None
         else {**_certificate(svid.leaf), "in_use_s": None if used_for is None else round(used_for, 3)},
         "listeners": [
-            *({"direction": "inbound", "name": one.name} for one in settings.inbound if one.workload == name),
+            *({"direction": "inbound", "name": one.name} for one in settings.inbound if name in one.workloads),
             *(
-                {"direction": "outbound", "name": one.name, "service": one.service}
+                {"direction": "outbound", "name": one.name, "service": one.destination}
                 for one in settings.outbound
                 if one.workload == name
             ),

@@ -5,8 +5,7 @@ Ring 0, public, stable within one :data:`API_VERSION`. Each of the five kinds is
 system finds: a name, a description, a settings class) and the thing that the factory creates.
 
 Threads: every method is called in the reactor's thread, and every call into an observer must be made there.
-Failure: a plugin that raises, is too slow or returns nonsense means *deny*, *no endpoint* or *no retry*; it is
-logged with its name and never takes the proxy down.
+Failure: raising, being too slow or returning nonsense means *deny*, *no endpoint* or *no retry*, and is logged.
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ class PluginContext:
     log: Logger  # namespaced with the plugin's name
     directory: Path  # of the configuration file: relative paths in settings are already resolved against it
     workloads: Mapping[str, Workload] = attrs.field(factory=dict)  # for identity sources: whom to serve
-    inbound: Mapping[str, Address] = attrs.field(factory=dict)  # inbound listeners by name, with their targets
+    inbound: Mapping[str, Address] = attrs.field(factory=dict)  # inbound listeners by name, with their first targets
+    inbound_ports: Mapping[str, Sequence[int]] = attrs.field(factory=dict)  # of all of their targets
     services: Sequence[str] = ()  # by name
     wall_clock: WallClock = wall_clock  # seconds since the epoch: certificates and office hours go by it
 

@@ -22,6 +22,7 @@ from tcpmesh.listener_settings import ListenerLimits
 from tcpmesh.port_ranges import ListenAddress
 from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.proxy_protocol_settings import ProxyProtocolSettings, ProxyProtocolVersion
+from tcpmesh.route_settings import InboundRoute, InboundRoutes, OutboundRoute, OutboundRoutes
 from tcpmesh.timeouts import TimeoutOverrides as TimeoutOverrides
 from tcpmesh.timeouts import Timeouts as Timeouts
 from tcpmesh.tls_names import CipherSuite, TLSGroup
@@ -169,8 +170,8 @@ class TLSSettings:
 class ServiceSettings:
     """What can be reached, and who must answer."""
 
-    expect: list[ExpectedIdentity]
     discovery: DiscoveryChoice
+    expect: list[ExpectedIdentity] = attrs.field(factory=list)  # needed unless all TLS to it is passed through
     balance: BalanceChoice = attrs.field(factory=lambda: PluginChoice("round-robin", None))
     retry: RetryChoice = attrs.field(factory=lambda: PluginChoice("none", None))
     retry_budget: RetryBudgetSettings = attrs.field(factory=RetryBudgetSettings)
@@ -201,13 +202,14 @@ class ClientSettings:
 
 
 @attrs.frozen
-class OutboundSettings:
-    """A plain listener for applications, and the service and identity that it stands for."""
+class OutboundSettings(OutboundRoutes):
+    """A plain listener for applications, and the service or routes, and the identity, that it stands for."""
 
     name: str
     listen: ListenAddress
-    service: ServiceName
     workload: WorkloadName
+    service: ServiceName | None = None
+    routes: list[OutboundRoute] | None = None
     per_endpoint: bool = False  # listen is a range: a port for each endpoint of the service
     clients: ClientSettings = attrs.field(factory=ClientSettings)
     plaintext_network: Literal["refuse", "allow"] = "refuse"
@@ -217,13 +219,15 @@ class OutboundSettings:
 
 
 @attrs.frozen
-class InboundSettings:
-    """A TLS listener for peers, and the application that it guards."""
+class InboundSettings(InboundRoutes):
+    """A TLS listener for peers, and the application, or the routes to several, that it guards."""
 
     name: str
     listen: Address
-    target: Address
-    workload: WorkloadName
+    target: Address | None = None
+    workload: WorkloadName | None = None  # needed unless all TLS is passed through
+    passthrough: bool = False  # of target; routes say it each
+    routes: list[InboundRoute] | None = None
     plaintext_network: Literal["refuse", "allow"] = "refuse"
     truncation: Literal["reset", "eof"] = "reset"
     on_change: OnChange = "close"

@@ -26,11 +26,11 @@ def listener_facts(settings: Settings, bound: Mapping[str, Any]) -> list[Listene
     :param bound: by listener name, the address that is really bound.
     """
     facts = [
-        ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.service, o.workload)
+        ListenerFacts("outbound", o.name, _bound(o.listen, bound.get(o.name)), o.destination, o.workload)
         for o in settings.outbound
     ]
     facts += [
-        ListenerFacts("inbound", i.name, _bound(i.listen, bound.get(i.name)), str(i.target), i.workload)
+        ListenerFacts("inbound", i.name, _bound(i.listen, bound.get(i.name)), i.destination, ", ".join(i.workloads))
         for i in settings.inbound
     ]
     return facts

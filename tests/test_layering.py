@@ -37,6 +37,8 @@ RINGS = {
     "tcpmesh.policy_interfaces": 0,
     "tcpmesh.probe_settings": 0,
     "tcpmesh.proxy_protocol_settings": 0,
+    "tcpmesh.route_settings": 0,
+    "tcpmesh.route_table": 0,
     "tcpmesh.settings": 0,
     "tcpmesh.port_ranges": 0,
     "tcpmesh.timeouts": 0,

@@ -68,7 +68,11 @@ def choose(settings: Settings, endpoints: Mapping[str, Sequence[Endpoint]], choi
         wanted = [endpoint for endpoint in known if peer is None or endpoint.address == peer]
         if peer is not None and not wanted:
             continue
-        ways: dict[str, str] = {str(one.workload): one.name for one in settings.outbound if one.service == service}
+        if not settings.services[service].expect:
+            why = f"nobody is expected of service {service}: TLS of applications is passed through to it"
+            found.append(Pair(next(iter(settings.identity.workloads)), service, unclear=why))
+            continue
+        ways: dict[str, str] = {str(one.workload): one.name for one in settings.outbound if service in one.services}
         if workload is not None:
             ways = {workload: ways.get(workload, "")}
         elif not ways:

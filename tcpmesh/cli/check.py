@@ -89,8 +89,10 @@ def _block(settings: Settings, warnings: list[str]) -> list[str]:
     workloads = settings.identity.workloads
     lines = [f"OK {settings.file} (SHA-256 {settings.digest[:16]}), trust domain {settings.trust_domain}"]
     lines += [
-        f"  outbound {o.name}: {o.listen} to {o.service} as {workloads[o.workload].id}" for o in settings.outbound
+        f"  outbound {o.name}: {o.listen} to {o.destination} as {workloads[o.workload].id}" for o in settings.outbound
     ]
-    lines += [f"  inbound {i.name}: {i.listen} to {i.target} as {workloads[i.workload].id}" for i in settings.inbound]
+    for one in settings.inbound:
+        whom = ", ".join(str(workloads[name].id) for name in one.workloads)
+        lines.append(f"  inbound {one.name}: {one.listen} to {one.destination}{f' as {whom}' if whom else ''}")
     lines += [f"warning: {warning}" for warning in warnings]
     return lines

@@ -183,7 +183,7 @@ def _explain(side: PolicySide, kind: Kind, *, nearest: bool = False) -> Any:
     missing = missing_place(kind.request, side.places)
     if missing:
         return {"decision": DENIED, "reason": f"{missing} in {side.settings.file}"}
-    port = side.places.ports.get(kind.request.inbound, 0)
+    port = side.places.port(kind.request.inbound, kind.request.sni)
     explanation = yield side.explain(attrs.evolve(kind.request, port=port), nearest=nearest)
     return explanation
 

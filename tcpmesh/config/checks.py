@@ -13,30 +13,30 @@ from tcpmesh.config.deny_list import check_deny_list
 from tcpmesh.config.endpoints import check_endpoints
 from tcpmesh.config.federation import check_bundles_from, check_federation
 from tcpmesh.config.health import check_health
-from tcpmesh.config.listeners import Listener, check_overlaps, own_listeners
+from tcpmesh.config.listeners import check_overlaps, own_listeners
 from tcpmesh.config.mapping import check_mapping
 from tcpmesh.config.per_endpoint import check_per_endpoint
 from tcpmesh.config.places import Place
 from tcpmesh.config.proxy_protocol import check_proxy_protocol
+from tcpmesh.config.routes import check_routes, expectation_missing
 from tcpmesh.config.structure import SettingsReader
+from tcpmesh.config.targets import check_targets, target_warnings
 from tcpmesh.config.tls import check_tls
 from tcpmesh.config.unmapped import unmapped_ids
 from tcpmesh.config.upstream_limits import check_upstream_limits, hasty_listeners
 from tcpmesh.discovery.endpoint_rules import zone_complaint
 from tcpmesh.errors import Problem
 from tcpmesh.identity.spiffe import SpiffeId
-from tcpmesh.port_ranges import addresses_of
 from tcpmesh.probe_settings import ProbeSettings
 from tcpmesh.settings import (
     AdminSettings,
     IdentitySettings,
-    InboundSettings,
     OutboundSettings,
     ServiceSettings,
     Settings,
     WorkloadSettings,
 )
-from tcpmesh.values import Address, DNSName, KeyPin, TCPAddress, parse_dns_name
+from tcpmesh.values import DNSName, KeyPin, TCPAddress, parse_dns_name
 
 __all__ = ["check", "warnings"]
 
@@ -52,12 +52,14 @@ def check(read: SettingsReader) -> Iterator[Problem]:
     yield from check_mapping(read)
     yield from check_deny_list(read)
     yield from _check_services(read)
+    yield from expectation_missing(read)
     yield from check_health(read)
     yield from check_upstream_limits(read)
     yield from check_endpoints(read, listeners)
     yield from _check_outbound(read)
     yield from check_per_endpoint(read)
-    yield from _check_inbound(read, listeners)
+    yield from check_routes(read)
+    yield from check_targets(read, listeners)
     yield from _check_probes(read)
     yield from check_proxy_protocol(read)
     yield from _check_admin(read)
@@ -87,27 +89,7 @@ def warnings(settings: Settings) -> list[Problem]:
                     outbound.mark,
                 )
             )
-    addresses: list[Address] = [inbound.listen for inbound in settings.inbound]
-    for out in settings.outbound:
-        addresses += addresses_of(out.listen)
-    own_ports = {address.port for address in addresses if isinstance(address, TCPAddress) and address.is_wildcard}
-    for index, inbound in enumerate(settings.inbound):
-        if not inbound.target.is_loopback:
-            found.append(
-                Problem(
-                    f"inbound[{index}] ({inbound.name}) sends plaintext over the network to {inbound.target} "
-                    "(plaintext_network: allow)",
-                    inbound.mark,
-                )
-            )
-            if isinstance(inbound.target, TCPAddress) and inbound.target.port in own_ports:
-                found.append(
-                    Problem(
-                        f"inbound[{index}] ({inbound.name}): if {inbound.target} is an address of this machine, the "
-                        "target is this proxy's own listener, and connections run in a circle",
-                        inbound.mark,
-                    )
-                )
+    found += target_warnings(settings)
     if settings.inbound and settings.defaults.inbound == "allow":
         found.append(
             Problem(
@@ -157,7 +139,7 @@ def _check_services(read: SettingsReader) -> Iterator[Problem]:
     for place, service in read.of(ServiceSettings):
         expect = place.key("expect")
         kinds = {type(identity) for identity in service.expect}
-        if not kinds:
+        if not kinds and expect.path in read.marks:
             yield _at(read, expect, "the list is empty; name at least one identity that may answer")
         if len(kinds) > 1:
             yield _at(
@@ -217,33 +199,6 @@ def _check_probes(read: SettingsReader) -> Iterator[Problem]:
                 yield _at(
                     read, allow.item(index), f"{identity} names a whole trust domain, which no peer's certificate does"
                 )
-
-
-def _check_inbound(read: SettingsReader, listeners: list[Listener]) -> Iterator[Problem]:
-    for place, inbound in read.of(InboundSettings):
-        at = place.key("target")
-        target = inbound.target
-        if isinstance(target, TCPAddress) and target.port == 0:
-            yield _at(read, at, f"{target} has port 0, which nobody can connect to")
-            continue
-        if isinstance(target, TCPAddress) and target.is_wildcard:
-            yield _at(read, at, f"{target} is an address to listen on; write the application's own, such as 127.0.0.1")
-            continue
-        own = next((listener for listener in listeners if listener.accepts(target)), None)
-        if own is not None:
-            yield _at(
-                read,
-                at,
-                f"{target} is this proxy's own listener {own}, so connections would run in a circle; write the "
-                "application's address",
-            )
-        elif not target.is_loopback and inbound.plaintext_network == "refuse":
-            yield _at(
-                read,
-                at,
-                f"{target} would be sent plaintext over the network; use loopback or a unix socket, or, if the network "
-                "in between is trusted, add plaintext_network: allow",
-            )
 
 
 def _check_admin(read: SettingsReader) -> Iterator[Problem]:

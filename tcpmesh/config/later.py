@@ -12,17 +12,20 @@ __all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_v
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
-    "": frozenset({"routes"}),
-    "services.*": frozenset({"on_removed", "routes"}),
-    "outbound.*": frozenset({"passthrough", "routes", "sni"}),
-    "inbound.*": frozenset({"passthrough", "routes", "sni"}),
     "authorization.*:rules": frozenset({"on_change"}),
 }
 
 # Keys that one might look for at such a place, and where they really are.
 ELSEWHERE: Mapping[str, Mapping[str, str]] = {
-    "": {"bundles": "identity.federation", "deny_list": "identity.deny_list"},
+    "": {
+        "bundles": "identity.federation",
+        "deny_list": "identity.deny_list",
+        "routes": "the listeners, under outbound and inbound",
+    },
     "identity": {"bundles": "identity.federation"},
+    "services.*": dict.fromkeys(("failover", "passthrough", "routes", "split"), "outbound.*.routes"),
+    "outbound.*": dict.fromkeys(("failover", "passthrough", "sni", "split"), "routes"),
+    "inbound.*": {"sni": "routes"},
     "services.*.retry:exponential": {"budget": "the service's retry_budget", "deadline": "timeouts.establish"},
 }
 

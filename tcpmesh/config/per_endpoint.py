@@ -45,8 +45,8 @@ def check_per_endpoint(read: SettingsReader) -> Iterator[Problem]:
                 '"127.0.0.1:19092-19094"',
             )
             continue
-        service = services.get(ROOT.key("services").entry(name).path)
-        if service is not None and isinstance(service.discovery.settings, StaticSettings):
+        service = services.get(ROOT.key("services").entry(name).path) if name is not None else None
+        if name is not None and service is not None and isinstance(service.discovery.settings, StaticSettings):
             for complaint in _static(listen, name, service.discovery.settings):
                 yield _at(read, at, complaint)
 

@@ -77,6 +77,7 @@ class SettingsReader:
         self.marks: dict[str, Mark] = {}  # by path
         self.references: list[Reference] = []
         self.leftovers: list[Leftover] = []
+        self.meant: dict[str, set[str | None]] = {}  # by path of a mapping: keys that are misspelt in it
         self.chosen: dict[str, tuple[str, IPluginFactory]] = {}  # by path: each plugin that was found
 
     def of(self, settings: type[_T]) -> Iterator[tuple[Place, _T]]:
@@ -207,6 +208,7 @@ class SettingsReader:
             self.leftovers.append(Leftover(place, values.get("source"), MapNode(node.mark, unknown)))
         else:
             meant = {self.unknown_key(entry.key, settings, place, beside) for entry in unknown.values()}
+            self.meant[place.path] = meant
         for text, field in declared.fields.items():
             if text in node.entries:
                 continue

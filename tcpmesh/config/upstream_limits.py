@@ -53,8 +53,9 @@ def check_upstream_limits(read: SettingsReader) -> Iterator[Problem]:
 
 def hasty_listeners(settings: Settings) -> Iterator[Problem]:
     """Outbound listeners whose connections have no time for even one attempt, to be warned of."""
-    for index, outbound in enumerate(settings.outbound):
-        service = settings.services.get(outbound.service)
+    uses = [(index, outbound, name) for index, outbound in enumerate(settings.outbound) for name in outbound.services]
+    for index, outbound, name in uses:
+        service = settings.services.get(name)
         if service is None:
             continue
         times: Timeouts = settings.timeouts.override(service.timeouts).override(outbound.timeouts)

@@ -11,14 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT
+from tcpmesh.dataplane.client_hello import ClientHello, ClientHelloReader
 from tcpmesh.dataplane.proxy_header import ProxyHeader
 from tcpmesh.dataplane.proxy_reader import ProxyHeaderReader
 from tcpmesh.errors import Refusal
-from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.deciding import DecidingConnection
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg
+from tcpmesh.net.passthrough import RawLeg
 from tcpmesh.net.prelude import Prelude
+from tcpmesh.net.routing import no_route
 from tcpmesh.net.tls import TLSLeg
+from tcpmesh.route_settings import InboundRoute
 
 if TYPE_CHECKING:
     from tcpmesh.net.inbound_listener import InboundListener
@@ -28,21 +32,39 @@ __all__ = ["ArrivingConnection"]
 _LEFT = (NO_BYTE, HANDSHAKE_TRUNCATED, PEER_ALERT)  # it was the peer who ended the handshake
 
 
-class ArrivingConnection(MeshConnection):
+class ArrivingConnection(DecidingConnection):
     """
     One connection from a peer, up to the end of its handshake.
 
-    ``carried`` is what a load balancer in between has said; None when there was none to be asked.
+    ``carried`` is what a load balancer in between has said; None when there was none to be asked. ``route`` is where it
+    goes; a listener whose routes need the ClientHello knows that when it has come.
     """
 
-    __slots__ = ("_handshaking", "carried", "listener")
+    __slots__ = ("_handshaking", "_route", "carried", "listener")
 
     def __init__(self, listener: InboundListener) -> None:
-        super().__init__(listener.plane, "inbound", listener.name, listener.settings.workload, listener.timeouts)
+        super().__init__(listener.plane, "inbound", listener.name, "", listener.timeouts)
         self.listener = listener
         self.limit = listener.limit
         self.carried: ProxyHeader | None = None
         self._handshaking = False
+        self._route: InboundRoute | None = None
+        if not listener.looks_at_hello:
+            self._take_route(listener.routes.default)
+
+    @property
+    def route(self) -> InboundRoute:
+        """Where it goes."""
+        assert self._route is not None
+        return self._route
+
+    def _take_route(self, route: InboundRoute | None) -> None:
+        assert route is not None, "without a ClientHello there is one route, for all"
+        self._route = route
+        self.record.workload = route.workload or ""
+        self.record.dst_addr = str(route.target)
+        if self.listener.settings.routes is not None:
+            self.record.route = route.name
 
     @property
     def tls(self) -> TLSLeg:
@@ -79,11 +101,38 @@ class ArrivingConnection(MeshConnection):
 
             def on_read(header: ProxyHeader) -> None:
                 self.came_through(header)
-                self.secure(prelude, reader.rest)
+                self._look(prelude, reader.rest)
 
             prelude.read(reader, self.listener.settings.proxy_protocol.timeout, on_read, self.refuse_arrival)
         else:
-            self.secure(prelude)
+            self._look(prelude)
+
+    def _look(self, prelude: Prelude, rest: bytes = b"") -> None:
+        """If the ClientHello says where it goes, wait for that."""
+        if not self.listener.looks_at_hello:
+            self.secure(prelude, rest)
+            return
+        reader = ClientHelloReader()
+
+        def on_read(hello: ClientHello) -> None:
+            self.record.sni = hello.server_name
+            route = self.listener.routes.find(hello.server_name)
+            if route is None:
+                self.refuse_arrival(no_route(hello))
+                return
+            self._take_route(route)
+            if route.passthrough:
+                self.end_handshake()
+                prelude.hand_over(RawLeg(self, self, self.timeouts, self.plane, early=reader.rest))
+                self.passed_through()
+            else:
+                self.secure(prelude, reader.rest)
+
+        prelude.read(reader, self.timeouts.handshake, on_read, self.refuse_arrival, first=rest)
+
+    def passed_through(self) -> None:
+        """TLS is not for us: its first bytes wait in ``src``."""
+        raise NotImplementedError
 
     def came_through(self, header: ProxyHeader) -> None:
         """Whoever is connected relays for somebody else."""

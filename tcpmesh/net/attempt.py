@@ -57,10 +57,29 @@ class UpstreamConnection(LegKeeper, Protocol):
         """What a server is sent before TLS that wants to know whom it is for."""
 
 
+class IAttempt(Protocol):
+    """What an Establishment needs of an attempt."""
+
+    started: float  # by the clock
+
+    @property
+    def wire(self) -> TLSLeg | None:
+        """The leg to the endpoint, if it speaks TLS."""
+
+    def start(self) -> None:
+        """Dial."""
+
+    def cancel(self) -> None:
+        """Stop; the owner is told nothing."""
+
+    def withdraw(self, refusal: Refusal) -> None:
+        """Its peer is no longer allowed: it has failed."""
+
+
 class AttemptOwner(Protocol):
     """Who is told how it ended."""
 
-    def attempt_succeeded(self, leg: TLSLeg) -> None:
+    def attempt_succeeded(self, leg: Leg) -> None:
         """The peer is verified and has accepted; nothing was read from it beyond its preface."""
 
     def attempt_failed(self, refusal: Refusal) -> None:

@@ -7,6 +7,7 @@ another attempt, as the service's retries have it, while no payload byte has lef
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -14,9 +15,10 @@ from twisted.logger import Logger
 from tcpmesh.codes import CANCELLED, CIRCUIT_OPEN, CLOSED_BEFORE_OK, ESTABLISH_TIMEOUT, INTERNAL
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
-from tcpmesh.net.attempt import Attempt, UpstreamConnection
+from tcpmesh.net.attempt import Attempt, IAttempt, UpstreamConnection
 from tcpmesh.net.booking import Booking
 from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.retrying import late
 from tcpmesh.net.tls import TLSLeg
@@ -35,7 +37,7 @@ class EstablishmentOwner(UpstreamConnection, Protocol):
     def source(self) -> Address:
         """Where it comes from, for balancers that choose by that."""
 
-    def upstream_established(self, leg: TLSLeg) -> None:
+    def upstream_established(self, leg: Leg) -> None:
         """The peer is verified and has accepted; nothing was read from it beyond its preface."""
 
     def upstream_refused(self, refusal: Refusal) -> None:
@@ -51,6 +53,7 @@ class Establishment:
 
     :param position: the number of the endpoint that it must be, None for any.
     :param started: by the clock, when the connection was accepted: ``timeouts.establish`` counts from there.
+    :param make_attempt: what each attempt is, called as :class:`~tcpmesh.net.attempt.Attempt` is.
 
     After ``upstream_established`` it may be asked to :meth:`resume`, when the leg broke before any payload moved.
     """
@@ -62,6 +65,7 @@ class Establishment:
         "_context",
         "_established",
         "_failed",
+        "_make_attempt",
         "_owner",
         "_plane",
         "_position",
@@ -85,6 +89,7 @@ class Establishment:
         *,
         position: int | None = None,
         started: float | None = None,
+        make_attempt: Callable[..., IAttempt] = Attempt,
     ) -> None:
         now = plane.clock.seconds()
         self._owner = owner
@@ -93,6 +98,7 @@ class Establishment:
         self._timeouts = timeouts
         self._plane = plane
         self._position = position
+        self._make_attempt = make_attempt
         self._started = now if started is None else started
         self._until = self._started + timeouts.establish
         self._context = RetryContext(upstream.name)
@@ -100,8 +106,8 @@ class Establishment:
         self._attempts = 0  # at this service
         self._failed: frozenset[Endpoint] = frozenset()
         self._booking: Booking | None = None  # of the attempt under way, or of the established connection
-        self._attempt: Attempt | None = None
-        self._established: TLSLeg | None = None
+        self._attempt: IAttempt | None = None
+        self._established: Leg | None = None
         self._waiter: Waiter | None = None
         self._wait: Any = None
 
@@ -167,7 +173,7 @@ class Establishment:
         started = plane.clock.seconds()
         try:
             state, where, until = plane.state.current, booking.endpoint, self._until
-            self._attempt = Attempt(
+            self._attempt = self._make_attempt(
                 self, self._owner, self.upstream, where, self._workload, self._timeouts, plane, state, until
             )
             self._attempt.start()
@@ -177,7 +183,7 @@ class Establishment:
             _log.failure("attempting service {service!r} failed", service=self.upstream.name)
             self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
 
-    def attempt_succeeded(self, leg: TLSLeg) -> None:
+    def attempt_succeeded(self, leg: Leg) -> None:
         """The endpoint accepted. (AttemptOwner)"""
         assert self._booking is not None
         self._booking.established(self._duration())
@@ -203,7 +209,9 @@ class Establishment:
         Only for peers without a preface: one that said ok has dialled its application, which may have acted on that.
         """
         leg, booking, now = self._established, self._booking, self._plane.clock.seconds()
-        if leg is None or booking is None or leg.core.alpn == ALPN or loss.code is INTERNAL or now >= self._until:
+        if not isinstance(leg, TLSLeg) or booking is None or leg.core.alpn == ALPN:
+            return False
+        if loss.code is INTERNAL or now >= self._until:
             return False
         self._established = self._booking = None
         # An alert keeps its own code; any other loss at this point is a refusal without words.

@@ -1,22 +1,15 @@
 """
 Inbound: peers come in over mutual TLS, are verified and authorized, and only then is the application dialled.
 
-Ring 3. accept → limits → handshake under a deadline → verify → authorize → dial → preface → relay → record.
+Ring 3. accept → limits → handshake under a deadline → verify → authorize → dial → preface → relay → record. Where TLS
+is passed through there is no handshake of ours and nobody is verified; the policies are asked all the same.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-
-from tcpmesh.codes import (
-    HEALTH_CHECKED,
-    INTERNAL,
-    STOPPING,
-    TARGET_FAILED,
-)
+from tcpmesh.codes import HEALTH_CHECKED, STOPPING, TARGET_FAILED
 from tcpmesh.dataplane.preface import ALPN, CHECK_ALPN, OK, Preface
 from tcpmesh.dataplane.probe import PROBE_ALPN
 from tcpmesh.errors import Refusal
@@ -28,14 +21,13 @@ from tcpmesh.net.probed import ProbeReply
 from tcpmesh.net.requests import inbound_request
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
-from tcpmesh.policy.evaluate import Verdict, decide_by
+from tcpmesh.policy.evaluate import Verdict
 from tcpmesh.settings import OnChange
-from tcpmesh.values import AuthorizationRequest, Effect, PeerIdentity
+from tcpmesh.values import UNAUTHENTICATED, Address, AuthorizationRequest, Effect, PeerIdentity
 
 if TYPE_CHECKING:
     from tcpmesh.net.inbound_listener import InboundListener
 
-_log = Logger()
 # Who is denied, by which entry and why, or how many others there are, is for our own log.
 _OWN_BUSINESS = ("TM-I606", "TM-L")
 
@@ -43,14 +35,12 @@ _OWN_BUSINESS = ("TM-I606", "TM-L")
 class InboundConnection(ArrivingConnection):
     """One connection from a peer to our application."""
 
-    __slots__ = ("_dial", "_dial_started", "_probe", "_request", "_verdict")
+    __slots__ = ("_dial", "_dial_started", "_probe", "_request")
 
     def __init__(self, listener: InboundListener) -> None:
         super().__init__(listener)
-        self.record.dst_addr = str(listener.settings.target)
         self._dial: Dial | None = None
         self._dial_started = 0.0
-        self._verdict: Deferred[Verdict] | None = None
         self._probe: ProbeReply | None = None
         self._request: AuthorizationRequest | None = None
 
@@ -82,20 +72,26 @@ class InboundConnection(ArrivingConnection):
         if leg.core.alpn == CHECK_ALPN:
             self._answer_check()
             return
-        target = self.listener.settings.target
-        carried = self.carried.source if self.carried is not None else None
-        request = self._request = inbound_request(self.record, peer, carried or leg.transport.peer, target)
+        request = self._request = inbound_request(self.record, peer, self._source, self.route.target)
         if leg.core.alpn == PROBE_ALPN:
-            self._probe = ProbeReply(self, leg, request, self.listener.settings, self.listener.probe_dials)
+            listener = self.listener
+            self._probe = ProbeReply(self, leg, request, listener.settings, self.route, listener.probe_dials)
             self._probe.start()
             return
-        self.decided_by = state.policies
-        verdict = decide_by(state, request, self.plane.clock, _log)
-        if isinstance(verdict, Deferred):
-            self._verdict = verdict
-            verdict.addCallbacks(self._decided, self._decision_failed, callbackArgs=(state.policies,))
-        else:
-            self._decided(verdict, state.policies)
+        self.ask(request, state)
+
+    def passed_through(self) -> None:
+        """The peer's TLS is for the application: nobody is verified, and the policies must say that this is meant."""
+        self.record.passthrough = True
+        request = self._request = inbound_request(self.record, UNAUTHENTICATED, self._source, self.route.target)
+        self.ask(request, self.plane.state.current)
+
+    @property
+    def _source(self) -> Address:
+        """Where the peer is, as far as a load balancer in between may say."""
+        assert self.src is not None
+        carried = self.carried.source if self.carried is not None else None
+        return carried or self.src.transport.peer  # type: ignore[no-any-return]
 
     def _note_identity(self, peer: PeerIdentity) -> None:
         self.record.src_identity = str(peer)
@@ -113,38 +109,28 @@ class InboundConnection(ArrivingConnection):
 
     # --- decision
 
-    def _decided(self, verdict: Verdict, policies: object) -> None:
-        self._verdict = None
-        if self.is_closed:
-            return
-        record = self.record
-        record.decision = (Effect.ALLOW if verdict.allowed else Effect.DENY).value
-        record.policy = verdict.decision.policy
-        record.rule = verdict.decision.rule
-        record.notes = verdict.notes
-        if verdict.code is not None:
-            refusal: Refusal | None = Refusal(verdict.code, verdict.decision.reason)
-        elif self.plane.stopping:
-            refusal = Refusal(STOPPING, "this proxy is stopping")
-        else:
-            refusal = self.take_places()
-        if refusal is not None:
-            self._refuse(refusal)
-        else:
-            if self.decided_by is policies:  # else how long it stands is for those to say that came since
-                self.stands(verdict)
-            self._dial_target()
-
     def authorization_request(self) -> AuthorizationRequest:
         """What policies were asked about it."""
         assert self._request is not None
         return self._request
 
-    def _decision_failed(self, failure: Any) -> None:
-        # Only abandon cancels, and what follows then is not ours to say.
-        if not self.is_closed and not failure.check(CancelledError):
-            _log.failure("deciding about a connection failed", failure)
-            self._refuse(Refusal(INTERNAL, "deciding failed"))
+    def note_decision(self, verdict: Verdict) -> None:
+        """Write down what was decided; permission too, whatever becomes of the application."""
+        super().note_decision(verdict)
+        if verdict.allowed:
+            self.record.decision = Effect.ALLOW.value
+
+    def permitted(self) -> None:
+        """The peer may come in: dial the application. (DecidingConnection)"""
+        full = self.take_places()
+        if full is not None:
+            self._refuse(full)
+        else:
+            self._dial_target()
+
+    def forbidden(self, refusal: Refusal) -> None:
+        """The peer may not. (DecidingConnection)"""
+        self._refuse(refusal)
 
     # --- target
 
@@ -152,9 +138,7 @@ class InboundConnection(ArrivingConnection):
         self._dial_started = self.plane.clock.seconds()
         leg = PlainLeg(self, self, on_connected=self._target_connected)
         self.dst = leg
-        self._dial = self.plane.sockets.dial(
-            self.listener.settings.target, leg, self.timeouts.connect, self._dial_failed
-        )
+        self._dial = self.plane.sockets.dial(self.route.target, leg, self.timeouts.connect, self._dial_failed)
 
     def _dial_failed(self, refusal: Refusal) -> None:
         self._dial = None
@@ -171,8 +155,9 @@ class InboundConnection(ArrivingConnection):
         if version != "none":  # before payload, and none itself: it is not counted
             wire = self.src.transport  # type: ignore[union-attr]
             leg.send(header_for_application(version, self.carried, wire, self.record, self.verification))
-        if self.tls.core.alpn == ALPN:
-            self.tls.send_preface(OK)
+        peer = self.wire
+        if peer is not None and peer.core.alpn == ALPN:
+            peer.send_preface(OK)
         if not self.is_closed:
             self.establish()
 
@@ -184,19 +169,17 @@ class InboundConnection(ArrivingConnection):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Tell a tcpmesh peer why in the preface; a foreign one sees a reset."""
-        leg = self.tls
-        if leg.core.alpn in (ALPN, CHECK_ALPN):
+        leg = self.wire
+        if leg is not None and leg.core.alpn in (ALPN, CHECK_ALPN):
             text = refusal.code.summary if refusal.code.id.startswith(_OWN_BUSINESS) else refusal.reason
             leg.refuse(Preface(ok=False, code=refusal.code.id, text=text).encode())
         else:
-            leg.reset()
+            self.src.reset()  # type: ignore[union-attr]
         self.close(refusal.code, refusal.reason, "proxy")
 
     def abandon(self) -> None:
         """The peer went away, or we stop: drop what is under way."""
-        if self._verdict is not None:
-            verdict, self._verdict = self._verdict, None
-            verdict.cancel()
+        super().abandon()
         if self._probe is not None:
             self._probe.cancel()
         if self._dial is not None:

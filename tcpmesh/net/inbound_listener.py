@@ -19,6 +19,8 @@ from tcpmesh.net.prelude import Prelude
 from tcpmesh.net.probed import DialTurns
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.proxy_protocol_settings import ProxySources
+from tcpmesh.route_settings import InboundRoute
+from tcpmesh.route_table import RouteTable
 from tcpmesh.settings import InboundSettings, Timeouts
 
 __all__ = ["InboundListener"]
@@ -36,6 +38,16 @@ class InboundListener:
     header_sources: ProxySources = attrs.field(
         init=False, default=attrs.Factory(lambda self: ProxySources(self.settings.proxy_protocol.accept_from), True)
     )
+    routes: RouteTable[InboundRoute] = attrs.field(init=False)
+    looks_at_hello: bool = attrs.field(init=False)
+
+    @routes.default
+    def _routes(self) -> RouteTable[InboundRoute]:
+        return RouteTable((route.sni, route) for route in self.settings.all_routes)
+
+    @looks_at_hello.default
+    def _looks_at_hello(self) -> bool:
+        return self.settings.looks_at_hello
 
     @property
     def name(self) -> str:
@@ -50,7 +62,7 @@ class InboundListener:
         """
         connection = InboundConnection(self)
         leg: Leg
-        if self.settings.proxy_protocol.accept_from:
+        if self.settings.proxy_protocol.accept_from or self.looks_at_hello:
             leg = Prelude(connection, connection, self.plane, connection.begin_early)
         else:
             leg = self.tls_leg(connection, _AcceptedLeg)
@@ -65,12 +77,13 @@ class InboundListener:
         """
         plane, settings = self.plane, self.settings
         state = plane.state.current
-        context = plane.contexts.server(state, settings.workload, settings.tls, probe=settings.probe is not None)
+        workload = connection.record.workload  # that of its route
+        context = plane.contexts.server(state, workload, settings.tls, probe=settings.probe is not None)
         verification = PeerVerification(
             state.bundles, None, plane.wall_clock, known=plane.known_chains, deny_list=state.deny_list
         )
         core = TLSCore(context, verification, server=True)
-        connection.shown = state.svids[settings.workload].chain
+        connection.shown = state.svids[workload].chain
         return kind(
             connection,
             connection,

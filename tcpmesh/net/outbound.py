@@ -1,102 +1,131 @@
 """
-Outbound: applications come in on a plain local listener, and leave over mutual TLS to a verified peer.
+Outbound: applications come in on a plain local listener, and leave over mutual TLS to a verified peer, or with their
+own TLS as it is.
 
-Ring 3. accept → limits → who is asking → authorize → connector (retry, balance, timeouts) → relay → record. The
-application is not read from until the peer has accepted: its bytes, and its FIN, wait in the kernel; only its reset is
-heard.
+Ring 3. accept → limits → (ClientHello →) route → for one service after the other: authorize → connector (retry,
+balance, timeouts) → relay → record. The application is not read from until the peer has accepted: its bytes, and its
+FIN, wait in the kernel; only its reset is heard. The exception is a listener whose routes need the ClientHello.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import attrs
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-
-from tcpmesh.codes import CLIENT_NOT_ALLOWED, INTERNAL, STOPPING
+from tcpmesh.codes import NO_BYTE
+from tcpmesh.dataplane.client_hello import ClientHello, ClientHelloReader
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
 from tcpmesh.net.announcing import header_for_server
-from tcpmesh.net.connection import MeshConnection
+from tcpmesh.net.attempt import Attempt
 from tcpmesh.net.connector import Establishment
+from tcpmesh.net.deciding import DecidingConnection
 from tcpmesh.net.leg_owners import Loss
-from tcpmesh.net.legs import Leg, PlainLeg
-from tcpmesh.net.listener import ListenerLimit
-from tcpmesh.net.local_client import LocalClient, identify_local_client
-from tcpmesh.net.plane import DataPlane
+from tcpmesh.net.legs import Leg
+from tcpmesh.net.passthrough import PassthroughAttempt
+from tcpmesh.net.prelude import Prelude, ReplayingLeg
 from tcpmesh.net.requests import outbound_request
+from tcpmesh.net.routing import Way, another_may_do, no_route
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
-from tcpmesh.policy.evaluate import Verdict, decide_by
 from tcpmesh.proxy_protocol_settings import ProxyProtocolVersion
-from tcpmesh.settings import OnChange, OutboundSettings, Timeouts
-from tcpmesh.values import Address, AuthorizationRequest, Effect
+from tcpmesh.settings import OnChange
+from tcpmesh.values import Address, AuthorizationRequest
 
-_log = Logger()
+if TYPE_CHECKING:
+    from tcpmesh.net.outbound_listener import OutboundListener
 
-
-@attrs.frozen(eq=False)
-class OutboundListener:
-    """One outbound listener: its settings, the service behind it and what it shares."""
-
-    settings: OutboundSettings
-    upstream: Upstream
-    timeouts: Timeouts
-    plane: DataPlane
-    limit: ListenerLimit | None = None
-    position: int | None = None  # with a port for each endpoint: whose this one is
-
-    @property
-    def name(self) -> str:
-        """As records call it."""
-        return self.settings.name
-
-    def build(self) -> PlainLeg:
-        """Make the protocol for one accepted connection."""
-        connection = OutboundConnection(self)
-        leg = PlainLeg(connection, connection, on_connected=connection.begin)
-        connection.src = leg
-        return leg
+# What an application can do that does not begin with TLS, where the listener must see its ClientHello.
+_WAY_OUT = (
+    "this listener waits for TLS of the application's own (routes with sni or passthrough); give other protocols, "
+    "above all those whose server speaks first, a listener without"
+)
 
 
-class OutboundConnection(MeshConnection):
+class OutboundConnection(DecidingConnection):
     """One connection from a local application to a service."""
 
-    __slots__ = ("_establishment", "_request", "_verdict", "listener")
+    __slots__ = ("_ahead", "_establishment", "_hello", "_request", "_way", "listener", "upstream")
 
     def __init__(self, listener: OutboundListener) -> None:
         super().__init__(listener.plane, "outbound", listener.name, listener.settings.workload, listener.timeouts)
         self.listener = listener
         self.limit = listener.limit
-        self.record.dst_service = listener.upstream.name
+        self.upstream: Upstream | None = None  # the service that is tried, or took it; None before there is a route
+        self._way: Way | None = None
+        self._ahead: Iterator[str] = iter(())  # the services that are tried when this one fails
+        self._hello: ClientHello | None = None
         self._establishment: Establishment | None = None
-        self._verdict: Deferred[Verdict] | None = None
         self._request: AuthorizationRequest | None = None
+        if listener.settings.service is not None:
+            self.record.dst_service = listener.settings.service
+
+    # --- which way
 
     def begin(self, leg: Leg) -> None:
         """The application is connected."""
+        if self._welcome(leg):
+            self._go(self.listener.ways.default)
+
+    def begin_early(self, prelude: Prelude) -> None:
+        """The application is connected, and where it goes is told by what it says first."""
+        if not self._welcome(prelude):
+            return
+        reader = ClientHelloReader(_WAY_OUT)
+
+        def on_read(hello: ClientHello) -> None:
+            self._hello = hello
+            self.record.sni = hello.server_name
+            way = self.listener.ways.find(hello.server_name)
+            if way is None:
+                self._end(no_route(hello))
+            else:
+                prelude.hand_over(ReplayingLeg(self, self, early=reader.rest))
+                self._go(way)
+
+        prelude.read(reader, self.timeouts.handshake, on_read, self._end)
+
+    def _welcome(self, leg: Leg) -> bool:
+        """Count it, and look at whether it may come at all."""
         self.accepted(leg.transport)
         tune_plain(leg.transport)
-        state = self.plane.state.current
         try:
-            self._check_client(leg)
-            svid = own_svid(state, self.record.workload)
+            self.listener.check_client(leg)
+            svid = own_svid(self.plane.state.current, self.record.workload)
         except Refusal as refusal:
-            self.upstream_refused(refusal)
-            return
+            self._end(refusal)
+            return False
         self.record.src_identity = str(svid.id)
-        self.decided_by = state.policies
+        return True
+
+    def _go(self, way: Way | None) -> None:
+        assert way is not None, "without a ClientHello there is one route, for all"
+        self._way = way
+        if self.listener.settings.routes is not None:
+            self.record.route = way.name
+            self.record.passthrough = way.passthrough
+        self._ahead = iter(way.order(self.plane.random))
+        self._try(next(self._ahead))
+
+    # --- one service
+
+    def _try(self, service: str) -> None:
+        listener, state = self.listener, self.plane.state.current
+        self.upstream = listener.upstreams[service]
+        self.timeouts = listener.times[service]
+        self.record.dst_service = service
+        self._establishment = self._request = None
         if not state.decides_outbound:
-            self._connect()
+            self.decided_by = state.policies
+            self.permitted()
             return
-        verdict = decide_by(state, self.authorization_request(), self.plane.clock, _log)
-        if isinstance(verdict, Deferred):
-            self._verdict = verdict
-            verdict.addCallbacks(self._decided, self._decision_failed, callbackArgs=(state.policies,))
-        else:
-            self._decided(verdict, state.policies)
+        try:
+            request = self.authorization_request()
+        except Refusal as refusal:
+            self._end(refusal)
+            return
+        self.ask(request, state)
 
     def authorization_request(self) -> AuthorizationRequest:
         """
@@ -105,61 +134,39 @@ class OutboundConnection(MeshConnection):
         :raises Refusal: when there is no own identity any longer.
         """
         if self._request is None:
-            assert self.src is not None
             svid = own_svid(self.plane.state.current, self.record.workload)
-            self._request = outbound_request(self.record, svid, self.src.transport.peer)
+            self._request = outbound_request(self.record, svid, self.source)
         return self._request
 
-    def _decided(self, verdict: Verdict, policies: object) -> None:
-        self._verdict = None
-        if self.is_closed:
-            return
-        record = self.record
-        record.policy, record.rule, record.notes = verdict.decision.policy, verdict.decision.rule, verdict.notes
-        if verdict.code is not None:
-            record.decision = Effect.DENY.value
-            self.upstream_refused(Refusal(verdict.code, verdict.decision.reason))
-        elif self.plane.stopping:
-            self.upstream_refused(Refusal(STOPPING, "this proxy is stopping"))
-        else:
-            if self.decided_by is policies:  # else how long it stands is for those to say that came since
-                self.stands(verdict)
-            self._connect()
-
-    def _decision_failed(self, failure: Any) -> None:
-        # Only abandon cancels, and what follows then is not ours to say.
-        if not self.is_closed and not failure.check(CancelledError):
-            _log.failure("deciding about a connection failed", failure)
-            self.upstream_refused(Refusal(INTERNAL, "deciding failed"))
-
-    def _connect(self) -> None:
+    def permitted(self) -> None:
+        """The policies allow the service: reach it. (DecidingConnection)"""
         full = self.take_places()
         if full is not None:
-            self.upstream_refused(full)
+            self._end(full)
             return
-        listener = self.listener
+        assert self.upstream is not None
+        assert self._way is not None
         self._establishment = Establishment(
             self,
-            listener.upstream,
+            self.upstream,
             self.record.workload,
             self.timeouts,
             self.plane,
-            position=listener.position,
+            position=self.listener.position,
             started=self._started,
+            make_attempt=PassthroughAttempt if self._way.passthrough else Attempt,
         )
         self._establishment.attempt()
 
-    def _check_client(self, leg: Leg) -> None:
-        allowed = self.listener.settings.clients
-        if not allowed.uids and not allowed.gids:
-            return
-        client = identify_local_client(leg.transport.socket)
-        if client is None or not _is_allowed(client, allowed.uids, allowed.gids):
-            who = f"uid {client.uid}" if client is not None else "an unknown user"
-            raise Refusal(
-                CLIENT_NOT_ALLOWED,
-                f"{who} may not use {self.listener.name!r}; allowed: uids {allowed.uids}, gids {allowed.gids}",
-            )
+    def forbidden(self, refusal: Refusal) -> None:
+        """The policies deny the service, which is the last word: no other one is tried. (DecidingConnection)"""
+        self._end(refusal)
+
+    def _end(self, refusal: Refusal) -> None:
+        """Nobody took the connection: the application sees a reset, never a clean end."""
+        assert self.src is not None
+        self.src.reset()
+        self.close(refusal.code, refusal.reason, "src" if refusal.code is NO_BYTE else "proxy")
 
     # --- LiveConnection
 
@@ -173,12 +180,12 @@ class OutboundConnection(MeshConnection):
     @property
     def closes_on_expiry(self) -> bool:
         """As the service says. (LiveConnection)"""
-        return self.listener.upstream.settings.on_expiry == "close"
+        return self.upstream is not None and self.upstream.settings.on_expiry == "close"
 
     @property
     def on_change(self) -> OnChange:
         """As the service says. (DecidedConnection)"""
-        return self.listener.upstream.settings.on_change
+        return self.upstream.settings.on_change if self.upstream is not None else "close"
 
     def withdraw(self, refusal: Refusal) -> None:
         """Before anything was sent another endpoint may do better; what is wrong with ourselves stays so."""
@@ -199,18 +206,30 @@ class OutboundConnection(MeshConnection):
         assert self.src is not None
         return header_for_server(version, self.src.transport.peer, self.src.transport.own)
 
-    def upstream_established(self, leg: TLSLeg) -> None:
+    def note_peer(self, leg: TLSLeg) -> None:
+        """Write down what the handshake told; the server name stays the one that the application asked for."""
+        super().note_peer(leg)
+        if self._hello is not None:
+            self.record.sni = self._hello.server_name
+
+    def upstream_established(self, leg: Leg) -> None:
         """The service accepted: let payload flow."""
         self.dst = leg
         leg.owner = self  # its attempt has ended; until the relay owns it, what breaks is ours
         self.record.decision = "allow"
-        self.establish(self._early_loss)
+        # What is passed through begins with the application's ClientHello: an endpoint that got it is the only one.
+        self.establish(None if self.record.passthrough else self._early_loss)
 
     def upstream_refused(self, refusal: Refusal) -> None:
-        """Nobody took the connection: the application sees a reset, never a clean end."""
-        assert self.src is not None
-        self.src.reset()
-        self.close(refusal.code, refusal.reason, "proxy")
+        """The service did not take it: maybe the next one does."""
+        following = next(self._ahead, None) if another_may_do(refusal.code) and not self.plane.stopping else None
+        if following is None:
+            self._end(refusal)
+            return
+        self.plane.sink.attempt_failed(self.record, refusal.code, refusal.reason)
+        if self.places:
+            self.plane.limiting.release(self)
+        self._try(following)
 
     def _early_loss(self, loss: Loss) -> bool:
         """The service's leg broke before any payload moved; maybe another endpoint will do."""
@@ -231,18 +250,12 @@ class OutboundConnection(MeshConnection):
 
     def abandon(self) -> None:
         """The application went away, or we stop."""
-        if self._verdict is not None:
-            verdict, self._verdict = self._verdict, None
-            verdict.cancel()
+        super().abandon()
         if self._establishment is not None:
             self._establishment.cancel()
 
-    def close(self, *args: object, **kwargs: object) -> None:
+    def close(self, *args: Any, **kwargs: Any) -> None:
         """Report the end, once."""
         if self._establishment is not None:
             self._establishment.closed()
-        super().close(*args, **kwargs)  # type: ignore[arg-type]
-
-
-def _is_allowed(client: LocalClient, uids: list[int], gids: list[int]) -> bool:
-    return client.uid in uids or any(gid in gids for gid in client.gids)
+        super().close(*args, **kwargs)

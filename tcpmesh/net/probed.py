@@ -29,6 +29,7 @@ from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.observe.records import ConnectionRecord, Side
 from tcpmesh.policy.evaluate import Verdict, decide_by
+from tcpmesh.route_settings import InboundRoute
 from tcpmesh.settings import InboundSettings, Timeouts
 from tcpmesh.values import AuthorizationRequest, TCPAddress
 
@@ -80,10 +81,11 @@ class ProbeReply(LegOwner):
     Answers one probe; :meth:`start` begins it, and the connection's end ends it.
 
     :param request: what the policies would be asked about this peer.
+    :param route: where the peer would go.
     :param turns: the listener's.
     """
 
-    __slots__ = ("_connection", "_dial", "_leg", "_request", "_settings", "_turns", "_verdict")
+    __slots__ = ("_connection", "_dial", "_leg", "_request", "_route", "_settings", "_turns", "_verdict")
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class ProbeReply(LegOwner):
         leg: TLSLeg,
         request: AuthorizationRequest,
         settings: InboundSettings,
+        route: InboundRoute,
         turns: DialTurns,
     ) -> None:
         self._connection = connection
@@ -98,6 +101,7 @@ class ProbeReply(LegOwner):
         # As the same peer would come with payload: probing is no property that a policy is to judge.
         self._request = attrs.evolve(request, alpn=ALPN.decode("ascii"))
         self._settings = settings
+        self._route = route
         self._turns = turns
         self._verdict: Deferred[Verdict] | None = None
         self._dial: Dial | None = None
@@ -143,7 +147,7 @@ class ProbeReply(LegOwner):
         else:
             leg = PlainLeg(connection, self, on_connected=lambda leg: self._connected(leg, answer))
             self._dial = plane.sockets.dial(
-                self._settings.target,
+                self._route.target,
                 leg,
                 connection.timeouts.connect,
                 lambda refusal: self._no_target(refusal, answer),
@@ -163,7 +167,7 @@ class ProbeReply(LegOwner):
         """
         plane, peer, source = self._connection.plane, self._request.peer, self._request.source
         state, decision = plane.state.current, verdict.decision
-        own = own_svid(state, self._settings.workload)
+        own = own_svid(state, self._route.workload or "")
         anchor = self._leg.core.verification.anchor
         bundle = state.bundles.get(peer.spiffe_id.trust_domain) if peer.spiffe_id is not None else None
         if anchor is None or bundle is None:

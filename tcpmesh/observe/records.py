@@ -80,6 +80,8 @@ class ConnectionRecord:
     src_serial: str = ""
     src_not_before: float | None = None  # to ask policies again; not in the record
     src_not_after: float | None = None
+    route: str = ""  # of the listener, where it has several: its pattern of server names, or "default"
+    passthrough: bool = False  # TLS between src and dst, which nobody looked into here
     dst_addr: str = ""
     dst_service: str = ""
     dst_identity: str = ""
@@ -166,6 +168,8 @@ def as_mapping(record: ConnectionRecord, event: Event, now: float) -> dict[str, 
         "src.identity": record.src_identity,
         "src.serial": record.src_serial,
         "src.not_after": rfc3339(record.src_not_after) if record.src_not_after is not None else "",
+        "route": record.route,
+        "passthrough": record.passthrough or "",
         "dst.addr": record.dst_addr,
         "dst.service": record.dst_service,
         "dst.identity": record.dst_identity,

@@ -40,8 +40,8 @@ class ListenerFacts:
     direction: str
     name: str
     address: str
-    to: str  # a target's address or a service's name
-    workload: str
+    to: str  # a target's address or a service's name; or the routes
+    workload: str  # or several, or none
 
 
 @attrs.frozen
@@ -87,7 +87,7 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
     for direction in ("outbound", "inbound"):
         chosen = [listener for listener in facts.listeners if listener.direction == direction]
         rows += [
-            (direction, f"{name}  {listener.address} -> {listener.to} as {listener.workload}")
+            (direction, f"{name}  {listener.address} -> {listener.to}{f' as {listener.workload}' if listener.workload else ''}")
             for name, listener in zip(_aligned(listener.name for listener in chosen), chosen, strict=True)
         ]
     rows += [

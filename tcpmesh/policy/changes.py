@@ -59,7 +59,7 @@ def missing_place(request: AuthorizationRequest, places: Places) -> str:
     """What a configuration lacks for a connection to come about; empty if nothing."""
     if request.service:
         return "" if request.service in places.services else f"there is no service {request.service!r}"
-    return "" if request.inbound in places.ports else f"there is no inbound listener {request.inbound!r}"
+    return "" if request.inbound in places.inbound else f"there is no inbound listener {request.inbound!r}"
 
 
 @attrs.define(eq=False)

@@ -19,7 +19,6 @@ from tcpmesh.policy.identities import IdPattern
 from tcpmesh.policy.language import Excluded, Policy
 from tcpmesh.policy.networks import Network
 from tcpmesh.policy.tables import Selector
-from tcpmesh.values import Address, TCPAddress
 
 __all__ = ["MAX_DOUBTS", "doubts"]
 
@@ -28,15 +27,15 @@ _MAX_COMPARED = 50_000  # pairs of patterns, some 50 ms; with more of them, some
 _EVERYWHERE = ""
 
 
-def doubts(policies: Sequence[Policy], inbound: Mapping[str, Address]) -> list[Problem]:
+def doubts(policies: Sequence[Policy], targets: Mapping[str, Sequence[int]]) -> list[Problem]:
     """
     Look for what can never decide.
 
-    :param inbound: the inbound listeners with their targets; without any, ports are not looked at.
+    :param targets: the inbound listeners with the ports of their targets; without any, ports are not looked at.
     """
     found: list[Problem] = []
     for doubt in (
-        *_ports(policies, inbound),
+        *_ports(policies, targets),
         *_dns(policies),
         *_shadowed(policies, strangers=False),
         *_shadowed(policies, strangers=True),
@@ -48,12 +47,11 @@ def doubts(policies: Sequence[Policy], inbound: Mapping[str, Address]) -> list[P
     return found
 
 
-def _ports(policies: Sequence[Policy], inbound: Mapping[str, Address]) -> Iterator[Problem]:
-    targets = {name: target.port for name, target in inbound.items() if isinstance(target, TCPAddress)}
-    for policy in policies if inbound else ():
+def _ports(policies: Sequence[Policy], targets: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
+    for policy in policies if targets else ():
         ports = (policy.to and policy.to.ports) or ()
-        listeners: Sequence[str] = (policy.to and policy.to.inbound) or list(inbound)
-        there = {targets[name] for name in listeners if name in targets}
+        listeners: Sequence[str] = (policy.to and policy.to.inbound) or list(targets)
+        there = {port for name in listeners for port in targets.get(name, ())}
         for port in ports:
             if port not in there:
                 whose = f"listener {listeners[0]!r}" if len(listeners) == 1 else "any inbound listener that it names"

@@ -60,15 +60,13 @@ class Excluded:
     trust_domains: list[TrustDomain] | None = attrs.field(default=None, validator=_not_empty)
     dns: list[DnsPattern] | None = attrs.field(default=None, validator=_not_empty)
     networks: list[Network] | None = attrs.field(default=None, validator=_not_empty)
-    any: Literal["authenticated", "unauthenticated"] | None = None
+    any: Literal["authenticated"] | None = None
     mark: Mark | None = attrs.field(default=None, eq=False)  # not a key
 
     def __attrs_post_init__(self) -> None:
         """Refuse what means nobody, or says one thing in two ways."""
         names = [key for key in ("ids", "prefixes", "trust_domains") if getattr(self, key) is not None]
-        if self.any == "unauthenticated":
-            self._check_strangers([*names, *(["dns"] if self.dns is not None else [])])
-        elif self.any is not None and (names or self.dns is not None):
+        if self.any == "authenticated" and (names or self.dns is not None):
             raise ValueError(f"any: {self.any} is every peer, whatever else is named; remove one of the two")
         if names and self.dns is not None:
             raise ValueError(
@@ -81,12 +79,6 @@ class Excluded:
                 "peer"
             )
         self._check_overlap()
-
-    def _check_strangers(self, names: Sequence[str]) -> None:
-        """Refuse an exception that says nothing: nobody is left out that was not meant."""
-        raise ValueError(
-            "only an entry that says any: unauthenticated means who has no identity; in its except, name networks"
-        )
 
     def _check_overlap(self) -> None:
         """Refuse keys about IDs that exclude each other: each must fit."""
@@ -122,22 +114,21 @@ def _meet(one: IdPattern, other: IdPattern) -> bool:
 class Principals(Excluded):
     """Whom an entry of ``from`` means: who fits every key that is given, by any value of each, and no exception."""
 
+    any: Literal["authenticated", "unauthenticated"] | None = None  # type: ignore[assignment]
     except_: list[Excluded] | None = attrs.field(default=None, validator=_not_empty, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse, besides, an exception that leaves nobody out."""
+        """Refuse, besides, what nobody without an identity can fit, and exceptions that leave nobody out."""
         super().__attrs_post_init__()
-        for left_out in (self.except_ or ()) if self.any == "unauthenticated" else ():
-            if left_out.any is not None or left_out.dns is not None or any(left_out.id_patterns().values()):
-                raise ValueError("who has no identity can be left out by networks only")
-
-    def _check_strangers(self, names: Sequence[str]) -> None:
-        """Refuse what nobody without an identity can fit."""
-        if names:
+        names = [key for key in ("ids", "prefixes", "trust_domains", "dns") if getattr(self, key) is not None]
+        if self.any == "unauthenticated" and names:
             raise ValueError(
                 f"any: unauthenticated is whoever has no identity, and {names[0]} names those who have one; make it "
                 "two entries"
             )
+        for left_out in (self.except_ or ()) if self.any == "unauthenticated" else ():
+            if left_out.any is not None or left_out.dns is not None or any(left_out.id_patterns().values()):
+                raise ValueError("who has no identity can be left out by networks only")
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from tcpmesh.mesh_state import MeshState
 from tcpmesh.policy.linkerd import LinkerdPolicy
 from tcpmesh.policy.replay import NOWHERE, Places, parse_peer
 from tcpmesh.policy.rules import Rules
+from tcpmesh.route_settings import InboundRoute
 from tcpmesh.values import Address, AuthorizationRequest, format_duration
 
 __all__ = ["Question", "assumptions", "parse_ip", "parse_who"]
@@ -84,9 +85,14 @@ class Question:
         source: Address = TCPAddress(self.ip, 0) if self.ip else NOWHERE
         outbound, name = _destination(self.to, places)
         if not outbound:
-            return AuthorizationRequest(
-                peer, source, name, places.workloads[name], self.sni, self.alpn, places.ports[name]
-            )
+            route = places.route(name, self.sni)
+            if route is None:
+                asked = f"the server name {shown(self.sni)}" if self.sni else "connections without a server name"
+                raise ValueError(f"inbound listener {name!r} has no route for {asked}; give another --sni")
+            if route.passthrough is peer.is_authenticated:
+                raise ValueError(_wrong_peer(name, route))
+            port = places.port(name, self.sni)
+            return AuthorizationRequest(peer, source, name, route.workload or "", self.sni, self.alpn, port)
         if not peer.is_authenticated:
             raise ValueError("services are asked for by workloads of this proxy, which have an identity")
         if self.sni or self.alpn:
@@ -95,18 +101,25 @@ class Question:
 
 
 def _destination(to: str, places: Places) -> tuple[bool, str]:
-    for prefix, known in zip(_PREFIXES, (places.ports, places.services), strict=True):
+    for prefix, known in zip(_PREFIXES, (places.inbound, places.services), strict=True):
         if to.startswith(prefix):
             name = to.removeprefix(prefix)
             if name not in known:
                 raise ValueError(f"there is no {prefix[:-1]} {shown(name)}{_hint(name, known)}")
             return prefix == "service:", name
-    if to in places.ports and to in places.services:
+    if to in places.inbound and to in places.services:
         raise ValueError(f"{shown(to)} is an inbound listener and a service; write inbound:{to} or service:{to}")
-    if to not in places.ports and to not in places.services:
-        names = [*places.ports, *sorted(places.services)]
+    if to not in places.inbound and to not in places.services:
+        names = [*places.inbound, *sorted(places.services)]
         raise ValueError(f"there is no inbound listener and no service {shown(to)}{_hint(to, names)}")
     return to in places.services, to
+
+
+def _wrong_peer(listener: str, route: InboundRoute) -> str:
+    which = f"route {route.name} of inbound listener {listener!r}"
+    if route.passthrough:
+        return f"{which} passes TLS through, so that every peer is unauthenticated; ask --from unauthenticated"
+    return f"{which} verifies peers; unauthenticated are those whose TLS is passed through"
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

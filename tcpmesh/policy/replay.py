@@ -14,6 +14,8 @@ import attrs
 from tcpmesh.addresses import Address, TCPAddress, UnixAddress, parse_address, parse_dns_name, shown
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.moments import parse_moment
+from tcpmesh.route_settings import InboundRoute
+from tcpmesh.route_table import RouteTable
 from tcpmesh.settings import Settings
 from tcpmesh.values import UNAUTHENTICATED, AuthorizationRequest, PeerIdentity
 
@@ -27,26 +29,36 @@ _DAY = 86400.0
 class Places:
     """What of a configuration says where a connection goes."""
 
-    ports: Mapping[str, int]  # of the applications, by inbound listener
-    workloads: Mapping[str, str]  # by inbound listener
+    inbound: Mapping[str, RouteTable[InboundRoute]]  # by inbound listener
     services: Mapping[str, frozenset[str]]  # the SPIFFE IDs of the workloads that outbound listeners lead there
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
         """As a configuration has them."""
-        targets = {inbound.name: inbound.target for inbound in settings.inbound}
         return cls(
-            {name: target.port if isinstance(target, TCPAddress) else 0 for name, target in targets.items()},
-            {inbound.name: inbound.workload for inbound in settings.inbound},
+            {
+                inbound.name: RouteTable((route.sni, route) for route in inbound.all_routes)
+                for inbound in settings.inbound
+            },
             {
                 name: frozenset(
                     str(settings.identity.workloads[outbound.workload].id)
                     for outbound in settings.outbound
-                    if outbound.service == name
+                    if name in outbound.services
                 )
                 for name in settings.services
             },
         )
+
+    def route(self, listener: str, server_name: str) -> InboundRoute | None:
+        """Where a connection to a listener goes that asks for a name; None if nowhere."""
+        routes = self.inbound.get(listener)
+        return routes.find(server_name) if routes is not None else None
+
+    def port(self, listener: str, server_name: str) -> int:
+        """The port of the application there; 0 for a unix socket, and if there is none."""
+        route = self.route(listener, server_name)
+        return route.target.port if route is not None and isinstance(route.target, TCPAddress) else 0
 
 
 def parse_peer(text: str, not_before: float, not_after: float, serial: str = "") -> PeerIdentity:
@@ -92,7 +104,7 @@ def request_of(fields: Mapping[str, Any], places: Places, now: float) -> Authori
         workload=_text(fields, "workload"),
         sni="" if outbound else _text(fields, "sni"),
         alpn="" if outbound else _text(fields, "alpn"),
-        port=0 if outbound else places.ports.get(listener, 0),
+        port=0 if outbound else places.port(listener, _text(fields, "sni")),
         service=service if outbound else "",
     )
 

@@ -25,7 +25,7 @@ from tcpmesh.policy_interfaces import (
     IUnauthenticatedPolicy,
     NearRule,
 )
-from tcpmesh.values import Address, AuthorizationRequest, Decision, Effect
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tcpmesh.wall_clock import WallClock, wall_clock
 
 __all__ = ["Rules"]
@@ -38,14 +38,14 @@ class Rules:
     """
     Decides by policies that do not change.
 
-    :param inbound: the inbound listeners with their targets, for warnings.
+    :param ports: the inbound listeners with the ports of their targets, for warnings.
     """
 
     def __init__(
-        self, policies: Sequence[Policy], now: WallClock = wall_clock, inbound: Mapping[str, Address] | None = None
+        self, policies: Sequence[Policy], now: WallClock = wall_clock, ports: Mapping[str, Sequence[int]] | None = None
     ) -> None:
         self.policies = tuple(policies)
-        self._inbound = inbound or {}
+        self._ports = ports or {}
         self._now = now
         self._doubts: Sequence[Problem] | None = None
         self._ruling = Ruling(self.policies, now)
@@ -63,7 +63,7 @@ class Rules:
     def warnings(self) -> Sequence[Problem]:
         """Rules that can never decide. (IDoubtedPolicy)"""
         if self._doubts is None:
-            self._doubts = doubts(self.policies, self._inbound)
+            self._doubts = doubts(self.policies, self._ports)
         return self._doubts
 
     def near_rules(self, request: AuthorizationRequest, effect: Effect) -> Iterator[NearRule]:

@@ -52,7 +52,7 @@ class RulesSource:
             in_thread = in_daemon_thread(reactor) if IReactorFromThreads.providedBy(reactor) else in_caller
         self._run = in_thread
         self._log = context.log
-        self._inbound = context.inbound
+        self._ports = context.inbound_ports
         self._now = context.wall_clock
         self._reader = PolicyReader(settings.inline, context.inbound, context.services)
         self._places = list(settings.paths())
@@ -68,7 +68,7 @@ class RulesSource:
 
     def _read(self, contents: Sequence[FileContent]) -> Rules:
         policies = self._reader.read([(content.path, content.data) for content in contents])
-        rules = Rules(policies, self._now, self._inbound)
+        rules = Rules(policies, self._now, self._ports)
         rules.warnings()  # which it remembers: finding them takes time, too
         return rules
 
@@ -187,4 +187,4 @@ class RulesFactory:
         """Compile the rules, those in files when they are read."""
         if settings.files is not None or settings.directory is not None:
             return RulesSource(settings, context)
-        return Rules(settings.inline, context.wall_clock, context.inbound)
+        return Rules(settings.inline, context.wall_clock, context.inbound_ports)

@@ -52,6 +52,7 @@ def plugin_context(
         directory=Path.cwd() if directory is None else directory,
         workloads={} if workloads is None else workloads,
         inbound={} if inbound is None else inbound,
+        inbound_ports={n: (a.port,) for n, a in (inbound or {}).items() if isinstance(a, TCPAddress)},
         services=services,
         wall_clock=wall_clock,
     )

@@ -477,11 +477,20 @@ class LaterTests(ConfigTestCase):
     def test_keys(self) -> None:
         """One of each place, at its key."""
         self.check_problems(
+            variant("  - plugin: rules\n", "  - plugin: rules\n    ‸on_change: close\n"),
+            "authorization[0].on_change is not in this version",
+        )
+
+    def test_keys_that_are_elsewhere(self) -> None:
+        """Where one might look for them, and where they are."""
+        self.check_problems(
             with_top("‸routes: []\nlimits: {}"),
-            "routes is not in this version",
+            "unknown key 'routes'; this is said in the listeners, under outbound and inbound",
         )
         self.check_problems(
-            variant("{name: in,", "{‸sni: a, ‸passthrough: a, name: in,"),
-            "inbound[0].sni is not in this version",
-            "inbound[0].passthrough is not in this version",
+            variant("{name: in,", "{‸sni: a, name: in,"), "unknown key 'sni' in inbound[0]; this is said in routes"
+        )
+        self.check_problems(
+            variant("{name: out,", "{‸passthrough: true, name: out,"),
+            "unknown key 'passthrough' in outbound[0]; this is said in routes",
         )

@@ -216,7 +216,7 @@ class DifferentialTests(SynchronousTestCase):
         policy = self.compile(resources, pod)
         written = rules_yaml(as_rules(policy)).encode()
         policies = PolicyReader([], ["orders-in"], []).read([(Path("imported.yaml"), written)])
-        rules = Rules(policies, lambda: 0.0, {"orders-in": TCPAddress("127.0.0.1", 80)})
+        rules = Rules(policies, lambda: 0.0, {"orders-in": (80,)})
         for (spiffe_id, dns_name), names in PEERS:
             for ip in SOURCES if spiffe_id or not dns_name else ():
                 source = TCPAddress(ip, 4711) if ip is not None else UnixAddress("/run/x")

@@ -7,7 +7,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tcpmesh.errors import Mark
 from tcpmesh.policy.doubts import MAX_DOUBTS, doubts
 from tcpmesh.policy.ruling import MAX_NOTES, Ruling
-from tcpmesh.values import TCPAddress, UnixAddress
 from tests.unit.policy_samples import read, refusal, request
 
 WEB = "spiffe://example.test/web"
@@ -179,8 +178,7 @@ class DoubtTests(SynchronousTestCase):
 
     def told(self, text: str, **inbound: str) -> list[str]:
         targets = {
-            name.replace("_", "-"): UnixAddress(address) if "/" in address else TCPAddress("127.0.0.1", int(address))
-            for name, address in inbound.items()
+            name.replace("_", "-"): () if "/" in address else (int(address),) for name, address in inbound.items()
         }
         return [str(problem) for problem in doubts(read(text), targets)]
 

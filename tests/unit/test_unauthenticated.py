@@ -13,6 +13,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS
+from tcpmesh.dns_patterns import parse_dns_pattern
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import MeshState, NamedPolicy
@@ -23,8 +24,10 @@ from tcpmesh.policy.questions import Question
 from tcpmesh.policy.replay import Places, parse_peer, request_of
 from tcpmesh.policy.rules import Rules
 from tcpmesh.policy_interfaces import IUnauthenticatedPolicy
+from tcpmesh.route_settings import InboundRoute
+from tcpmesh.route_table import RouteTable
 from tcpmesh.testing import authorization_request
-from tcpmesh.values import UNAUTHENTICATED, AuthorizationRequest, Decision, Effect
+from tcpmesh.values import UNAUTHENTICATED, AuthorizationRequest, Decision, Effect, TCPAddress, WorkloadName
 from tests.unit.policy_samples import read, refusal
 
 STRANGER = authorization_request(UNAUTHENTICATED)
@@ -158,7 +161,10 @@ class RulesTests(SynchronousTestCase):
         for text, said in (
             ('from: [{any: unauthenticated, ids: ["spiffe://a.test/x"]}]', "and ids names those who have one"),
             ("from: [{any: unauthenticated, dns: [a.test]}]", "and dns names those who have one"),
-            ("from: [{networks: [10.0.0.0/8], except: [{any: unauthenticated}]}]", "only an entry that says any"),
+            (
+                "from: [{networks: [10.0.0.0/8], except: [{any: unauthenticated}]}]",
+                "from[0].except[0].any: expected 'authenticated'",
+            ),
             (
                 'from: [{any: unauthenticated, except: [{ids: ["spiffe://a.test/x"]}]}]',
                 "who has no identity can be left out by networks only",
@@ -245,14 +251,40 @@ class OpaTests(SynchronousTestCase):
 class ExplainTests(SynchronousTestCase):
     """Questions and records."""
 
-    PLACES = Places({"orders-in": 5432}, {"orders-in": "orders"}, {"db": frozenset()})
+    PLACES = Places(
+        {
+            "orders-in": RouteTable(
+                [
+                    (None, InboundRoute(TCPAddress("127.0.0.1", 5432), passthrough=True)),
+                    (
+                        parse_dns_pattern("a.test"),
+                        InboundRoute(
+                            TCPAddress("127.0.0.1", 5000), parse_dns_pattern("a.test"), WorkloadName("orders")
+                        ),
+                    ),
+                ]
+            )
+        },
+        {"db": frozenset()},
+    )
 
     def test_a_question_may_be_about_them(self) -> None:
         """At an inbound listener."""
         request = Question(who="unauthenticated", to="orders-in", ip="192.0.2.1").request(self.PLACES, 0.0)
-        self.assertEqual(request.peer, UNAUTHENTICATED)
+        self.assertEqual((request.peer, request.port, request.workload), (UNAUTHENTICATED, 5432, ""))
         failure = self.assertRaises(ValueError, Question(who="unauthenticated", to="db").request, self.PLACES, 0.0)
         self.assertIn("workloads of this proxy, which have an identity", str(failure))
+
+    def test_a_question_is_about_one_route(self) -> None:
+        """Which verifies peers, or does not."""
+        web = "spiffe://example.test/web"
+        request = Question(who=web, to="orders-in", sni="a.test").request(self.PLACES, 0.0)
+        self.assertEqual((request.port, request.workload), (5000, "orders"))
+        for question, said in (
+            (Question(who=web, to="orders-in"), "passes TLS through, so that every peer is unauthenticated"),
+            (Question(who="unauthenticated", to="orders-in", sni="a.test"), "route a.test of inbound listener"),
+        ):
+            self.assertIn(said, str(self.assertRaises(ValueError, question.request, self.PLACES, 0.0)))
 
     def test_a_record_of_them_is_one_of_a_passthrough(self) -> None:
         """Without that, an identity is missing."""
