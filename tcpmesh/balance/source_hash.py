@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from zope.interface import implementer
 
@@ -46,39 +47,35 @@ class _Places:
         found = self._known.get(key)
         if found is not None and found not in exclude:
             return found
-        candidates = [
-            (endpoint, seed)
-            for endpoint, seed in zip(self.draws.endpoints, self._seeds, strict=True)
-            if not exclude or endpoint not in exclude
-        ]
-        if not candidates:
+        endpoints = self.draws.endpoints
+        left = [position for position, endpoint in enumerate(endpoints) if endpoint not in exclude] if exclude else None
+        if not endpoints or left == []:
             return None
-        chosen = self._best(candidates, key)
-        if not exclude:
-            if len(self._known) >= _REMEMBERED:
-                del self._known[next(iter(self._known))]
-            self._known[key] = chosen
+        marks = self._marks(key)
+        if left is not None:
+            return endpoints[max(left, key=marks.__getitem__)]
+        chosen = endpoints[marks.index(max(marks))]
+        if len(self._known) >= _REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._known[key] = chosen
         return chosen
 
-    def _best(self, candidates: list[tuple[Endpoint, bytes]], key: bytes) -> Endpoint:
+    def _marks(self, key: bytes) -> list[Any]:
+        """What each endpoint has drawn for this source; the highest mark wins."""
+        hashed = hashlib.blake2b
+        numbers = [hashed(seed + key, digest_size=_NUMBER_BYTES).digest() for seed in self._seeds]
         if self._is_uniform:
-            return max(candidates, key=lambda candidate: _number(candidate[1], key))[0]
+            return numbers
         # -log(u) / weight is exponentially distributed with the weight as its rate, and the least of such numbers is
         # each one's as often as its rate is in the sum of all.
-        return max(candidates, key=lambda candidate: _logarithm(_number(candidate[1], key)) / candidate[0].weight)[0]
+        return [
+            math.log((int.from_bytes(number, "big") + 0.5) / _NUMBERS) / endpoint.weight
+            for number, endpoint in zip(numbers, self.draws.endpoints, strict=True)
+        ]
 
 
 def _seed(endpoint: Endpoint) -> bytes:
     return hashlib.blake2b(str(endpoint.address).encode("utf-8", "surrogateescape"), digest_size=_SEED_BYTES).digest()
-
-
-def _number(seed: bytes, key: bytes, hashed: Callable[..., hashlib.blake2b] = hashlib.blake2b) -> bytes:
-    return hashed(seed + key, digest_size=_NUMBER_BYTES).digest()
-
-
-def _logarithm(number: bytes) -> float:
-    """Of the number as one between 0 and 1, both exclusive; the larger, the nearer to 0 from below."""
-    return math.log((int.from_bytes(number, "big") + 0.5) / _NUMBERS)
 
 
 @implementer(ISourceBalancer)

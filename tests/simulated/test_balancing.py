@@ -183,16 +183,16 @@ class TiersTests(SynchronousTestCase):
         """With two of six failing all traffic stays; with four the other zone helps, as long as they do."""
         near = fleet(6, zone="eu-1a")
         far = tuple(attrs.evolve(each, zone="eu-1b") for each in fleet(12)[6:])
-        simulation = Simulation("p2c-ewma", (*near, *far), {}, ejects=True, rate=50.0, zone="eu-1a")
+        simulation = Simulation("round-robin", (*near, *far), {}, ejects=True, rate=50.0, zone="eu-1a")
         self.near(simulation.run(20).share(*far), 0)
         simulation.behaviours = dict.fromkeys(addresses(near[:2]), REFUSING)
-        simulation.run(60)
+        simulation.run(30)
         self.near(simulation.run(20).share(*far), 0)
         simulation.behaviours = dict.fromkeys(addresses(near[:4]), REFUSING)
-        simulation.run(300)
+        simulation.run(30)
         self.assertTrue(0.5 < simulation.run(20).share(*far) < 0.9)
         simulation.behaviours = {}
-        simulation.run(300)
+        simulation.run(150)
         self.near(simulation.run(20).share(*far), 0)
 
 
