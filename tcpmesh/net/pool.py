@@ -157,6 +157,8 @@ class Pool:
         :raises Refusal: when there is no endpoint, room or not.
         """
         limits, counts, name = self._limits, self.counts, self.name
+        if not self._known:
+            raise self._nowhere()
         if self.is_full:
             taken = counts.open + counts.pending
             if limits.connections is not None and taken >= limits.connections:
@@ -183,11 +185,13 @@ class Pool:
         return endpoint
 
     def _choose_any(self, exclude: frozenset[Endpoint], who: Waiting) -> Endpoint | None:
-        endpoints = self._known
-        if not endpoints:
-            since = format_duration(round(self.clock.seconds() - self._changed_at, 1))
-            raise Refusal(NO_ENDPOINT, f"service {self.name!r} has had no endpoints for {since}{self.discovery_says()}")
-        return self._candidates.choose(endpoints, exclude, who.source if self.balancer.wants_source else None)
+        if not self._known:
+            raise self._nowhere()
+        return self._candidates.choose(self._known, exclude, who.source if self.balancer.wants_source else None)
+
+    def _nowhere(self) -> Refusal:
+        since = format_duration(round(self.clock.seconds() - self._changed_at, 1))
+        return Refusal(NO_ENDPOINT, f"service {self.name!r} has had no endpoints for {since}{self.discovery_says()}")
 
     def _listed(self, position: int) -> Endpoint:
         endpoints = self._known or ()

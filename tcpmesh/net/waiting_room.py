@@ -111,7 +111,7 @@ class WaitingRoom:
     def serve(self) -> None:
         """Give away what room there is, first come first."""
         pool = self._pool
-        while self._lanes and not pool.is_full:
+        while self._lanes and not (pool.is_full and pool.endpoints):
             for waiter in self._lanes.first():
                 try:
                     outcome = pool.take(waiter.exclude, waiter.position, waiter.who)
