@@ -304,3 +304,18 @@ class RobustnessTests(P2cTestCase):
         for seconds in (0.0, 0.01, 86400.0):
             error = self.assertRaises(ValueError, P2cEwmaSettings, Duration(seconds))
             self.assertIn("is not between 100ms and 1h", str(error))
+
+
+class EstimateTests(P2cTestCase):
+    """What is said of endpoints to people."""
+
+    def test_is_what_an_attempt_is_expected_to_take(self) -> None:
+        """Nothing of one that was never tried; a penalty after a failure; and asking changes nothing."""
+        self.assertIsNone(self.balancer.expected(A))
+        self.connect(A, 0.25)
+        self.assertEqual(self.balancer.expected(A), 0.25)
+        self.refuse(B)
+        penalty = self.balancer.expected(B)
+        assert penalty is not None
+        self.assertGreaterEqual(penalty, 1.0)
+        self.assertEqual((self.balancer.expected(B), self.balancer.expected(C)), (penalty, None))
