@@ -24,6 +24,7 @@ from tcpmesh.values import TCPAddress, format_duration
 __all__ = ["ExchangeError", "ask"]
 
 _NUMBERS = {name: number for number, name in TYPES.items()}
+_REFUSES = "refuses datagrams: nobody listens there"
 _MAX_STRAY = 100  # datagrams that answer something else, until the question is given up
 
 
@@ -74,7 +75,12 @@ class _Question:
             port = self._reactor.listenUDP(
                 0, datagrams, interface="::" if ":" in self._server.host else "", maxPacketSize=65535
             )
-            self._leave = port.stopListening
+
+            def leave() -> None:
+                datagrams.left = True
+                port.stopListening()
+
+            self._leave = leave
             datagrams.transport.connect(self._server.host, self._server.port)
             datagrams.transport.write(self.text())
         except Exception as error:  # noqa: BLE001  no network at all is an answer too
@@ -199,12 +205,18 @@ class _Datagrams(DatagramProtocol):
 
     def __init__(self, question: _Question) -> None:
         self._question = question
+        self.left = False  # by ourselves
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:  # noqa: N802
         self._question.datagram(datagram)
 
     def connectionRefused(self) -> None:  # noqa: N802
-        self._question.failed("refuses datagrams: nobody listens there")
+        self._question.failed(_REFUSES)
+
+    def stopProtocol(self) -> None:  # noqa: N802
+        """Also how the epoll reactor takes the kernel's word that nobody listens there."""
+        if not self.left:
+            self._question.failed(_REFUSES)
 
 
 class _Streams(ClientFactory):
