@@ -111,7 +111,7 @@ def check_workload(service: str, check: CheckSettings, outbound: Iterable[Outbou
     """
     if check.workload is not None:
         return check.workload
-    found = list(dict.fromkeys(listener.workload for listener in outbound if listener.service == service))
+    found = list(dict.fromkeys(listener.workload for listener in outbound if service in listener.services))
     if len(found) == 1:
         return found[0]
     if not found:
