@@ -200,7 +200,7 @@ def draw(directory: Path) -> str:
 
     def save(figure: Any, name: str) -> None:
         figure.tight_layout()
-        figure.savefig(directory / name, metadata={"Date": None})
+        figure.savefig(directory / name, metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), sharey=True)
