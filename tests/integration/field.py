@@ -165,14 +165,22 @@ class FieldTestCase(SynchronousTestCase):
             + top,
         )
 
-    def start_outbound(self, *, workload: str = "web", listen: str = "", top: str = "") -> ProxyProcess:
-        """Run the proxy beside the client, by default on ``outbound_port``."""
+    def start_outbound(
+        self, *, workload: str = "web", listen: str = "", top: str = "", service: str = ""
+    ) -> ProxyProcess:
+        """
+        Run the proxy beside the client, by default on ``outbound_port``.
+
+        :param service: further keys of the service, in YAML's flow form.
+        """
         self.outbound_port = free_port()
         return self.start_proxy(
             f"outbound-{workload}",
             self.identity(workload)
             + f'services: {{orders: {{expect: ["spiffe://{TRUST_DOMAIN}/orders"], '
-            + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{self.inbound_port}"]}}}}}}\n'
+            + f'discovery: {{plugin: static, endpoints: ["127.0.0.1:{self.inbound_port}"]}}'
+            + (f", {service}" if service else "")
+            + "}}\n"
             + f'outbound: [{{name: to-orders, listen: "{listen or f"127.0.0.1:{self.outbound_port}"}", '
             + f"service: orders, workload: {workload}}}]\n"
             + top,

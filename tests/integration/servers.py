@@ -173,17 +173,28 @@ class PostgreSQL:
 
 
 class Redis:
-    """A Redis that keeps nothing on the disk."""
+    """
+    A Redis that keeps nothing on the disk.
 
-    def __init__(self, test: SynchronousTestCase) -> None:
+    :param durable: whether it does all the same, each command before it answers.
+    """
+
+    def __init__(self, test: SynchronousTestCase, *, durable: bool = False) -> None:
+        self._test = test
         self.port = free_port()
         self.cli = program("redis-cli", "redis-server")
-        directory = temporary_directory(test)
-        options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --daemonize no --dir {directory}".split()
-        self.server = Server(
-            test, [program("redis-server", "redis-server"), *options, "--save", ""], directory=directory
-        )
+        self._program = program("redis-server", "redis-server")
+        self._directory = temporary_directory(test)
+        self._keeping = ("--appendonly", "yes", "--appendfsync", "always") if durable else ("--appendonly", "no")
+        self.server = self.start()
+
+    def start(self) -> Server:
+        """Start it, on the same port and with what it kept."""
+        options = f"--port {self.port} --bind 127.0.0.1 --daemonize no --dir {self._directory}".split()
+        arguments = [self._program, *options, *self._keeping, "--save", ""]
+        self.server = Server(self._test, arguments, directory=self._directory)
         self.server.wait_until(lambda: self.answers("PING") == b"PONG\n", "Redis is not ready")
+        return self.server
 
     def answers(self, *words: str) -> bytes:
         """Ask it directly, past the mesh."""

@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         "end a refused application in order",
         "net/outbound.py",
-        '        self.src.reset()\n        self.close(refusal.code, refusal.reason, "proxy")',
-        '        self.src.end()\n        self.src.finish()\n        self.close(refusal.code, refusal.reason, "proxy")',
+        "        self.src.reset()\n        self.close(refusal.code",
+        "        self.src.end()\n        self.src.finish()\n        self.close(refusal.code",
     ),
     Mutant(
         "lose what came together with the preface",

@@ -6,6 +6,7 @@ A session writes down what it got, what it gave and how that ended. Nothing here
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
@@ -440,7 +441,8 @@ class TLSSession(Session):
 
     def _say_end(self) -> None:
         if self._secured:
-            self._tls.shutdown()
+            with contextlib.suppress(SSL.Error):  # it is broken already
+                self._tls.shutdown()
             self._out += take(self._tls)
         else:
             self._closing = True

@@ -84,6 +84,26 @@ MORE = st.lists(
 FIELDS = st.fixed_dictionaries(
     {}, optional={"weight": st.integers(1, 3), "priority": st.integers(0, 1), "zone": st.sampled_from(["", "a", "b"])}
 )
+# What breaks about the first payload byte, on either side of it.
+EDGES = st.builds(
+    EndpointPlan,
+    kind=st.sampled_from(Kind),
+    cut=st.builds(
+        Cut,
+        st.sampled_from([Stage.FINISHED, Stage.PREFACE, Stage.RECEIVED, Stage.SENT, Stage.RECORDS]),
+        st.sampled_from([0, 0, 1, 2, 4, 30, 600]),
+        st.sampled_from([How.RESET, How.RESET, *How]),
+    ),
+    answer=st.sampled_from([0, 1, 3000]),
+    wants=st.sampled_from([-1, 0, 0, 1]),
+    ends_first=st.booleans(),
+)
+WAITING = st.builds(
+    ClientPlan,
+    size=st.sampled_from([0, 1, 3000]),
+    sends=st.sampled_from(["at once", "greeted", "late"]),
+    ends=st.sampled_from(["half-close", "last"]),
+)
 CAPACITIES = st.sampled_from([50, 1000, 4000, 30_000])
 MOMENTS = st.sampled_from([0.0, 0.0005, 0.001, 1.0, 2.0, 5.0, 8.0])
 HAPPENINGS = st.lists(
@@ -141,6 +161,14 @@ class IntegrityTests(SynchronousTestCase):
     ) -> None:
         """Several applications, several endpoints, each of which fails in its own way, in any order of events."""
         self.check(endpoints, clients, retry=retry, balance=balance, seed=seed, capacity=capacity, gentle=gentle)
+
+    @cases(1000)
+    @given(st.lists(EDGES, min_size=1, max_size=3), WAITING, st.integers(0, 1 << 30), CAPACITIES, st.booleans())
+    def test_it_breaks_about_the_first_byte(
+        self, endpoints: list[EndpointPlan], client: ClientPlan, seed: int, capacity: int, gentle: bool
+    ) -> None:
+        """Where a retry is right a moment before and wrong a moment after."""
+        self.check([*endpoints, EndpointPlan()], [client], seed=seed, capacity=capacity, gentle=gentle)
 
     @cases(1500)
     @given(
