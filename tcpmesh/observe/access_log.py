@@ -24,7 +24,8 @@ from tcpmesh.values import format_duration
 __all__ = ["AccessLog", "as_text_line", "open_access_log"]
 
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
-_UNREMARKABLE = frozenset({codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.NO_BYTE, codes.LIFETIME})
+_UNREMARKABLE = frozenset({codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.NO_BYTE, codes.LIFETIME, codes.HEALTH_CHECKED})
+_ANSWERED = frozenset({codes.HEALTH_CHECKED, codes.PROBE_ANSWERED})  # what was wanted was had
 
 
 class AccessLog:
@@ -128,7 +129,8 @@ def open_access_log(settings: LogSettings, clock: IReactorTime, stdout: int = 1)
 
 def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: bool = False) -> str:
     """The record for people: what happened, between whom, how it went. Not a format to parse."""
-    refused = event == "close" and not record.established and record.closed_by == "proxy"
+    ended_here = event == "close" and not record.established and record.closed_by == "proxy"
+    refused = ended_here and record.code not in _ANSWERED
     word = "REFUSE" if refused else event.upper()
     if colour:
         quiet = record.code in _UNREMARKABLE

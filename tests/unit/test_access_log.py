@@ -226,6 +226,12 @@ class TextLineTests(SynchronousTestCase):
         record = a_record(code=codes.NO_BYTE, closed_by="src")
         self.assertIn(" CLOSE  #7 ", as_text_line(record, "close", 1.0))
 
+    def test_does_not_call_it_refused_when_a_peer_was_told_what_it_asked(self) -> None:
+        """A health check, or how it is seen."""
+        for code in (codes.HEALTH_CHECKED, codes.PROBE_ANSWERED):
+            line = as_text_line(a_record(code=code, closed_by="proxy", established=False), "close", 1.0)
+            self.assertIn(" CLOSE  #7 ", line)
+
     def test_colours_the_word_only(self) -> None:
         """Green for open, red for refused, yellow for what ended badly, nothing for what ended well."""
         clean = as_text_line(a_record(code=codes.CLEAN), "close", 1.0, colour=True)
