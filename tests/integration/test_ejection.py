@@ -158,6 +158,7 @@ class EjectionTests(EjectionTestCase):
         await self.failing(outer, CONNECT_REFUSED, 4)
         record = await self.call(outer)
         self.assertEqual((record.code, record.attempts), (ALL_UNAVAILABLE, 0))
+        self.assert_documented("outbound", "nothing", outbound=ALL_UNAVAILABLE, inbound="-")
         for port in (one, two):
             self.assertIn(f"127.0.0.1:{port} is ejected for another ", record.reason)
             self.assertIn(f"TM-U101 connecting to 127.0.0.1:{port}: Connection refused", record.reason)
@@ -223,6 +224,7 @@ class CircuitTests(EjectionTestCase):
             # A trial: the time was over already.
             self.assertEqual(record.code, CONNECT_REFUSED)
         self.assertEqual(record.attempts, 0)
+        self.assert_documented("outbound", "nothing", outbound=CIRCUIT_OPEN, inbound="-")
         self.assertIn("connections in a row failed, lastly with TM-U101 connecting to", record.reason)
         self.start_inbound(self.application(echo), listen=f"127.0.0.1:{port}")
         while not (await self.call(outer)).established:
