@@ -124,6 +124,17 @@ class CheckWorkloadTests(ConfigTestCase):
             "its checks come from",
         )
 
+    def test_routes_lead_to_services_too(self) -> None:
+        """Whose listener has a route to the service uses it."""
+        text = with_health("check: {type: tls}").replace(
+            "service: orders, workload: web}", "workload: web, routes: [{failover: [orders, other]}]}"
+        )
+        other = '  other: {expect: ["spiffe://example.org/o"], discovery: {plugin: static, endpoints: ["127.0.0.1:9"]}}\noutbound:'
+        settings = self.load(text.replace("outbound:", other, 1))
+        check = settings.services["orders"].health.check
+        assert check is not None
+        self.assertEqual(check_workload("orders", check, settings.outbound), "web")
+
     def test_checks_of_type_tcp_have_no_identity(self) -> None:
         """Who names one expects more than they prove."""
         self.check_problems(
