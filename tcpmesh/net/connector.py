@@ -135,6 +135,7 @@ class Establishment:
                 self._dial(found)
             else:
                 self._waiter = found
+                self._owner.record.waiting = True
 
     # --- Waiting
 
@@ -159,9 +160,7 @@ class Establishment:
     def _note_wait(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            record = self._owner.record
-            waited = (self._plane.clock.seconds() - waiter.came) * 1000
-            record.queue_ms = round((record.queue_ms or 0.0) + waited, 3)
+            self._owner.record.note_wait(self._plane.clock.seconds() - waiter.came)
 
     # --- AttemptOwner
 

@@ -24,6 +24,7 @@ from tcpmesh.values import format_duration
 __all__ = ["AccessLog", "as_text_line", "open_access_log"]
 
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+_FAILURES = 3  # that a line names
 _UNREMARKABLE = frozenset({codes.CLEAN, codes.TRUNCATED_AS_EOF, codes.NO_BYTE, codes.LIFETIME, codes.HEALTH_CHECKED})
 _ANSWERED = frozenset({codes.HEALTH_CHECKED, codes.PROBE_ANSWERED})  # what was wanted was had
 
@@ -149,7 +150,7 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
     values: dict[str, str | int] = {"via": record.src_via}
     if event == "open":
         values |= {"policy": record.policy, "tls": record.tls_version, "conn": record.conn}
-        values["attempts"] = record.attempts if record.attempts > 1 else ""
+        values |= _way(record)
     else:
         code = record.code
         if record.established:
@@ -159,11 +160,26 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
         values |= {"by": record.closed_by or "", "code": code.id if code else "", "errno": record.errno}
         values["policy"] = record.policy if record.decision == "deny" else ""
         values["reason"] = record.reason or (code.summary if code else "")
+        if not record.established:
+            values |= _way(record)
         if record.duration_ms is not None:
             values["after"] = format_duration(round(record.duration_ms / 1000, 3))
     if record.notes and (event == "open" or not record.established):
         values["notes"] = ", ".join(f"{note.says} by {note.policy}" for note in record.notes)
     return " ".join([*parts, as_fields({name: value for name, value in values.items() if value != ""})])
+
+
+def _way(record: ConnectionRecord) -> dict[str, str | int]:
+    """What it took to get there, or as far as it got, where that was more than one attempt."""
+    values: dict[str, str | int] = {}
+    if record.queue_ms is not None:
+        values["waited"] = format_duration(round(record.queue_ms / 1000, 3))
+    if record.attempts > 1:
+        values["attempts"] = record.attempts
+        told = [f"{failure.code.id} at {failure.endpoint}" for failure in record.failures[:_FAILURES]]
+        more = len(record.failures) - len(told)
+        values["failed"] = ", ".join(told) + (f", and {more} more" if more else "")
+    return values
 
 
 def _party(address: str, identity: str) -> str:

@@ -53,7 +53,7 @@ def as_connection(record: ConnectionRecord, now: float) -> dict[str, Any]:
     mapping = as_mapping(record, "open", now)
     del mapping["v"], mapping["event"], mapping["time"]
     mapping |= {
-        "state": "open" if record.established else "pending",
+        "state": "open" if record.established else "waiting" if record.waiting else "pending",
         "since": rfc3339(record.time),
         "age_ms": round((now - record.time) * 1000),
         "bytes_sent": record.bytes_sent,

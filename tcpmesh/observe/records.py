@@ -103,6 +103,7 @@ class ConnectionRecord:
     connect_ms: float | None = None
     handshake_ms: float | None = None
     queue_ms: float | None = None  # how long it waited for the service's discovery, or for room
+    waiting: bool = False  # for one of these, now; for who lists connections, not in the record
     duration_ms: float | None = None
     bytes_sent: int = 0
     bytes_recv: int = 0
@@ -113,6 +114,11 @@ class ConnectionRecord:
     presented: str = ""  # what the refused peer showed instead, not verified
     errno: str = ""  # ECONNRESET, ETIMEDOUT, …: what the kernel said, for tcp_close_total
     established: bool = False  # an open record was written
+
+    def note_wait(self, seconds: float) -> None:
+        """It waited for so long, and does so no longer."""
+        self.waiting = False
+        self.queue_ms = round((self.queue_ms or 0.0) + seconds * 1000, 3)
 
     def note_failure(self, endpoint: str, code: Code, reason: str, seconds: float) -> None:
         """An attempt failed, after so many seconds; what comes behind the first few is only counted in ``attempts``."""

@@ -7,6 +7,7 @@ import socket
 from tcpmesh import codes
 from tcpmesh.errors import Refusal
 from tcpmesh.net.pool import Pool
+from tcpmesh.observe.live import as_connection
 from tests.integration.applications import RESET, broken, deaf_port, exchange, receive, reset, until, whole
 from tests.integration.endings import EndingTestCase
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
@@ -97,6 +98,8 @@ class QueueTests(LimitTestCase):
         outer = self.two_hops(", limits: {per_endpoint: 1}, queue: {length: 1}")
         [held] = await self.hold(outer)
         [waiting] = await self.wait(outer)
+        [shown] = [each.record for each in outer.live if not each.record.established]
+        self.assertEqual(as_connection(shown, 0.0)["state"], "waiting")
         self.assertEqual(await in_thread(broken, self.connect(outer.port("to-orders"))), RESET)
         await self.assert_ends(
             outer,

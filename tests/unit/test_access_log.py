@@ -179,12 +179,33 @@ class TextLineTests(SynchronousTestCase):
             rule="policies[0] (mesh.yaml:24:16)",
             tls_version="TLSv1.3",
             conn="00ff",
-            attempts=2,
         )
         self.assertEqual(
             as_text_line(record, "open", 1.0),
             "1970-01-01T00:00:01.000Z OPEN   #7 outbound web-to-orders 10.0.0.7:40000 -> "
-            "10.0.0.2:4143 (spiffe://a.test/orders) policy=web-may tls=TLSv1.3 conn=00ff attempts=2",
+            "10.0.0.2:4143 (spiffe://a.test/orders) policy=web-may tls=TLSv1.3 conn=00ff",
+        )
+
+    def test_shows_what_it_took_to_get_there(self) -> None:
+        """How long it waited, and which attempts failed before; the close line need not repeat that."""
+        record = a_record(dst_addr="10.0.0.2:4143", queue_ms=1234.0, attempts=2, code=codes.CLEAN)
+        record.note_failure("10.0.0.1:4143", codes.CONNECT_REFUSED, "nobody listens", 0.001)
+        way = ' waited=1.234s attempts=2 failed="TM-U101 at 10.0.0.1:4143"'
+        self.assertTrue(as_text_line(record, "open", 1.0).endswith(way), as_text_line(record, "open", 1.0))
+        record.established = True
+        self.assertNotIn("waited", as_text_line(record, "close", 1.0))
+
+    def test_shows_how_far_a_refused_one_got(self) -> None:
+        """The first three failures; a single one is the reason already."""
+        record = a_record(attempts=1, code=codes.CONNECT_REFUSED, reason="nobody listens", closed_by="proxy")
+        record.note_failure("10.0.0.1:1", codes.CONNECT_REFUSED, "nobody listens", 0.001)
+        self.assertTrue(as_text_line(record, "close", 1.0).endswith('reason="nobody listens"'))
+        for number in range(2, 6):
+            record.attempts = number
+            record.note_failure(f"10.0.0.1:{number}", codes.CONNECT_TIMEOUT, "silence", 3.0)
+        self.assertIn(
+            ' attempts=5 failed="TM-U101 at 10.0.0.1:1, TM-T101 at 10.0.0.1:2, TM-T101 at 10.0.0.1:3, and 2 more"',
+            as_text_line(record, "close", 1.0),
         )
 
     def test_shows_how_it_ended(self) -> None:

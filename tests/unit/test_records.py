@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
-from tcpmesh.observe.records import MAX_TEXT, as_json_line, as_mapping, bounded, rfc3339
+from tcpmesh.observe.records import (
+    MAX_FAILURE_TEXT,
+    MAX_FAILURES,
+    MAX_TEXT,
+    FailedAttempt,
+    as_json_line,
+    as_mapping,
+    bounded,
+    rfc3339,
+)
 from tests.unit.record_samples import HOSTILE, a_record
 
 
@@ -46,7 +55,8 @@ class MappingTests(SynchronousTestCase):
             policy="web",
             rule="1",
             generation=3,
-            attempts=1,
+            attempts=2,
+            failures=(FailedAttempt("10.0.0.1:1", codes.CONNECT_REFUSED, "nobody listens", 1.5),),
             queue_ms=0.5,
             connect_ms=1.0,
             handshake_ms=2.0,
@@ -65,14 +75,29 @@ class MappingTests(SynchronousTestCase):
             *("src.addr", "src.identity", "src.serial", "src.not_after"),
             *("dst.addr", "dst.service", "dst.identity", "dst.serial", "dst.not_after"),
             *("sni", "alpn", "tls.version", "tls.group", "tls.cipher", "decision", "policy", "rule"),
-            *("generation", "attempts", "queue_ms", "connect_ms", "handshake_ms"),
+            *("generation", "attempts", "failures", "queue_ms", "connect_ms", "handshake_ms"),
         )
         at_the_end = (
             *("duration_ms", "bytes_sent", "bytes_recv", "closed_by", "code", "reason"),
             *("expected", "presented", "errno"),
         )
         self.assertEqual(tuple(as_mapping(record, "open", 1.0)), always)
+        self.assertEqual(
+            as_mapping(record, "open", 1.0)["failures"],
+            [{"endpoint": "10.0.0.1:1", "code": "TM-U101", "reason": "nobody listens", "ms": 1.5}],
+        )
         self.assertEqual(tuple(as_mapping(record, "close", 1.0)), always + at_the_end)
+
+    def test_names_the_first_failed_attempts_only(self) -> None:
+        """However many there were and however much a peer has to say."""
+        record = a_record()
+        for number in range(20):
+            record.note_failure(f"10.0.0.1:{number}", codes.REFUSED_BY_PEER, "x" * 10_000, 0.0004567)
+        self.assertEqual(len(record.failures), MAX_FAILURES)
+        self.assertEqual(record.failures[-1].endpoint, f"10.0.0.1:{MAX_FAILURES - 1}")
+        self.assertEqual(record.failures[0].reason, "x" * MAX_FAILURE_TEXT + "...(10000 characters)")
+        self.assertEqual(record.failures[0].ms, 0.457)
+        self.assertLess(len(as_json_line(as_mapping(record, "close", 1.0))), 8192)
 
     def test_leaves_out_what_is_empty_but_keeps_zero_bytes(self) -> None:
         """A refused connection says that no byte went through, and has no fields without content."""
