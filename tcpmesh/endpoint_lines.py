@@ -12,13 +12,14 @@ from typing import Any
 from twisted.logger import Logger
 
 from tcpmesh.codes import DISCOVERY_FAILED
-from tcpmesh.discovery.intake import Change
+from tcpmesh.discovery.intake import Change, few
 from tcpmesh.values import Endpoint, format_duration
 
-__all__ = ["AGAIN", "OTHER", "DiscoveryLines"]
+__all__ = ["AGAIN", "BURST", "OTHER", "DiscoveryLines"]
 
 AGAIN = 60.0  # seconds until the same thing is said again
-OTHER = 10.0  # seconds until something else of the same kind is said
+BURST = 6  # other lines of the same kind in a row …
+OTHER = 10.0  # … and then one in so many seconds
 
 _log = Logger(namespace="tcpmesh.control")
 
@@ -28,22 +29,25 @@ class _Said:
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self._text = ""
-        self._at: float | None = None
+        self._text: str | None = None
+        self._at = -AGAIN
+        self._paid = -BURST * OTHER  # each line costs OTHER seconds, of which BURST times as many can be saved
         self._kept_back = 0
 
-    def may(self, text: str) -> str | None:
-        """None when this must not be said now; else what to add to it, about those that were not."""
+    def may(self, text: str | None) -> str | None:
+        """None when this must not be said now; else what to add about lines that were not. No text: always new."""
         now = self._clock.seconds()
-        if self._at is not None and now - self._at < (AGAIN if text == self._text else OTHER):
+        paid = max(self._paid, now - BURST * OTHER) + OTHER
+        if (text is not None and text == self._text and now - self._at < AGAIN) or paid > now:
             self._kept_back += 1
             return None
-        self._text, self._at, kept_back, self._kept_back = text, now, self._kept_back, 0
+        self._text, self._at, self._paid = text, now, paid
+        kept_back, self._kept_back = self._kept_back, 0
         return f" ({kept_back} such lines were left out)" if kept_back else ""
 
     def reset(self) -> None:
-        """What comes next is said, if it has not been for some time."""
-        self._text = ""
+        """The same may be said again."""
+        self._text = None
 
 
 class DiscoveryLines:
@@ -109,10 +113,12 @@ class DiscoveryLines:
                 gone=gone,
             )
             return
-        say = _log.debug if quiet or self._changes.may("") is None else _log.info
+        more = self._changes.may(None) if not quiet else ""
+        say = _log.debug if quiet or more is None else _log.info
         say(
-            "service {service!r} has endpoints: {count}; {change}",
+            "service {service!r} has endpoints: {count}; {change}{more}",
             service=self._service,
             count=len(now),
-            change=str(change) if before else f"first {change}",
+            change=change if before is not None else few(change.added),
+            more=more or "",
         )

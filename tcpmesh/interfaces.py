@@ -102,7 +102,7 @@ class IIdentitySource(Interface):
 
 
 class ICheckable(Interface):
-    """A source or a policy that can tell beforehand whether it will start: optional, asked by ``tcpmesh check``."""
+    """A source, discovery or policy that can tell beforehand what is wrong: optional, asked by ``tcpmesh check``."""
 
     def check() -> None:
         """
@@ -116,7 +116,7 @@ class IReloadable(Interface):
     """
     A source that can be told to look for something new now: optional, for SIGHUP and ``tcpmesh identity reload``.
 
-    Of identities or of a policy.
+    Of identities, of endpoints or of a policy.
     """
 
     def reload() -> Any:
@@ -159,7 +159,12 @@ class IDiscoveryObserver(Interface):
     """Where discovery delivers; provided by the proxy."""
 
     def endpoints_changed(endpoints: Sequence[Endpoint]) -> None:
-        """These are all endpoints of the service from now on."""
+        """
+        These are all endpoints of the service from now on, at most 10000; none is taken at its word.
+
+        What is no endpoint, or not one that can be dialled, is left out with a line. Changes are taken at most ten
+        times a second, the last one in any case; the same set again, in whatever order, changes nothing.
+        """
 
     def endpoints_failed(reason: str) -> None:
         """The source of endpoints cannot be asked; the last ones go on to serve."""

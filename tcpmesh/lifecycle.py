@@ -120,8 +120,8 @@ class OrderlyStop:
 
     def _reload(self) -> None:
         self._log.info(
-            "SIGHUP: identity sources, the deny-list and policies look for something new; the configuration itself "
-            "stays as it was read: restart to use a changed one"
+            "SIGHUP: identity sources, the deny-list, policies and discoveries look for something new; the "
+            "configuration itself stays as it was read: restart to use a changed one"
         )
         self._service.reload_identities()
 

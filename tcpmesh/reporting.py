@@ -217,7 +217,7 @@ class Reporting:
 
     def reload_identities(self) -> dict[str, Any]:
         """Let the identity sources and the deny-list look for something new now; say where they stand after that."""
-        _log.info("identity sources and the deny-list were told to look for something new")
+        _log.info("identity sources, the deny-list and discoveries were told to look for something new")
         self._denials.reload()
         self._control.reload()
         return {"sources": self.sources(), "deny_list": self._denials.report()}

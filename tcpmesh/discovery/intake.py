@@ -15,7 +15,7 @@ import attrs
 from tcpmesh.discovery.endpoint_rules import MAX_ENDPOINTS, complaint
 from tcpmesh.values import Address, Endpoint
 
-__all__ = ["Change", "Intake", "change", "take_in"]
+__all__ = ["Change", "Intake", "change", "few", "take_in"]
 
 _SHOWN = 3  # complaints, and addresses of one kind of change, in one line
 
@@ -83,10 +83,11 @@ class Change:
     def __str__(self) -> str:
         """Say ``2 added (…), 1 removed (…)``; empty when nothing is different."""
         kinds = (("added", self.added), ("removed", self.removed), ("altered", self.altered))
-        return ", ".join(f"{len(addresses)} {word} ({_few(addresses)})" for word, addresses in kinds if addresses)
+        return ", ".join(f"{len(addresses)} {word} ({few(addresses)})" for word, addresses in kinds if addresses)
 
 
-def _few(addresses: Sequence[Address]) -> str:
+def few(addresses: Sequence[Address]) -> str:
+    """Some of the addresses, and how many more there are."""
     more = len(addresses) - _SHOWN
     return ", ".join([*map(str, addresses[:_SHOWN]), *([f"and {more} more"] if more > 0 else [])])
 
