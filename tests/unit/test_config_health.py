@@ -129,8 +129,8 @@ class CheckWorkloadTests(ConfigTestCase):
         text = with_health("check: {type: tls}").replace(
             "service: orders, workload: web}", "workload: web, routes: [{failover: [orders, other]}]}"
         )
-        other = '  other: {expect: ["spiffe://example.org/o"], discovery: {plugin: static, endpoints: ["127.0.0.1:9"]}}\noutbound:'
-        settings = self.load(text.replace("outbound:", other, 1))
+        other = '  other: {expect: ["spiffe://example.org/o"], discovery: {plugin: static, endpoints: ["127.0.0.1:9"]}}'
+        settings = self.load(text.replace("outbound:", f"{other}\noutbound:", 1))
         check = settings.services["orders"].health.check
         assert check is not None
         self.assertEqual(check_workload("orders", check, settings.outbound), "web")
