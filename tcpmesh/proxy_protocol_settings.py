@@ -24,6 +24,9 @@ class ProxySource:
 
     network: Network | None
 
+    def __str__(self) -> str:
+        return "unix" if self.network is None else str(self.network)
+
 
 def parse_proxy_source(text: str) -> ProxySource:
     """

@@ -30,6 +30,7 @@ from tcpmesh.observe.start_block import (
     StartFacts,
     default_lines,
     federation_lines,
+    proxy_lines,
     start_block,
     tls_lines,
 )
@@ -281,6 +282,7 @@ class Reporting:
             workloads=workload_facts(settings, self._state.current),
             federated=list(federation_lines(settings.identity.federation, self._federation.held, self._wall_clock())),
             tls=list(tls_lines(settings, effective_groups(TLSSettings()))),
+            proxy=list(proxy_lines(settings)),
             rules=[
                 *(line for named in self._policies.policies for line in named.policy.describe()),
                 *default_lines(settings.defaults),

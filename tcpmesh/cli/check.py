@@ -86,6 +86,8 @@ def _as_mapping(problem: Problem) -> dict[str, Any]:
 
 
 def _block(settings: Settings, warnings: list[str]) -> list[str]:
+    from tcpmesh.observe.start_block import proxy_lines
+
     workloads = settings.identity.workloads
     lines = [f"OK {settings.file} (SHA-256 {settings.digest[:16]}), trust domain {settings.trust_domain}"]
     lines += [
@@ -94,5 +96,6 @@ def _block(settings: Settings, warnings: list[str]) -> list[str]:
     for one in settings.inbound:
         whom = ", ".join(str(workloads[name].id) for name in one.workloads)
         lines.append(f"  inbound {one.name}: {one.listen} to {one.destination}{f' as {whom}' if whom else ''}")
+    lines += [f"  PROXY protocol: {line}" for line in proxy_lines(settings)]
     lines += [f"warning: {warning}" for warning in warnings]
     return lines

@@ -26,6 +26,7 @@ __all__ = [
     "WorkloadFacts",
     "default_lines",
     "federation_lines",
+    "proxy_lines",
     "start_block",
     "tls_lines",
 ]
@@ -68,6 +69,7 @@ class StartFacts:
     workloads: Sequence[WorkloadFacts] = ()
     federated: Sequence[str] = ()  # one line per other trust domain
     tls: Sequence[str] = ()  # what is not as it is everywhere, one line each
+    proxy: Sequence[str] = ()  # where PROXY headers are read and sent, one line each
     rules: Sequence[str] = ()  # one line each, as IAuthorizationPolicy.describe gives them
     limits: Mapping[str, str] = attrs.field(factory=dict)
     admin: Sequence[str] = ()
@@ -87,7 +89,10 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
     for direction in ("outbound", "inbound"):
         chosen = [listener for listener in facts.listeners if listener.direction == direction]
         rows += [
-            (direction, f"{name}  {listener.address} -> {listener.to}{f' as {listener.workload}' if listener.workload else ''}")
+            (
+                direction,
+                f"{name}  {listener.address} -> {listener.to}{f' as {listener.workload}' if listener.workload else ''}",
+            )
             for name, listener in zip(_aligned(listener.name for listener in chosen), chosen, strict=True)
         ]
     rows += [
@@ -96,6 +101,7 @@ def start_block(facts: StartFacts, now: float) -> list[str]:
     ]
     rows += [("federated", line) for line in facts.federated]
     rows += [("tls", line) for line in facts.tls]
+    rows += [("proxy", line) for line in facts.proxy]
     rows += [("rule", rule) for rule in facts.rules]
     if not facts.rules and any(listener.direction == "inbound" for listener in facts.listeners):
         rows.append(("rule", "none: every inbound connection is denied"))
@@ -122,6 +128,27 @@ def tls_lines(settings: Settings, default: Sequence[str]) -> Iterator[str]:
         configured = [f"{key} {', '.join(names)}" for key, names in lists if names]
         if configured:
             yield f"{name}: {'; '.join(configured)}"
+
+
+def _whom(listener: ListenerFacts) -> str:
+    return f" as {listener.workload}" if listener.workload else ""
+
+
+def proxy_lines(settings: Settings) -> Iterator[str]:
+    """Whose word is taken for where a peer is, and who is told it: PROXY headers, where they are read and sent."""
+    for inbound in settings.inbound:
+        proxy = inbound.proxy_protocol
+        said = []
+        if proxy.accept_from:
+            sources = ", ".join(str(source) for source in proxy.accept_from)
+            said.append(f"header from {sources} within {format_duration(proxy.timeout)}")
+        if proxy.send != "none":
+            said.append(f"{proxy.send} to the application")
+        if said:
+            yield f"inbound {inbound.name}: {', '.join(said)}"
+    for name, service in settings.services.items():
+        if service.proxy_protocol != "none":
+            yield f"service {name}: {service.proxy_protocol} before TLS"
 
 
 def federation_lines(

@@ -12,6 +12,7 @@ from tcpmesh.observe.start_block import (
     WorkloadFacts,
     default_lines,
     federation_lines,
+    proxy_lines,
     start_block,
     tls_lines,
 )
@@ -48,6 +49,7 @@ class StartBlockTests(SynchronousTestCase):
             ],
             federated=["b.test  file b.pem, authorities: 1, received 0 s ago"],
             tls=["inbound orders-in: groups X25519"],
+            proxy=["inbound orders-in: v2 to the application"],
             rules=["allow web-may-use-orders: spiffe://a.test/web to orders-in"],
             limits={"connections": "9000", "handshakes": "1000"},
             admin=["unix:/run/admin.sock", "http://127.0.0.1:4191/metrics"],
@@ -68,6 +70,7 @@ class StartBlockTests(SynchronousTestCase):
                 "workload  now     spiffe://a.test/now  ready, expires at 1970-01-01T00:16:40.500Z (in less than 1s)",
                 "federated b.test  file b.pem, authorities: 1, received 0 s ago",
                 "tls       inbound orders-in: groups X25519",
+                "proxy     inbound orders-in: v2 to the application",
                 "rule      allow web-may-use-orders: spiffe://a.test/web to orders-in",
                 "limits    connections 9000, handshakes 1000",
                 "admin     unix:/run/admin.sock",
@@ -128,6 +131,30 @@ class TLSLinesTests(SynchronousTestCase):
         self.assertIn(line, list(tls_lines(self.load("groups: [X448]"), ("X25519", "ffdhe2048"))))
         settings = self.load("groups: [X448]", "groups: [X448]")
         self.assertNotIn(line, list(tls_lines(settings, ("X25519", "ffdhe2048"))))
+
+
+class ProxyLinesTests(SynchronousTestCase):
+    """Where PROXY headers are read and sent."""
+
+    def load(self, inbound: str = "{}", service: str = "none") -> Settings:
+        text = variant("    expect:", f"    proxy_protocol: {service}\n    expect:")
+        text = text.replace("workload: web}\nauth", f"workload: web, proxy_protocol: {inbound}}}\nauth")
+        return loads(text.encode(), FILE, PLUGINS)
+
+    def test_nothing_where_nobody_wants_them(self) -> None:
+        """The usual case."""
+        self.assertEqual(list(proxy_lines(self.load())), [])
+
+    def test_says_whose_word_is_taken_and_who_is_told(self) -> None:
+        """Listeners first."""
+        settings = self.load('{accept_from: [10.0.0.0/8, "fd00::/8"], timeout: 1s, send: v2}', "v1")
+        self.assertEqual(
+            list(proxy_lines(settings)),
+            [
+                "inbound in: header from 10.0.0.0/8, fd00::/8 within 1s, v2 to the application",
+                "service orders: v1 before TLS",
+            ],
+        )
 
 
 class FederationLinesTests(SynchronousTestCase):
