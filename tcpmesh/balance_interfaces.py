@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpmesh.interfaces import ILoadBalancer
-from tcpmesh.values import Address, Endpoint
+from tcpmesh.values import Address, AttemptFailure, Endpoint
 
-__all__ = ["IEstimatingBalancer", "ISourceBalancer"]
+__all__ = ["IEstimatingBalancer", "ILossBalancer", "ISourceBalancer"]
 
 
 class ISourceBalancer(ILoadBalancer):
@@ -23,6 +23,17 @@ class ISourceBalancer(ILoadBalancer):
         Choose one of the endpoints that is not excluded, or None, as ``pick`` does.
 
         :param source: the application's address, as the record has it; without a path for one on a unix socket.
+        """
+
+
+class ILossBalancer(ILoadBalancer):
+    """A balancer that takes note of endpoints that accept a connection and break it before any payload: optional."""
+
+    def lost(endpoint: Endpoint, failure: AttemptFailure) -> None:
+        """
+        A connection that was ``established`` broke before any payload byte had moved; ``closed`` follows.
+
+        Of servers that send no preface, for which being established says little: the one behind them may be down.
         """
 
 

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from tcpmesh.balance.draws import Draws
 from tcpmesh.balance.loads import Load, Loads
 from tcpmesh.balance.recent import Recent
-from tcpmesh.balance_interfaces import IEstimatingBalancer
+from tcpmesh.balance_interfaces import IEstimatingBalancer, ILossBalancer
 from tcpmesh.codes import CANCELLED, ESTABLISH_TIMEOUT
 from tcpmesh.interfaces import ILoadBalancerFactory, PluginContext
 from tcpmesh.values import Address, AttemptFailure, Duration, Endpoint, format_duration
@@ -93,7 +93,7 @@ class _Choice:
         self.mean_weight = self.draws.total / len(self.states) if self.states else 1.0
 
 
-@implementer(IEstimatingBalancer)
+@implementer(IEstimatingBalancer, ILossBalancer)
 class P2cEwma:
     """
     Picks the cheaper of two; a weight below 1 gets none.
@@ -219,6 +219,15 @@ class P2cEwma:
                 self._sample(state, min(failure.duration, _MOST), now)
             return
         state.silent = now
+        self._penalize(state, failure, now)
+
+    def lost(self, endpoint: Endpoint, failure: AttemptFailure) -> None:
+        """Take a connection that broke before it was used for an attempt that failed. (ILossBalancer)"""
+        state = self._loads.find(endpoint.address)
+        if state is not None:
+            self._penalize(state, failure, self._clock.seconds())
+
+    def _penalize(self, state: _State, failure: AttemptFailure, now: float) -> None:
         if failure.code.id.startswith(_OURS):
             return
         time = self._time(state, now)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 from twisted.logger import Logger
 
-from tcpmesh.balance_interfaces import IEstimatingBalancer, ISourceBalancer
+from tcpmesh.balance_interfaces import IEstimatingBalancer, ILossBalancer, ISourceBalancer
 from tcpmesh.codes import BALANCER_FAILED
 from tcpmesh.errors import Refusal
 from tcpmesh.interfaces import ILoadBalancer, IRetryStrategy
@@ -55,7 +55,8 @@ class GuardedBalancer:
         except Exception:  # noqa: BLE001  a plugin's failure is an answer
             self._failed()
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} raised an exception") from None
-        if endpoint is not None and endpoint not in endpoints:
+        # By identity first: comparing with thousands of others takes longer than the rest of a pick.
+        if endpoint is not None and id(endpoint) not in map(id, endpoints) and endpoint not in endpoints:
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} chose something that is not an endpoint")
         return endpoint
 
@@ -88,6 +89,15 @@ class GuardedBalancer:
         """Tell that an attempt failed."""
         try:
             self.balancer.failed(endpoint, failure)
+        except Exception:  # noqa: BLE001
+            self._failed()
+
+    def lost(self, endpoint: Endpoint, failure: AttemptFailure) -> None:
+        """Tell, who wants to know, that an established connection broke before any payload byte had moved."""
+        if not ILossBalancer.providedBy(self.balancer):
+            return
+        try:
+            self.balancer.lost(endpoint, failure)  # type: ignore[attr-defined]
         except Exception:  # noqa: BLE001
             self._failed()
 

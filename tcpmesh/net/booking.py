@@ -121,6 +121,7 @@ class Booking:
         if self._is_over:
             return
         self._counts.failed[failure.code] += 1
+        self._pool.balancer.lost(self.endpoint, failure)
         self._pool.health.lost(self.endpoint, failure.code, failure.reason, self._pool.clock.seconds())
         self.closed()
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.balance.p2c_ewma import P2cEwma, P2cEwmaSettings
-from tcpmesh.codes import CANCELLED, CONNECT_TIMEOUT, NO_IDENTITY
+from tcpmesh.codes import CANCELLED, CLOSED_BEFORE_OK, CONNECT_TIMEOUT, NO_IDENTITY
 from tcpmesh.testing import attempt_failure, endpoint
 from tcpmesh.values import Duration, Endpoint
 
@@ -226,6 +226,16 @@ class FailureTests(P2cTestCase):
         self.settle(*THREE)
         self.refuse(A, 3.0, code=CONNECT_TIMEOUT)
         self.assertEqual(self.balancer._loads.of(A.address).estimate, 3.0)
+
+    def test_breaking_before_payload_is_a_failure(self) -> None:
+        """A server that takes the TLS connection and has nobody behind it is fast, and repels all the same."""
+        self.settle(*THREE)
+        self.connect(A, 0.001, stays=True)
+        self.balancer.lost(A, attempt_failure(A, code=CLOSED_BEFORE_OK))
+        self.balancer.closed(A)
+        self.assertNotIn(A, self.picked(THREE))
+        self.assertEqual(self.balancer._total, 0)
+        self.balancer.lost(endpoint(99), attempt_failure(code=CLOSED_BEFORE_OK))
 
     def test_who_gives_up_early_says_nothing_of_the_endpoint(self) -> None:
         """A client that goes away at once is not the endpoint's fault."""
