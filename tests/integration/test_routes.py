@@ -1,0 +1,367 @@
+"""Where connections go: by server name, by weight, and by which service can be reached."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+
+from tcpmesh.codes import (
+    CLEAN,
+    CONNECT_REFUSED,
+    ESTABLISH_TIMEOUT,
+    NO_ENDPOINT,
+    NO_ROUTE,
+    NOT_TLS,
+    OUTBOUND_DENIED,
+)
+from tests.integration.applications import push, receive, reset, until
+from tests.integration.mesh import Proxy, echo, in_thread, unused_port
+from tests.integration.own_tls import OwnTLSTestCase, first_bytes
+
+ALL = "authorization: [{plugin: rules, policies: [{name: all, action: allow, from: [{any: authenticated}]}]}]\n"
+
+
+class RoutesTestCase(OwnTLSTestCase):
+    """Inbound proxies for ``orders`` and ``web``, and routes to them."""
+
+    def inbound(self, target: int, workload: str = "orders", *, listen: str = "127.0.0.1:0") -> Proxy:
+        self.pki.issue(workload)
+        return self.start(
+            self.identity(workload)
+            + f'inbound: [{{name: in, listen: "{listen}", target: "127.0.0.1:{target}", workload: {workload}}}]\n'
+            + ALL
+        )
+
+    def service(self, name: str, *ports: int, workload: str = "orders", more: str = "") -> str:
+        return f'{name}: {{expect: ["{self.pki.id(workload)}"], {self.static(*ports)}{more}}}'
+
+    def saying(self, word: bytes) -> int:
+        """An application that says who it is and then echoes; its port."""
+
+        def serve(connection: socket.socket) -> None:
+            connection.sendall(word)
+            echo(connection)
+
+        return self.application(serve)
+
+    async def said(self, port: int, length: int = 1) -> bytes:
+        """What an application hears first, without a word of its own; then both end."""
+
+        def talk() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                said = connection.recv(length)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(100):
+                    pass
+                return said
+
+        return await in_thread(talk)
+
+
+class ServerNameTests(RoutesTestCase):
+    """The application's ClientHello says where it goes; its TLS goes there inside of the mesh's."""
+
+    async def test_two_names_on_one_port(self) -> None:
+        """Each to its own service, over mutual TLS to its own identity; the application's own TLS inside."""
+        first, second = self.inbound(self.tls_application("a")), self.inbound(self.tls_application("b"), "web")
+        outer = self.start_routes(
+            self.service("one", first.port("in")) + "\n" + self.service("two", second.port("in"), workload="web"),
+            "{sni: a.test, service: one}, {sni: b.test, service: two}",
+        )
+        for count, (name, identity) in enumerate((("a", "orders"), ("b", "web"), ("a", "orders")), 1):
+            self.assertEqual(await in_thread(self.ask, outer.port("out"), f"{name}.test"), name)
+            record = await outer.closed(count)
+            self.assertEqual((record.code, record.route, record.sni), (CLEAN, f"{name}.test", f"{name}.test"))
+            self.assertEqual((record.dst_identity, record.alpn), (f"spiffe://mesh.test/{identity}", "tcpmesh/1"))
+            self.assertFalse(record.passthrough)
+        await until(lambda: not (outer.live or first.live or second.live), "every socket is closed")
+
+    async def test_all_others_have_a_route(self) -> None:
+        """Other names, names in whatever spelling, and none."""
+        inner = self.inbound(self.tls_application("a"))
+        outer = self.start_routes(
+            self.service("one", inner.port("in")) + "\n" + self.service("two", self.target.port),
+            '{sni: "*.b.test", service: two}, {service: one}',
+        )
+        self.assertEqual(await in_thread(self.ask, outer.port("out"), "X.A.TEST"), "a")
+        record = await outer.closed()
+        self.assertEqual((record.route, record.sni.lower()), ("default", "x.a.test"))
+
+    async def test_a_foreign_server_gets_the_whole_hello_again(self) -> None:
+        """Whoever breaks before payload moved: what was read of the application waits for the next endpoint."""
+        inner = self.inbound(self.tls_application("a"))
+        outer = self.start_routes(
+            self.service(
+                "one",
+                self.application(reset),
+                inner.port("in"),
+                more=", retry: {plugin: exponential, attempts: 3, base: 1ms}",
+            ),
+            "{sni: a.test, service: one}",
+        )
+        self.assertEqual(await in_thread(self.ask, outer.port("out"), "a.test"), "a")
+        record = await outer.closed()
+        self.assertEqual((record.code, record.attempts), (CLEAN, 2))
+
+    async def test_plaintext_has_no_route(self) -> None:
+        """Not even the one for all other names: that is for TLS without one of those that are listed."""
+        outer = self.start_routes(self.service("one", self.target.port), "{sni: a.test, service: one}, {service: one}")
+        received = await in_thread(self.plain, outer.port("out"), b"SELECT 1\n")
+        self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
+        self.assertEqual((await outer.closed()).code, NOT_TLS)
+        self.assertFalse(self.target.was_dialled)
+
+    async def test_without_names_nobody_is_waited_for(self) -> None:
+        """A server that speaks first is heard behind routes that need no name."""
+        inner = self.inbound(self.saying(b"!"))
+        for route in ("{service: one}", "{split: {one: 1}}", "{failover: [one]}"):
+            outer = self.start_routes(self.service("one", inner.port("in")), route)
+            self.assertEqual(await self.said(outer.port("out")), b"!")
+            self.assertEqual((await outer.closed()).route, "default")
+
+
+class InboundTests(RoutesTestCase):
+    """A peer's ClientHello says which application it wants, and who we are for it."""
+
+    def inner(self, *, more: str = "") -> Proxy:
+        return self.start(
+            self.identity("orders", "web")
+            + 'inbound: [{name: in, listen: "127.0.0.1:0", workload: orders, routes: ['
+            + f'{{sni: web.test, target: "127.0.0.1:{self.saying(b"w")}", workload: web}}, '
+            + f'{{sni: "**.orders.test", target: "127.0.0.1:{self.saying(b"o")}"}}{more}]}}]\n'
+            + ALL
+        )
+
+    def outer(self, inner: Proxy, name: str, workload: str) -> Proxy:
+        sni = f", sni: {name}" if name else ""
+        return self.start_routes(self.service("one", inner.port("in"), workload=workload, more=sni), "{service: one}")
+
+    async def test_each_name_has_its_application_and_identity(self) -> None:
+        """Which the peer verifies."""
+        inner = self.inner()
+        for count, (name, workload, word) in enumerate(
+            (("web.test", "web", b"w"), ("a.b.orders.test", "orders", b"o")), 1
+        ):
+            outer = self.outer(inner, name, workload)
+            self.assertEqual(await self.said(outer.port("out")), word)
+            record = await inner.closed(count)
+            self.assertEqual((record.code, record.workload, record.sni), (CLEAN, workload, name))
+            self.assertEqual(record.src_identity, "spiffe://mesh.test/web")
+
+    async def test_a_name_without_a_route(self) -> None:
+        """Is nobody's, and no identity is shown; the other proxy may try elsewhere."""
+        inner = self.inner()
+        for count, name in enumerate(("orders.test", ""), 1):
+            outer = self.outer(inner, name, "orders")
+            received = await in_thread(receive, self.connect(outer.port("out")))
+            self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
+            record = await inner.closed(count)
+            self.assertEqual((record.code, record.sni, record.workload), (NO_ROUTE, name, ""))
+            self.assertEqual((await outer.closed()).dst_identity, "")
+
+    async def test_the_others_have_a_route(self) -> None:
+        """Peers of the mesh ask for no name unless their service says sni."""
+        inner = self.inner(more=f', {{target: "127.0.0.1:{self.saying(b"d")}"}}')
+        self.assertEqual(await self.said(self.outer(inner, "", "orders").port("out")), b"d")
+        record = await inner.closed()
+        self.assertEqual((record.route, record.workload), ("default", "orders"))
+
+    async def test_some_names_are_passed_through(self) -> None:
+        """Beside others that are verified; the policies tell one from the other."""
+        inner = self.inner(
+            more=f', {{sni: a.test, target: "127.0.0.1:{self.tls_application("a")}", passthrough: true}}'
+        )
+        self.assertEqual(await self.said(self.outer(inner, "web.test", "web").port("out")), b"w")
+        received = await in_thread(self.plain, inner.port("in"), first_bytes(self.client_context(), "a.test"))
+        self.assertEqual(received.ending, "ECONNRESET")
+        record = await inner.closed(2)
+        self.assertEqual((record.decision, record.passthrough, record.route), ("deny", True, "a.test"))
+
+
+class SplitTests(RoutesTestCase):
+    """A canary."""
+
+    async def test_shares_are_those_of_the_weights(self) -> None:
+        """As far as chance allows; measured at the services themselves."""
+        old, new = self.inbound(self.saying(b"o")), self.inbound(self.saying(b"n"), "web")
+        outer = self.start_routes(
+            self.service("old", old.port("in")) + "\n" + self.service("new", new.port("in"), workload="web"),
+            "{split: {old: 80, new: 20}}",
+        )
+        heard: Counter[bytes] = Counter()
+        for _ in range(20):
+            heard.update(await in_thread(self.several, outer.port("out"), 20))
+        # 400 draws, one in five: 80, and five standard deviations of 8.
+        self.assertEqual(heard.total(), 400)
+        self.assertLess(abs(heard[b"n"] - 80), 40, heard)
+        await outer.closed(400)
+        recorded = Counter(record.dst_service for record in outer.tap.close)
+        self.assertEqual((recorded["old"], recorded["new"]), (heard[b"o"], heard[b"n"]))
+
+    @staticmethod
+    def several(port: int, count: int) -> list[bytes]:
+        """What that many connections hear first. A thread's function."""
+        connections = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(count)]
+        heard = [connection.recv(1) for connection in connections]
+        for connection in connections:
+            connection.close()
+        return heard
+
+    async def test_a_canary_that_fails_is_not_hidden(self) -> None:
+        """A split is no failover."""
+        old = self.inbound(self.saying(b"o"))
+        outer = self.start_routes(
+            self.service("old", old.port("in")) + "\n" + self.service("new", unused_port()),
+            "{split: {old: 0, new: 1}}",
+        )
+        received = await in_thread(receive, self.connect(outer.port("out")))
+        self.assertEqual(received.ending, "ECONNRESET")
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service), (CONNECT_REFUSED, "new"))
+
+
+class FailoverTests(RoutesTestCase):
+    """The next service when one cannot be reached."""
+
+    def services(self, first: int, second: int, *, more: str = "") -> str:
+        return self.service("first", first, more=more) + "\n" + self.service("second", second)
+
+    async def test_the_next_service_takes_it(self) -> None:
+        """And the record names it, with what failed before."""
+        inner = self.inbound(self.saying(b"2"))
+        outer = self.start_routes(self.services(unused_port(), inner.port("in")), "{failover: [first, second]}")
+        self.assertEqual(await self.said(outer.port("out")), b"2")
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service, record.attempts), (CLEAN, "second", 2))
+        self.assertEqual([failure.code for failure in record.failures], [CONNECT_REFUSED])
+        self.assertEqual([code for _, code, _ in outer.tap.attempts], [CONNECT_REFUSED])
+
+    async def test_when_all_fail_the_last_one_says_why(self) -> None:
+        """With every attempt in the record."""
+        outer = self.start_routes(
+            self.services(unused_port(), unused_port(), more=", retry: {plugin: exponential, attempts: 2, base: 1ms}"),
+            "{failover: [first, second]}",
+        )
+        received = await in_thread(receive, self.connect(outer.port("out")))
+        self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service, record.attempts), (CONNECT_REFUSED, "second", 3))
+        self.assertEqual(len(record.failures), 3)
+
+    async def test_a_service_without_endpoints_is_passed_over(self) -> None:
+        """It costs no attempt."""
+        inner = self.inbound(self.saying(b"2"))
+        outer = self.start_routes(self.services(unused_port(), inner.port("in")), "{failover: [first, second]}")
+        state = outer.service.composition.state
+        state.swap(endpoints={**state.current.endpoints, "first": ()})
+        self.assertEqual(await self.said(outer.port("out")), b"2")
+        record = await outer.closed()
+        self.assertEqual((record.dst_service, record.attempts), ("second", 1))
+        self.assertEqual([code for _, code, _ in outer.tap.attempts], [NO_ENDPOINT])
+
+    async def test_a_denial_is_the_last_word(self) -> None:
+        """Policies are asked for each service that is tried, and no other one is tried instead of a denied one."""
+        inner = self.inbound(self.saying(b"2"))
+        deny = (
+            "authorization: [{plugin: rules, policies: [{name: none, action: deny, "
+            'from: [{ids: ["spiffe://mesh.test/web"]}], to: {services: [WHICH]}}]}]\n'
+        )
+        for which, attempts in (("first", 0), ("second", 1)):
+            outer = self.start_routes(
+                self.services(unused_port(), inner.port("in")),
+                "{failover: [first, second]}",
+                top=deny.replace("WHICH", which),
+            )
+            received = await in_thread(receive, self.connect(outer.port("out")))
+            self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
+            record = await outer.closed()
+            self.assertEqual((record.code, record.dst_service, record.attempts), (OUTBOUND_DENIED, which, attempts))
+        self.assertEqual(inner.tap.close, [])
+
+    async def test_limits_of_policies_count_the_service_that_is_tried(self) -> None:
+        """What was counted for the one before is given back."""
+        inner = self.inbound(self.saying(b"2"))
+        limit = (
+            "authorization: [{plugin: rules, policies: [{name: few, action: limit, limit: {connections: 1}, "
+            'from: [{ids: ["spiffe://mesh.test/web"]}], to: {services: [first]}}]}]\n'
+        )
+        outer = self.start_routes(
+            self.services(unused_port(), inner.port("in")), "{failover: [first, second]}", top=limit
+        )
+        held = self.connect(outer.port("out"))
+        self.assertEqual(await in_thread(held.recv, 1), b"2")
+        plane = outer.service.plane
+        assert plane is not None
+        self.assertEqual(dict(plane.limiting.in_use), {"few": 0})
+        self.assertEqual(await self.said(outer.port("out")), b"2")
+
+    async def test_one_time_is_over_all_of_them(self) -> None:
+        """timeouts.establish: a service that hangs uses it up for the next."""
+        hanging = socket.create_server(("127.0.0.1", 0))  # accepts and says nothing
+        self.addCleanup(hanging.close)
+        inner = self.inbound(self.saying(b"2"))
+        outer = self.start_routes(
+            self.services(hanging.getsockname()[1], inner.port("in")),
+            "{failover: [first, second]}",
+            more=", timeouts: {establish: 200ms}",
+        )
+        received = await in_thread(receive, self.connect(outer.port("out")))
+        self.assertEqual(received.ending, "ECONNRESET")
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service), (ESTABLISH_TIMEOUT, "first"))
+
+    async def test_a_foreign_server_that_hangs_up_at_once_is_passed_over(self) -> None:
+        """Before a payload byte has left; the relay had begun."""
+        inner = self.inbound(self.saying(b"2"))
+        outer = self.start_routes(
+            self.services(self.application(reset), inner.port("in")), "{failover: [first, second]}"
+        )
+        self.assertEqual(await self.said(outer.port("out")), b"2")
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service), (CLEAN, "second"))
+
+    async def test_the_first_has_it_again_when_it_is_back(self) -> None:
+        """Under load: every connection is served by one of the two, whole, and none is lost in between."""
+        port = unused_port()
+        second = self.inbound(self.saying(b"2"))
+        outer = self.start_routes(
+            self.services(port, second.port("in"), more=", health: {ejection: {failures: 0}}"),
+            "{failover: [first, second]}",
+        )
+        heard = await in_thread(SplitTests.several, outer.port("out"), 30)
+        self.assertEqual(set(heard), {b"2"})
+        first = self.inbound(self.saying(b"1"), listen=f"127.0.0.1:{port}")
+        heard = await in_thread(SplitTests.several, outer.port("out"), 30)
+        self.assertEqual(set(heard), {b"1"})
+        held = self.connect(outer.port("out"))
+        self.assertEqual(await in_thread(held.recv, 1), b"1")
+        await self._stop(first.service)
+        heard = await in_thread(SplitTests.several, outer.port("out"), 30)
+        self.assertEqual(set(heard), {b"2"})
+        self.assertEqual((await in_thread(receive, held)).ending, "ECONNRESET")  # what lived there has ended
+
+    async def test_a_large_payload_goes_to_one_service(self) -> None:
+        """Whole, and only once, whichever was tried before."""
+        received: list[bytes] = []
+
+        def take(connection: socket.socket) -> None:
+            data = b""
+            while more := connection.recv(262144):
+                data += more
+            received.append(data)
+            connection.shutdown(socket.SHUT_WR)
+
+        inner = self.inbound(self.application(take))
+        outer = self.start_routes(
+            self.services(self.application(reset), inner.port("in")), "{failover: [first, second]}"
+        )
+        data = bytes(range(256)) * 4096
+
+        def send() -> str:
+            with socket.create_connection(("127.0.0.1", outer.port("out")), timeout=20) as connection:
+                push(connection, data)
+                connection.shutdown(socket.SHUT_WR)
+                return receive(connection).ending
+
+        self.assertEqual(await in_thread(send), "end")
+        self.assertEqual(received, [data])
