@@ -101,6 +101,16 @@ class GuardTests(SynchronousTestCase):
         )
         check_message(message(ASKED, answers=records[1:]))
 
+    def test_refuses_names_that_would_take_long(self) -> None:
+        """Each record may refer to the longest name there can be, twice."""
+        place = struct.pack("!H", 0xC000 | len(message(ASKED)))
+        long = dns.record(".".join("a" * 120), dns.TXT, b"")
+        records = [long, *[dns.record(place, dns.CNAME, place)] * 100]
+        self.assertEqual(
+            self.refusal(message(ASKED, answers=records)), "its names have more than 20000 labels together"
+        )
+        check_message(message(ASKED, answers=records[:80]))
+
     def test_refuses_another_number_of_questions(self) -> None:
         """None, or two."""
         for count in (0, 2):
