@@ -7,21 +7,19 @@ import ssl  # noqa: TID251  an application's own TLS, not ours
 from typing import Any
 
 from tests.integration.applications import END, Received, name_of, receive
-from tests.integration.mesh import PATIENCE, MeshTestCase, Proxy
-from tests.integration.strangers import FailureLines, Target
+from tests.integration.mesh import PATIENCE, Proxy
+from tests.integration.refusals import RefusalTestCase
 
 OPEN = "authorization: [{plugin: rules, policies: [{name: open, action: allow, from: [{any: unauthenticated}]}]}]\n"
 
 
-class OwnTLSTestCase(MeshTestCase):
+class OwnTLSTestCase(RefusalTestCase):
     """``a.test`` and ``b.test`` are applications whose certificates their clients verify themselves."""
 
     def setUp(self) -> None:
         super().setUp()
         self.pki.issue("a", dns=("a.test", "x.a.test"))
         self.pki.issue("b", dns=("b.test",))
-        self.target = Target(self)
-        self.lines = FailureLines(self)
 
     def tls_application(self, name: str, answer: bytes = b"", listener: socket.socket | None = None) -> int:
         """A server with TLS: says its ``answer`` (its name) and whatever comes, up to the end; gives its port."""

@@ -88,6 +88,7 @@ class OutboundTests(OwnTLSTestCase):
         received = await in_thread(lambda: self.plain(outer.port("out"), hello[:100], fin=True))
         self.assertEqual(received.ending, RESET_SEEN)
         self.assertIn("it ended after 100 bytes of a ClientHello", (await outer.closed(5)).reason)
+        self.assert_documented("outbound", "nothing", outbound=NOT_TLS, inbound="-")
         self.assertFalse(self.target.was_dialled)
 
     async def test_who_says_nothing_is_not_waited_for(self) -> None:
@@ -99,6 +100,7 @@ class OutboundTests(OwnTLSTestCase):
         self.assertEqual(record.code, CLIENT_HELLO_TIMEOUT)
         self.assertIn("nothing came; this listener waits for TLS", record.reason)
         self.assertIn("above all those whose server speaks first", record.reason)
+        self.assert_documented("outbound", "nothing", outbound=CLIENT_HELLO_TIMEOUT, inbound="-")
         self.assertFalse(self.target.was_dialled)
 
     async def test_who_comes_and_goes_is_no_failure(self) -> None:
@@ -122,6 +124,7 @@ class OutboundTests(OwnTLSTestCase):
             record = await outer.closed(count)
             self.assertEqual((record.code, record.sni, record.route), (NO_ROUTE, name or "", ""))
             self.assertIn(said, record.reason)
+        self.assert_documented("outbound", "nothing", outbound=NO_ROUTE, inbound="-")
         self.assertFalse(self.target.was_dialled)
 
     async def test_a_dead_endpoint_costs_an_attempt(self) -> None:
@@ -252,6 +255,7 @@ class InboundTests(OwnTLSTestCase):
         received = await in_thread(lambda: self.plain(inner.port("in"), b"", fin=True))
         self.assertTrue(is_end(received), received)
         self.assertEqual((await inner.closed(3)).code, NO_BYTE)
+        self.assert_documented("inbound", "RST", application="-", inbound=NOT_TLS)
         self.assertFalse(self.target.was_dialled)
 
     async def test_who_says_nothing_is_not_waited_for(self) -> None:
@@ -260,6 +264,7 @@ class InboundTests(OwnTLSTestCase):
         received = await in_thread(self.plain, inner.port("in"), b"")
         self.assertEqual(received.ending, RESET_SEEN)
         self.assertEqual((await inner.closed()).code, CLIENT_HELLO_TIMEOUT)
+        self.assert_documented("inbound", "RST", application="-", inbound=CLIENT_HELLO_TIMEOUT)
         gate = inner.service.plane.gate  # type: ignore[union-attr]
         self.assertEqual(gate.handshakes, 0)
 

@@ -9,6 +9,7 @@ from tcpmesh.codes import (
     CLEAN,
     CONNECT_REFUSED,
     ESTABLISH_TIMEOUT,
+    HANDSHAKE_TRUNCATED,
     NO_ENDPOINT,
     NO_ROUTE,
     NOT_TLS,
@@ -157,7 +158,9 @@ class InboundTests(RoutesTestCase):
             self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
             record = await inner.closed(count)
             self.assertEqual((record.code, record.sni, record.workload), (NO_ROUTE, name, ""))
-            self.assertEqual((await outer.closed()).dst_identity, "")
+            there = await outer.closed()
+            self.assertEqual((there.code, there.dst_identity), (HANDSHAKE_TRUNCATED, ""))
+            self.assert_documented("inbound", "RST", outbound=HANDSHAKE_TRUNCATED, inbound=NO_ROUTE)
 
     async def test_the_others_have_a_route(self) -> None:
         """Peers of the mesh ask for no name unless their service says sni."""
