@@ -108,6 +108,7 @@ class PassthroughAttempt(LegOwner):
         record = connection.record
         record.generation = state.generation
         record.dst_addr = str(endpoint.address)
+        record.errno = ""
         record.connect_ms = None
 
     def start(self) -> None:

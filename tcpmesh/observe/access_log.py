@@ -148,8 +148,12 @@ def as_text_line(record: ConnectionRecord, event: Event, now: float, *, colour: 
         _party(record.dst_addr or record.dst_service, record.dst_identity),
     ]
     values: dict[str, str | int] = {"via": record.src_via}
+    routed = record.route or record.passthrough or record.code is codes.NO_ROUTE
+    if routed and (event == "open" or not record.established):
+        values |= {"route": record.route, "sni": record.sni}
     if event == "open":
-        values |= {"policy": record.policy, "tls": record.tls_version, "conn": record.conn}
+        tls = "passed through" if record.passthrough else record.tls_version
+        values |= {"policy": record.policy, "tls": tls, "conn": record.conn}
         values |= _way(record)
     else:
         code = record.code

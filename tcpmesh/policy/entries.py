@@ -15,7 +15,7 @@ from tcpmesh.policy.networks import Networks, source_number
 from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Table, sought
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
 
-__all__ = ["all_of", "entries_for", "guard_of", "leading_key", "means", "selectors"]
+__all__ = ["all_of", "entries_for", "guard_of", "leading_key", "means", "meant", "selectors"]
 
 _KEYS = ("ids", "prefixes", "trust_domains", "dns", "networks")
 
@@ -38,6 +38,13 @@ def means(policy: Policy, entry: Principals, *, strangers: bool) -> bool:
         return entry.any == "unauthenticated"
     asks_for_certificate = policy.when is not None and policy.when.certificate is not None
     return policy.action != "allow" and leading_key(entry) == "networks" and not asks_for_certificate
+
+
+def meant(entry: Principals, selector: Selector) -> str:
+    """For people: whom an entry means by one of its selectors."""
+    if selector is None:
+        return f"every {entry.any} peer"
+    return f"unauthenticated peers from {selector}" if entry.any == "unauthenticated" else str(selector)
 
 
 def leading_key(entry: Excluded) -> str:

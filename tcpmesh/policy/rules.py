@@ -14,7 +14,7 @@ from zope.interface import implementer
 from tcpmesh.errors import Problem
 from tcpmesh.limit_interfaces import ILimitingPolicy, Limit
 from tcpmesh.policy.doubts import doubts
-from tcpmesh.policy.entries import selectors
+from tcpmesh.policy.entries import meant, selectors
 from tcpmesh.policy.language import Policy
 from tcpmesh.policy.nearest import near_rules
 from tcpmesh.policy.ruling import Ruling
@@ -78,11 +78,7 @@ class Rules:
 
 
 def _describe(policy: Policy) -> str:
-    peers = [
-        f"every {entry.any} peer" if selector is None else str(selector)
-        for entry in policy.from_
-        for _, selector in selectors(entry)
-    ]
+    peers = [meant(entry, selector) for entry in policy.from_ for _, selector in selectors(entry)]
     shown = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
     limits = [name for name, value in (("when", policy.when), ("dry-run", policy.mode == "dry-run")) if value]
     limits += [str(policy.limit)] if policy.limit is not None else []

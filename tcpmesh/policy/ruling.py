@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from tcpmesh.limit_interfaces import Limit
-from tcpmesh.policy.entries import all_of, entries_for, guard_of, selectors
+from tcpmesh.policy.entries import all_of, entries_for, guard_of, meant, selectors
 from tcpmesh.policy.language import Policy, Principals, Targets
-from tcpmesh.policy.tables import Bucket, Guard, Rule, Sought, Table, sought
+from tcpmesh.policy.tables import Bucket, Guard, Rule, Selector, Sought, Table, sought
 from tcpmesh.policy.times import Schedule
 from tcpmesh.values import AuthorizationRequest, Decision, Effect, PolicyNote
 from tcpmesh.wall_clock import WallClock, wall_clock
@@ -231,13 +231,12 @@ def _guard_of_targets(targets: Targets | None) -> Guard | None:
     return all_of(guards)
 
 
-def _decision(policy: Policy, place: str, selector: object, entry: Principals) -> Decision:
+def _decision(policy: Policy, place: str, selector: Selector, entry: Principals) -> Decision:
     if not policy.decides:
         return Decision(Effect.ABSTAIN, policy.name, place, notes=(PolicyNote(policy.name, place, policy.says),))
     effect = Effect(policy.action)
-    whom = f"every {entry.any} peer" if selector is None else str(selector)
     verb = "allows" if effect is Effect.ALLOW else "denies"
-    return Decision(effect, policy.name, place, f"policy {policy.name!r} {verb} {whom}")
+    return Decision(effect, policy.name, place, f"policy {policy.name!r} {verb} {meant(entry, selector)}")
 
 
 def _tables(rules: Iterable[tuple[Sequence[_Where], Rule]], *, keep_all: bool = False) -> Mapping[_Where, Table]:

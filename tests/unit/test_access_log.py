@@ -186,6 +186,20 @@ class TextLineTests(SynchronousTestCase):
             "10.0.0.2:4143 (spiffe://a.test/orders) policy=web-may tls=TLSv1.3 conn=00ff",
         )
 
+    def test_shows_the_route(self) -> None:
+        """And that TLS is passed through, where the version of ours would stand; the name is a stranger's."""
+        record = a_record(dst_addr="10.0.0.2:443", route="*.test", sni="a\x1b.test", passthrough=True)
+        self.assertTrue(
+            as_text_line(record, "open", 1.0).endswith(
+                r'-> 10.0.0.2:443 route="*.test" sni="a\u001b.test" tls="passed through"'
+            ),
+            as_text_line(record, "open", 1.0),
+        )
+        record.established = True
+        self.assertNotIn("route", as_text_line(record, "close", 1.0))
+        refused = a_record(sni="b.test", code=codes.NO_ROUTE, closed_by="proxy")
+        self.assertIn(" sni=b.test ", as_text_line(refused, "close", 1.0))
+
     def test_shows_what_it_took_to_get_there(self) -> None:
         """How long it waited, and which attempts failed before; the close line need not repeat that."""
         record = a_record(dst_addr="10.0.0.2:4143", queue_ms=1234.0, attempts=2, code=codes.CLEAN)
