@@ -79,8 +79,9 @@ class TLSCore:
             self._first_bytes_seen = True
             if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
                 shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
-                what = "a PROXY header (proxy_protocol.accept_from): " if looks_like_header(ciphertext) else ""
-                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {what}{shown}")
+                if looks_like_header(ciphertext):
+                    shown = f"a PROXY header where none is due (proxy_protocol.accept_from): {shown}"
+                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
         self._records.handshake(ciphertext)
 
     def handshake(self, ciphertext: bytes | memoryview = b"") -> bool:

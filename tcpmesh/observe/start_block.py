@@ -130,10 +130,6 @@ def tls_lines(settings: Settings, default: Sequence[str]) -> Iterator[str]:
             yield f"{name}: {'; '.join(configured)}"
 
 
-def _whom(listener: ListenerFacts) -> str:
-    return f" as {listener.workload}" if listener.workload else ""
-
-
 def proxy_lines(settings: Settings) -> Iterator[str]:
     """Whose word is taken for where a peer is, and who is told it: PROXY headers, where they are read and sent."""
     for inbound in settings.inbound:
