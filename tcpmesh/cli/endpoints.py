@@ -173,7 +173,7 @@ def _circuit(circuit: Mapping[str, Any]) -> str:
 
 
 def _more(service: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"name": _text(service["service"]), "columns": ("PORT", *_COLUMNS, "EXPECTED")}
+    return {"name": _text(service["service"]), "columns": ("NUMBER", *_COLUMNS, "EXPECTED")}
 
 
 def _rows(service: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

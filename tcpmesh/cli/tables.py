@@ -28,4 +28,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         # Text, not str: rich reads markup in strings, and a name may look like it.
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE).print(table)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
+    with console.capture() as printed:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))

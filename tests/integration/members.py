@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tests.integration.mesh import MeshTestCase, Proxy
 
 __all__ = ["MemberTestCase"]
@@ -12,13 +14,15 @@ class MemberTestCase(MeshTestCase):
 
     timeout = 240
 
-    def start_mesh(self, ranges: dict[str, range], targets: dict[str, list[int]]) -> tuple[Proxy, Proxy]:
-        """Start both proxies: for each name the members' ports, and the ports that stand for them."""
+    def start_mesh(
+        self, ranges: Mapping[str, range], targets: Mapping[str, Sequence[int | str]]
+    ) -> tuple[Proxy, Proxy]:
+        """Start both proxies: for each name the ports that stand for its members, and their own ports or addresses."""
         rules = f'[{{name: some-may, action: allow, from: [{{ids: ["{self.pki.id("web")}"]}}]}}]'
         listeners = [
-            f'  - {{name: {name}-{number}, listen: "127.0.0.1:0", target: "127.0.0.1:{port}", workload: orders}}\n'
-            for name, ports in targets.items()
-            for number, port in enumerate(ports)
+            f'  - {{name: {name}-{number}, listen: "127.0.0.1:0", target: "{_address(one)}", workload: orders}}\n'
+            for name, members in targets.items()
+            for number, one in enumerate(members)
         ]
         inner = self.start(
             self.identity("orders")
@@ -27,8 +31,8 @@ class MemberTestCase(MeshTestCase):
             + f"authorization: [{{plugin: rules, policies: {rules}}}]\n"
         )
         services, outbound = [], []
-        for name, ports in targets.items():
-            listed = ", ".join(f'"127.0.0.1:{inner.port(f"{name}-{number}")}"' for number in range(len(ports)))
+        for name, members in targets.items():
+            listed = ", ".join(f'"127.0.0.1:{inner.port(f"{name}-{number}")}"' for number in range(len(members)))
             discovery = f"discovery: {{plugin: static, endpoints: [{listed}]}}"
             services.append(f'  {name}: {{expect: ["{self.pki.id("orders")}"], {discovery}}}\n')
             listen = f"127.0.0.1:{ranges[name][0]}-{ranges[name][-1]}"
@@ -37,3 +41,7 @@ class MemberTestCase(MeshTestCase):
             )
         outer = self.start(self.identity("web") + "services:\n" + "".join(services) + "outbound:\n" + "".join(outbound))
         return outer, inner
+
+
+def _address(member: int | str) -> str:
+    return f"127.0.0.1:{member}" if isinstance(member, int) else member

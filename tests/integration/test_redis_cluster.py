@@ -24,12 +24,15 @@ MOVED_KEY = "k507"  # of slot 10937, among the first of the third node
 class Member:
     """A redis-server, or a sentinel, with a configuration file of its own."""
 
-    def __init__(self, case: MeshTestCase, *lines: str, arguments: tuple[str, ...] = ()) -> None:
-        self.port = free_port()
+    def __init__(
+        self, case: MeshTestCase, *lines: str, arguments: tuple[str, ...] = (), host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self.host = host
+        self.port = port or free_port(host)
         self.directory = temporary_directory(case)
         self.cli = program("redis-cli", "redis-server")
         self.file = self.directory / "redis.conf"
-        common = (f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}", "daemonize no")
+        common = (f"port {self.port}", f"bind {host}", f"dir {self.directory}", "daemonize no")
         self.file.write_text("\n".join([*common, *lines]) + "\n")
         self._case = case
         self._arguments = arguments
@@ -42,7 +45,7 @@ class Member:
 
     def says(self, *words: str) -> str:
         """What it answers when it is asked past the mesh."""
-        return run(self.cli, "-p", str(self.port), *words, status=None).stdout.decode()
+        return run(self.cli, "-h", self.host, "-p", str(self.port), *words, status=None).stdout.decode()
 
 
 class ClusterTests(MemberTestCase):
@@ -136,6 +139,42 @@ class ClusterTests(MemberTestCase):
         self.assertEqual(await self.ask(0, "GET", MOVED_KEY), "bar\n")
         self.assertEqual(await self.ask(1, "-c", "GET", MOVED_KEY), "bar\n")
         self.assertEqual(await in_thread(self.nodes[2].says, "DBSIZE"), "0\n")
+
+
+class HostnameTests(MemberTestCase):
+    """Three masters on hosts of their own that clients know by a name of their own machine, and by the mesh's ports."""
+
+    async def test_redirects_to_a_port_of_the_client_s_machine(self) -> None:
+        """cluster-announce-hostname localhost: among themselves nodes use their addresses, and clients the mesh's."""
+        ports = free_ports(NODES)
+        nodes = [
+            Member(
+                self,
+                "cluster-enabled yes", 'save ""', "appendonly no",
+                "cluster-preferred-endpoint-type hostname", "cluster-announce-hostname localhost",
+                f"cluster-announce-ip 127.0.0.{number + 2}",
+                host=f"127.0.0.{number + 2}", port=port,
+            )
+            for number, port in enumerate(ports)
+        ]  # fmt: skip
+        outer, _inner = self.start_mesh({"redis": ports}, {"redis": [f"{node.host}:{node.port}" for node in nodes]})
+        cli = nodes[0].cli
+
+        def create() -> None:
+            for node in nodes:
+                node.start()
+            run(cli, "--cluster", "create", *(f"{node.host}:{node.port}" for node in nodes), "--cluster-yes")
+            for node in nodes:
+                node.server.wait_until(lambda node=node: "cluster_state:ok" in node.says("CLUSTER", "INFO"), "none")
+
+        def ask(number: int, *words: str) -> str:
+            return run(cli, "-p", str(ports[number]), *words).stdout.decode()
+
+        await in_thread(create)
+        self.assertEqual(await in_thread(ask, 0, "SET", "foo", "bar"), f"MOVED 12182 localhost:{ports[2]}\n\n")
+        self.assertEqual(await in_thread(ask, 0, "-c", "SET", "foo", "bar"), "OK\n")
+        self.assertEqual(await in_thread(ask, 1, "-c", "GET", "foo"), "bar\n")
+        self.assertEqual({each.local_addr for each in outer.tap.open}, {f"127.0.0.1:{port}" for port in ports})
 
 
 class SentinelTests(MemberTestCase):

@@ -86,7 +86,7 @@ class EndpointsTests(AdminSocketCase):
         status, out, err = self.ask()
         self.assertEqual((status, err), (0, ""))
         self.assertEqual(
-            [line.rstrip() for line in out.splitlines()],
+            out.splitlines(),
             [
                 "orders: 2 endpoints (2 up)",
                 "  discovery  static, last said 2023-11-14T22:13:20.000Z, 1 change",
@@ -100,8 +100,8 @@ class EndpointsTests(AdminSocketCase):
                 "  discovery  static, last said 2023-11-14T22:13:20.000Z, 1 change",
                 "  traffic    0 open, 0 pending",
                 "  balance    round-robin, retry none, retries: 0, 0 of 3 in the last 10 s",
-                "PORT  ADDRESS         WEIGHT  STATE  OPEN  PENDING  ESTABLISHED  FAILED",
-                "0     192.0.2.1:1003  1       up     0     0        0            0",
+                "NUMBER  ADDRESS         WEIGHT  STATE  OPEN  PENDING  ESTABLISHED  FAILED",
+                "0       192.0.2.1:1003  1       up     0     0        0            0",
             ],
         )
 
