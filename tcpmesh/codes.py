@@ -205,7 +205,7 @@ RESOLVE_TIMEOUT = _code("TM-T108", "the service's discovery has said nothing yet
     "see the discovery's log lines: whom it asks and why it fails; timeouts.resolve",
     retryable=True)
 QUEUE_TIMEOUT = _code("TM-T109", "the connection waited in the service's queue, and no room came in time",
-    "see which limit the reason names, and who has the connections: tcpmesh connections")
+    "see which limit the reason names, and who has the connections: tcpmesh connections; timeouts.queue")
 ESTABLISH_TIMEOUT = _code("TM-T110", "the connection was not established in time, with all attempts and waits",
     "see the failures in the connection's record; timeouts.establish")
 CLIENT_HELLO_TIMEOUT = _code("TM-T111", "the client sent no ClientHello in time, which the listener routes by",

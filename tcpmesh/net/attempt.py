@@ -150,6 +150,7 @@ class Attempt(TLSLegOwner):
         record.dst_addr = str(endpoint.address)
         record.dst_identity = record.presented = record.expected = ""
         record.connect_ms = record.handshake_ms = None
+        record.errno = ""  # an earlier attempt's
 
     def start(self) -> None:
         """Dial."""

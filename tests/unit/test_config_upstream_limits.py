@@ -69,8 +69,8 @@ class HastyListenerTests(ConfigTestCase):
         [found] = warnings(self.load(text))
         self.assertEqual(
             found.message,
-            "outbound[0] (out): timeouts.establish, 2s, ends attempts before timeouts.connect, 3s, can: none is "
-            "followed by another, and a silent endpoint is never found to be at fault",
+            "outbound[0] (out): timeouts.establish, 2s, ends attempts before timeouts.connect, 3s, can, and none is "
+            "followed by another",
         )
         self.assertEqual(found.mark, mark)
 
