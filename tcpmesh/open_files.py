@@ -29,20 +29,22 @@ class Fit:
     sockets: int | None = None
 
 
-def fit_connections(wanted: int, most: int | None = None) -> Fit:
+def fit_connections(wanted: int, most: int | None = None, ports: int = 0) -> Fit:
     """
     Compare the wanted number of connections with the hard limit, up to which the soft one can be raised.
 
     :param most: how many files the reactor can watch; None for as many as there are.
+    :param ports: how many sockets listen because of ranges of ports.
     """
+    reserved = RESERVED + ports
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = f"the hard limit of open files is {hard}"
-    remedy = f"raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + RESERVED}"
+    remedy = f"raise it (LimitNOFILE=, ulimit -Hn) to {wanted * PER_CONNECTION + reserved}"
     if most is not None and _is_below(most, hard):
         hard, limit, remedy = most, f"the reactor can watch {most} files", "choose another reactor"
     if hard == resource.RLIM_INFINITY:
         return Fit(wanted)
-    sockets = max(PER_CONNECTION, hard - RESERVED)
+    sockets = max(PER_CONNECTION, hard - reserved)
     possible = sockets // PER_CONNECTION
     if possible >= wanted:
         return Fit(wanted, sockets=sockets)
@@ -53,10 +55,11 @@ def fit_connections(wanted: int, most: int | None = None) -> Fit:
     )
 
 
-def set_soft_limit(connections: int, most: int | None = None) -> None:
+def set_soft_limit(connections: int, most: int | None = None, ports: int = 0) -> None:
     """
     Raise the soft limit of open files to the hard one; without a hard one to what so many connections need.
 
+    :param ports: as for :func:`fit_connections`.
     :param most: how many files the reactor can watch: a file beyond that must not be had at all.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -65,7 +68,7 @@ def set_soft_limit(connections: int, most: int | None = None) -> None:
     elif hard != resource.RLIM_INFINITY:
         wanted = hard
     elif soft != resource.RLIM_INFINITY:
-        wanted = max(soft, connections * PER_CONNECTION + RESERVED)
+        wanted = max(soft, connections * PER_CONNECTION + RESERVED + ports)
     else:
         return
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

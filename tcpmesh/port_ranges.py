@@ -7,12 +7,13 @@ Ring 0. Imports only addresses.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import attrs
 
 from tcpmesh.addresses import Address, TCPAddress, UnixAddress, parse_address, shown
 
-__all__ = ["MAX_PORTS", "ListenAddress", "PortRange", "addresses_of", "parse_listen_address"]
+__all__ = ["MAX_PORTS", "ListenAddress", "PortRange", "addresses_of", "parse_listen_address", "ports_of_ranges"]
 
 MAX_PORTS = 1000  # each is a socket that listens
 _RANGE = re.compile(r"(.*:)([0-9]{1,5})-([0-9]{1,5})", re.DOTALL)
@@ -71,6 +72,11 @@ def parse_listen_address(text: str) -> ListenAddress:
 def addresses_of(listen: ListenAddress) -> tuple[Address, ...]:
     """Every single address of it."""
     return listen.addresses if isinstance(listen, PortRange) else (listen,)
+
+
+def ports_of_ranges(listens: Iterable[ListenAddress]) -> int:
+    """How many ports there are in all ranges."""
+    return sum(len(listen) for listen in listens if isinstance(listen, PortRange))
 
 
 def _port(before: str, port: str, text: str) -> TCPAddress:

@@ -33,6 +33,7 @@ from tcpmesh.observe.limit_metrics import LimitMetrics
 from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.upstream_metrics import UpstreamMetrics
 from tcpmesh.plugins import PluginRegistry
+from tcpmesh.port_ranges import ports_of_ranges
 from tcpmesh.reactor_choice import most_files
 from tcpmesh.reporting import Reporting
 from tcpmesh.settings import Settings
@@ -84,8 +85,9 @@ class MeshService(MultiService):
         :raises StartError: naming the address that is busy; everything that was bound is released again.
         """
         most = most_files(self._reactor)
-        fit = open_files.fit_connections(self.settings.limits.connections, most)
-        open_files.set_soft_limit(fit.connections, most)
+        ports = ports_of_ranges(outbound.listen for outbound in self.settings.outbound)
+        fit = open_files.fit_connections(self.settings.limits.connections, most, ports)
+        open_files.set_soft_limit(fit.connections, most, ports)
         self._reporting = Reporting(self, self.composition, self._reactor, self._wall_clock, fit)
         self.plane = DataPlane(
             clock=self._reactor,

@@ -54,6 +54,7 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
 
     from tcpmesh import config
     from tcpmesh.open_files import fit_connections
+    from tcpmesh.port_ranges import ports_of_ranges
     from tcpmesh.plugins import PluginRegistry
     from tcpmesh.service import MeshService
 
@@ -69,7 +70,8 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
         raise ConfigurationError([problem for error in errors for problem in _problems(error)])
     doubts = service.composition.policies.warnings()
     warnings = [str(warning) for warning in [*config.warnings(settings), *doubts]]
-    if too_many := fit_connections(settings.limits.connections).warning:
+    ports = ports_of_ranges(outbound.listen for outbound in settings.outbound)
+    if too_many := fit_connections(settings.limits.connections, ports=ports).warning:
         warnings.append(too_many)
     return settings, warnings
 

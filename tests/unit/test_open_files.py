@@ -39,6 +39,11 @@ class FitTests(SynchronousTestCase):
             ),
         )
 
+    def test_ports_of_ranges_are_files_too(self) -> None:
+        """What listens on a range leaves less for connections."""
+        self.assertEqual(fit_connections(58, FEW, 20), Fit(58, "", FEW - RESERVED - 20))
+        self.assertEqual(fit_connections(59, FEW, 20).connections, 58)
+
     def test_a_reactor_that_can_watch_more_than_there_are_changes_nothing(self) -> None:
         """The process's limit is what counts then, and what the warning names."""
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

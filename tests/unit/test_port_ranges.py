@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.addresses import TCPAddress, UnixAddress, parse_address
-from tcpmesh.port_ranges import MAX_PORTS, PortRange, addresses_of, parse_listen_address
+from tcpmesh.port_ranges import MAX_PORTS, PortRange, addresses_of, parse_listen_address, ports_of_ranges
 
 
 class PortRangeTests(SynchronousTestCase):
@@ -37,6 +37,11 @@ class PortRangeTests(SynchronousTestCase):
         self.assertEqual(addresses_of(TCPAddress("127.0.0.1", 5)), (TCPAddress("127.0.0.1", 5),))
         assert isinstance(found, PortRange)
         self.assertEqual(len(found), 3)
+
+    def test_is_counted_by_its_ports(self) -> None:
+        """Only ranges are: other listeners are few."""
+        listens = [parse_listen_address(text) for text in ("127.0.0.1:5-7", "127.0.0.1:80", "unix:/run/a", "[::1]:9-9")]
+        self.assertEqual(ports_of_ranges(listens), 4)
 
     def test_is_on_loopback_or_not(self) -> None:
         """As its address is."""
