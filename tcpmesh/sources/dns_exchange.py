@@ -21,7 +21,7 @@ from tcpmesh.discovery.dns_answers import Answer, Record
 from tcpmesh.discovery.dns_guard import TYPES, check_message
 from tcpmesh.values import TCPAddress, format_duration
 
-__all__ = ["ExchangeError", "ask"]
+__all__ = ["ExchangeError", "ask", "read_answer"]
 
 _NUMBERS = {name: number for number, name in TYPES.items()}
 _REFUSES = "refuses datagrams: nobody listens there"
@@ -113,12 +113,9 @@ class _Question:
     def answered(self, data: bytes) -> None:
         """The whole answer."""
         try:
-            check_message(data)
-            message: Any = _Message()
-            message.fromStr(data)
-            answer = self._read(message)
-        except Exception as error:  # noqa: BLE001  whatever the decoder raises for what a server sends
-            self.failed(f"its answer cannot be read: {error or type(error).__name__}")
+            answer = read_answer(data, self._name, self._kind)
+        except ExchangeError as error:
+            self.failed(str(error))
             return
         done = self._end()
         if done is not None:
@@ -169,12 +166,24 @@ class _Question:
         leave()
         return done
 
-    def _read(self, message: Any) -> Answer:
+
+def read_answer(data: bytes, name: str, kind: str) -> Answer:
+    """
+    Read a message as the answer to the question for the records of a type at a name.
+
+    :raises ExchangeError: when it cannot be read, or answers another question.
+    """
+    try:
+        check_message(data)
+        message: Any = _Message()
+        message.fromStr(data)
         [query] = message.queries
-        asked = (query.name.name.decode("ascii", "replace").lower(), query.type, query.cls)
-        if asked != (self._name, _NUMBERS[self._kind], dns.IN) or message.opCode != 0:
+        asked = (_name(query.name), query.type, query.cls)
+        if asked != (name, _NUMBERS[kind], dns.IN) or message.opCode != 0:
             raise ValueError("it repeats another question")
         return Answer(message.rCode, *map(_records, (message.answers, message.authority, message.additional)))
+    except Exception as error:  # whatever the decoder raises for what a server sends
+        raise ExchangeError(f"its answer cannot be read: {error or type(error).__name__}") from error
 
 
 def _records(section: Any) -> tuple[Record, ...]:
