@@ -7,11 +7,13 @@ The proxies' configuration is written by the test, their records are read from t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import http.client
 import json
 import re
 import shutil
+import socket
 import tempfile
 import textwrap
 from collections.abc import Callable
@@ -21,7 +23,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.codes import RESET
-from tests.integration.processes import PATIENCE, ROOT, TCPMESH, Running, free_port, is_ready
+from tests.integration.namespaces import Machine
+from tests.integration.processes import PATIENCE, ROOT, TCPMESH, Running, free_port
 from tests.integration.servers import run, temporary_directory
 
 __all__ = ["TRUST_DOMAIN", "CommandLineAuthority", "FieldTestCase", "ProxyProcess", "authority", "stranger"]
@@ -68,7 +71,11 @@ def stranger() -> CommandLineAuthority:
 
 
 class ProxyProcess:
-    """A running ``tcpmesh run``."""
+    """
+    A running ``tcpmesh run``.
+
+    :param machine: where it runs, if not here; its metrics cannot be asked for then.
+    """
 
     def __init__(
         self,
@@ -77,6 +84,7 @@ class ProxyProcess:
         name: str,
         configuration: str,
         trust_domain: str = TRUST_DOMAIN,
+        machine: Machine | None = None,
     ) -> None:
         self._access = directory / f"{name}.access.log"
         self.metrics_port = free_port()
@@ -88,8 +96,17 @@ class ProxyProcess:
             + f'admin: {{metrics: "127.0.0.1:{self.metrics_port}", listen: "unix:{self.admin}"}}\n'
             + f"log: {{format: json, access: {self._access}}}\n"
         )
-        self.running = Running(test, [*TCPMESH, "run", str(file)], directory=directory)
-        self.running.wait_until(lambda: is_ready(self.metrics_port), f"{name} is not ready")
+        enter = machine.enter if machine is not None else ()
+        self.running = Running(test, [*enter, *TCPMESH, "run", str(file)], directory=directory)
+        self.running.wait_until(self._is_ready, f"{name} is not ready")
+
+    def _is_ready(self) -> bool:
+        """Ask at its socket, which every machine has: the file system is the same."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self.admin))
+            admin.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+            return b" 200 " in admin.makefile("rb").readline()
+        return False
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """All records of one kind, ``open`` or ``close``, in the order in which they were written."""
@@ -133,9 +150,9 @@ class FieldTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = temporary_directory(self)
 
-    def start_proxy(self, name: str, configuration: str) -> ProxyProcess:
+    def start_proxy(self, name: str, configuration: str, *, machine: Machine | None = None) -> ProxyProcess:
         """Write NAME.yaml and run it; version, trust domain, admin and log are added."""
-        return ProxyProcess(self, self.directory, name, configuration)
+        return ProxyProcess(self, self.directory, name, configuration, machine=machine)
 
     def identity(self, *workloads: str) -> str:
         """The ``identity`` part of a configuration: the issued files of these workloads."""

@@ -122,21 +122,37 @@ class PostgreSQL:
     A PostgreSQL with an empty database; ``postgres`` may do everything from loopback without a password.
 
     :param tls: a directory of ``tcpmesh ca issue`` whose certificate it offers to clients, as Debian's offers its own.
+    :param follows: the server that it is a hot standby of, instead: with its data, and then with what happens there.
+    :param settings: more of its own, by name.
     """
 
-    def __init__(self, test: SynchronousTestCase, *, tls: Path | None = None) -> None:
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        *,
+        tls: Path | None = None,
+        follows: PostgreSQL | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._test = test
         self._user = as_user("postgres")
         self._postgres = program("postgres", "postgresql")
         self._is_ready = program("pg_isready", "postgresql")
-        initdb = program("initdb", "postgresql")
         self.directory = temporary_directory(test, "postgres")
         self.port = free_port()
         self._data = self.directory / "data"
-        run(
-            *self._user, initdb, "--no-sync", "--auth=trust", "--username=postgres", "--no-locale", "--encoding=UTF8",
-            "-D", self._data, directory=self.directory,
-        )  # fmt: skip
+        if follows is None:
+            run(
+                *self._user, program("initdb", "postgresql"), "--no-sync", "--auth=trust", "--username=postgres",
+                "--no-locale", "--encoding=UTF8", "-D", self._data, directory=self.directory,
+            )  # fmt: skip
+        else:
+            where = f"host={follows.directory} port={follows.port} user=postgres application_name=standby"
+            run(
+                *self._user, program("pg_basebackup", "postgresql"), "--no-sync", "--checkpoint=fast",
+                "--wal-method=stream", "--write-recovery-conf", "-D", self._data, "-d", where,
+                directory=self.directory,
+            )  # fmt: skip
         self._settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -144,6 +160,7 @@ class PostgreSQL:
             "fsync": "off",
             "max_wal_size": "1GB",
             "synchronize_seqscans": "off",  # so that a table comes out in the order in which it went in
+            **(settings or {}),
         }
         if tls is not None:
             for name in ("certificate.pem", "key.pem"):
@@ -170,6 +187,17 @@ class PostgreSQL:
         asked = [self._is_ready, "-q", "-h", str(self.directory), "-p", str(self.port)]
         self.server.wait_until(lambda: run(*asked, status=None).returncode == 0, "PostgreSQL is not ready")
         return self.server
+
+    def crash(self) -> None:
+        """End it as a crash would: sessions break where they are, nothing is written (its immediate shutdown)."""
+        self.server.signal(signal.SIGQUIT)
+        self.server.wait()
+
+    def told(self, statement: str) -> str:
+        """What it answers past the mesh."""
+        place = f"host={self.directory} port={self.port} user=postgres dbname=postgres"
+        psql = program("psql", "postgresql")
+        return run(psql, "-X", "-q", "-A", "-t", "-d", place, "-c", statement).stdout.decode().strip()
 
 
 class Redis:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import documents
 from tests.documents import ROOT, Block
-from tests.integration import go_program, program, skip_or_fail
-from tests.integration.processes import TWISTD, Running, wait_until
+from tests.integration import go_program, program
+from tests.integration.namespaces import Machine, connect, needs_namespaces
+from tests.integration.processes import TWISTD, wait_until
 from tests.integration.servers import PostgreSQL, Server, run, temporary_directory
 from tests.integration.terminal import INTERRUPT, Terminal
 
@@ -25,40 +25,6 @@ set -e
 test "$1" = -pr
 exec cp -pr "$2" "$MACHINES/${3%%.*}/"
 """
-
-
-class Machine:
-    """
-    A network namespace, held by a process, and a directory.
-
-    :ivar enter: what to put in front of a command that is to run there.
-    """
-
-    def __init__(self, test: SynchronousTestCase, name: str, directory: Path) -> None:
-        self.name = name
-        self.directory = directory / name
-        self.directory.mkdir()
-        holder = Running(test, [program("unshare", "util-linux"), "--net", "sleep", "infinity"], directory=directory)
-        self.pid = holder.process.pid
-        self.enter = [program("nsenter", "util-linux"), "--target", str(self.pid), "--net", "--"]
-
-        def is_apart() -> bool:
-            return Path(f"/proc/{self.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
-
-        holder.wait_until(is_apart, "the namespace is made")
-
-    def ip(self, *arguments: str) -> None:
-        """Run ip(8) there."""
-        run(*self.enter, program("ip", "iproute2"), *arguments)
-
-
-def needs_namespaces() -> None:
-    """Leave the test where no network namespace can be made."""
-    if os.geteuid() != 0:
-        skip_or_fail("network namespaces need root")
-    tried = subprocess.run([program("unshare", "util-linux"), "--net", "true"], capture_output=True, check=False)
-    if tried.returncode:
-        skip_or_fail(f"no network namespace can be made: {tried.stderr.decode(errors='replace').strip()}")
 
 
 class TwoHostsTestCase(SynchronousTestCase):
@@ -80,14 +46,7 @@ class TwoHostsTestCase(SynchronousTestCase):
     def connect(self) -> None:
         """A wire between the two, and their addresses."""
         db, web = self.machines.values()
-        ends = ["name", "wire", "netns", str(db.pid), "type", "veth", "peer", "name", "wire", "netns", str(web.pid)]
-        tried = run(program("ip", "iproute2"), "link", "add", *ends, status=None)
-        if tried.returncode:
-            skip_or_fail(f"no wire between network namespaces: {tried.stderr.decode(errors='replace').strip()}")
-        for machine in (db, web):
-            machine.ip("address", "add", f"{ADDRESSES[machine.name]}/24", "dev", "wire")
-            machine.ip("link", "set", "wire", "up")
-            machine.ip("link", "set", "lo", "up")
+        connect(db, web, *ADDRESSES.values())
 
     def start_database(self) -> None:
         """PostgreSQL on 127.0.0.1:5432 of its machine, by way of its unix socket, which is in no namespace."""

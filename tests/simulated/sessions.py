@@ -436,7 +436,9 @@ class TLSSession(Session):
         return super()._speak(amount)
 
     def _encoded(self, data: bytes) -> bytes:
-        self._tls.send(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._tls.send(rest) :]  # a record at most
         return take(self._tls)
 
     def _say_end(self) -> None:

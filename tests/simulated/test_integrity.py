@@ -136,7 +136,8 @@ class IntegrityTests(SynchronousTestCase):
             endpoints, clients, service=service(retry, balance, more), most_attempts=RETRIES[retry][1], **field
         )
         made.run()
-        self.assertEqual(violations(made), [])
+        case = f"{endpoints=}, {clients=}, {retry=}, {balance=}, {more=}, {field=}"
+        self.assertEqual(violations(made), [], case)
         return made
 
     @cases(1500)
