@@ -54,8 +54,8 @@ def _read(path: Path) -> tuple[Settings, list[str]]:
 
     from tcpmesh import config
     from tcpmesh.open_files import fit_connections
-    from tcpmesh.port_ranges import ports_of_ranges
     from tcpmesh.plugins import PluginRegistry
+    from tcpmesh.port_ranges import ports_of_ranges
     from tcpmesh.service import MeshService
 
     plugins = PluginRegistry()
