@@ -195,7 +195,7 @@ class EjectionTests(HealthCase):
 
     def test_old_news_is_no_news(self) -> None:
         """What began before the ejection neither ends it nor makes it longer."""
-        health = self.make(A, B)
+        health = self.make(A, B, C, D)
         early, late = object(), object()
         health.opened(A, self.now, early)
         health.opened(A, self.now, late)
