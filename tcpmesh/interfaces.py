@@ -159,12 +159,7 @@ class IDiscoveryObserver(Interface):
     """Where discovery delivers; provided by the proxy."""
 
     def endpoints_changed(endpoints: Sequence[Endpoint]) -> None:
-        """
-        These are all endpoints of the service from now on, at most 10000; none is taken at its word.
-
-        What is no endpoint, or not one that can be dialled, is left out with a line. Changes are taken at most ten
-        times a second, the last one in any case; the same set again, in whatever order, changes nothing.
-        """
+        """These are all endpoints of the service from now on, 10000 at most; none is taken at its word."""
 
     def endpoints_failed(reason: str) -> None:
         """The source of endpoints cannot be asked; the last ones go on to serve."""
