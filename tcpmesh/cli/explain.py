@@ -36,7 +36,9 @@ def _ip(text: str) -> str:
 
 @click.command()
 @click.argument("connection", metavar="[CONN]", required=False)
-@click.option("--from", "who", metavar="ID", type=parsed("ID", _who), help="Who comes: a SPIFFE ID, or dns:NAME.")
+@click.option(
+    "--from", "who", metavar="ID", type=parsed("ID", _who), help="Who comes: a SPIFFE ID, dns:NAME or unauthenticated."
+)
 @click.option("--to", metavar="NAME", help="Where to: an inbound listener or a service of the configuration.")
 @click.option("--ip", metavar="ADDRESS", type=parsed("ADDRESS", _ip), help="Where the connection is from.")
 @click.option("--sni", metavar="NAME", default="", help="The server name that it asks for.")

@@ -58,7 +58,7 @@ class Row:
 
     def asked(self) -> AuthorizationRequest:
         """The question."""
-        changes: dict[str, Any] = {"id": self.who, "source": self.source}
+        changes: dict[str, Any] = {"id": None if self.who == "unauthenticated" else self.who, "source": self.source}
         if self.to.startswith("service "):
             changes |= {"service": self.to.removeprefix("service "), "inbound": "", "port": 0}
         else:
