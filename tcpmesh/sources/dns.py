@@ -132,9 +132,9 @@ class DnsDiscovery:
 
     def _pause(self) -> float:
         least, most = self._settings.refresh.min, self._settings.refresh.max
-        wanted: float = self._lookup.due() - self._clock.seconds()
+        wanted = self._lookup.due_in()
         if self._failures:
-            wanted = min(_LONGEST_PAUSE, least * 2 ** min(self._failures - 1, 10))
+            wanted = min(wanted, _LONGEST_PAUSE, least * 2 ** min(self._failures - 1, 10))
         return min(most, max(least, wanted))
 
     def _found(self, look: _Look) -> None:
@@ -150,7 +150,8 @@ class DnsDiscovery:
             return
         if not endpoints and self._delivered != ():
             self._log.warn("{name}: {why}", name=self._settings.name, why=self._why_none())
-        self._deliver(endpoints)
+        if endpoints != self._delivered or not look.failures:  # which would end a failure that goes on
+            self._deliver(endpoints)
         if look.failures:
             self._observer.endpoints_failed("; ".join(look.failures[:3]))
 

@@ -6,6 +6,7 @@ Ring 3, without a reactor: it asks through a function.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -62,9 +63,10 @@ class Lookup:
         known = self._known.get((name, kind))
         return known.found if known is not None else None
 
-    def due(self) -> float:
-        """When the first of what is known has to be asked for again, by the clock."""
-        return min((known.until for known in self._known.values()), default=0.0)
+    def due_in(self) -> float:
+        """Seconds until something that may still be used as it is has to be asked for again; infinite for nothing."""
+        now = self._clock.seconds()
+        return min((known.until - now for known in self._known.values() if known.until > now), default=math.inf)
 
     def learn(self, name: str, kind: RecordType, found: Found) -> None:
         """Somebody told it by the way."""

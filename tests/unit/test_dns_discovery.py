@@ -260,6 +260,15 @@ class ServerTests(DnsCase):
         self.clock.advance(5)
         self.assertEqual(self.hosts(), ["10.0.0.2:5432", "[2001:db8::1]:5432"])
         self.assertEqual(self.observer.failures, [f"{DB} (AAAA): 192.0.2.1:53: SERVFAIL"])
+        self.clock.pump([1] * 20)
+        self.assertEqual(len(self.observer.deliveries), 2)
+        self.assertGreater(len(self.observer.failures), 3)
+        self.servers.zone[DB, "A"] = addresses("10.0.0.3", ttl=5)
+        self.clock.pump([1] * 5)  # although the other one is asked for less and less often
+        self.assertEqual(self.hosts(), ["10.0.0.3:5432", "[2001:db8::1]:5432"])
+        self.servers.zone[DB, "AAAA"] = addresses("2001:db8::1", ttl=5)
+        self.clock.pump([1] * 20)
+        self.assertEqual(self.observer.events[-1][0], "changed")
 
     def test_whatever_is_raised_kills_nobody(self) -> None:
         """Told with its traceback, and tried again."""
