@@ -49,7 +49,8 @@ def connection_line(fields: Mapping[str, Any]) -> str:
     """Who came from where to what."""
     outbound = fields.get("direction") == "outbound"
     where = f"service {fields.get('dst.service')}" if outbound else f"inbound {fields.get('listener')}"
-    parts = [f"{fields.get('src.identity') or 'nobody'} to {where}"]
+    nobody = "unauthenticated" if fields.get("passthrough") is True and not outbound else "nobody"
+    parts = [f"{fields.get('src.identity') or nobody} to {where}"]
     if fields.get("src.addr"):
         parts.append(f"from {fields['src.addr']}")
     parts += [f"{name} {fields[name]}" for name in ("sni", "alpn") if fields.get(name)]

@@ -238,7 +238,8 @@ class ClientHelloReader:
         if self._place:
             return self._refusal(f"within a ClientHello came a record that begins with {first[:5].hex(' ')}")
         hint = next((f" ({hint})" for begin, hint in _PLAINTEXT if first.startswith(begin)), "")
-        return self._refusal(f"the first bytes are not TLS: {first!a}{hint}")
+        # No more than that: what comes in plaintext may be a password.
+        return self._refusal(f"the first bytes are not TLS: {first[:_RECORD_HEADER]!a}{hint}")
 
     def _too_large(self) -> Refusal:
         return self._refusal(f"there is no whole ClientHello in {MAX_CLIENT_HELLO} bytes")

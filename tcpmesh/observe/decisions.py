@@ -52,6 +52,7 @@ class Recorded:
     reason: str
     generation: int
     notes: tuple[PolicyNote, ...]
+    passthrough: bool = False
 
 
 def denies(record: ConnectionRecord) -> bool:
@@ -121,6 +122,7 @@ def _recorded(record: ConnectionRecord, now: float, decision: str) -> Recorded:
         reason=_kept(record.reason, _LONG) if decision == "deny" else "",
         generation=record.generation,
         notes=tuple(_short(note) for note in record.notes[:_MAX_NOTES]),
+        passthrough=record.passthrough,
     )
 
 
@@ -148,6 +150,7 @@ def recorded_as_mapping(entry: Recorded) -> dict[str, Any]:
         "src.serial": entry.src_serial,
         "src.not_before": rfc3339(entry.src_not_before) if entry.src_not_before is not None else "",
         "src.not_after": rfc3339(entry.src_not_after) if entry.src_not_after is not None else "",
+        "passthrough": entry.passthrough or "",
         "dst.service": entry.dst_service,
         "sni": entry.sni,
         "alpn": entry.alpn,

@@ -176,13 +176,12 @@ class ReaderTests(SynchronousTestCase):
             data = fragmented(whole, size)
             found, place = None, 0
             for cut in [*cuts, len(data)]:
+                if place == len(data):
+                    break
                 piece = data[place : place + cut]
                 place += len(piece)
-                if place == len(data):
-                    piece += behind
-                if piece:
-                    self.assertIsNone(found)
-                    found = reader.feed(memoryview(piece))
+                self.assertIsNone(found)
+                found = reader.feed(memoryview(piece + (behind if place == len(data) else b"")))
             self.assertEqual(found, expected)
             self.assertEqual(reader.rest, data + behind)
 
@@ -215,6 +214,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertIs(refusal.code, NOT_TLS)
             self.assertIn(said, refusal.reason)
             self.assertTrue(refusal.reason.endswith("; way out"), refusal.reason)
+            self.assertNotIn("HTTP/1.1", refusal.reason)  # what a stranger says further is not for the log
 
     def test_refuses_other_messages_and_records(self) -> None:
         """As soon as they can be told."""

@@ -12,11 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tcpmesh.cli.explain_output import connection_line
 from tcpmesh.codes import DENIED_BY_RULE, NO_RULE_ALLOWS
 from tcpmesh.dns_patterns import parse_dns_pattern
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.interfaces import IAuthorizationPolicy
 from tcpmesh.mesh_state import MeshState, NamedPolicy
+from tcpmesh.observe.decisions import Decisions, recorded_as_mapping
+from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.policy.evaluate import Verdict, decide
 from tcpmesh.policy.explain import on_deny_list
 from tcpmesh.policy.opa_exchange import read_answer, write_question
@@ -292,6 +295,15 @@ class ExplainTests(SynchronousTestCase):
         request = request_of({**fields, "passthrough": True}, self.PLACES, 0.0)
         self.assertEqual((request.peer, request.port), (UNAUTHENTICATED, 5432))
         self.assertRaises(ValueError, request_of, fields, self.PLACES, 0.0)
+
+    def test_a_remembered_decision_can_be_asked_about_again(self) -> None:
+        """And is shown as what it was."""
+        record = ConnectionRecord(7, "inbound", "orders-in", "192.0.2.1:4711", 0.0, passthrough=True, decision="deny")
+        decisions = Decisions()
+        decisions.denied(record, 0.0)
+        fields = recorded_as_mapping(decisions.last_denied(1)[0])
+        self.assertEqual(request_of(fields, self.PLACES, 0.0).peer, UNAUTHENTICATED)
+        self.assertIn("unauthenticated to inbound orders-in, from 192.0.2.1:4711", connection_line(fields))
 
     def test_no_deny_list_names_them(self) -> None:
         """An entry by serial number or key is about certificates."""
