@@ -8,6 +8,7 @@ Ring 3. An application is told the peer's address and, in version 2, whom we hav
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from cryptography import x509
@@ -80,7 +81,11 @@ def header_for_check(version: ProxyProtocolVersion) -> bytes:
 
 def _common_name(leaf: x509.Certificate) -> str:
     """The common name, as the certificate has it; empty when there is none, or several, or it is not fit to print."""
-    names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of names that are longer than X.520 allows
+            names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:  # no such name can be read: then it has none to be told
+        return ""
     if len(names) != 1:
         return ""
     name = names[0].value

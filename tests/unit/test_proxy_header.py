@@ -6,7 +6,7 @@ import ipaddress
 import struct
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.protocols.haproxy import _v1parser, _v2parser
@@ -362,13 +362,17 @@ def pair(hosts: Any) -> Any:
 tcp_pairs = pair(hosts4) | pair(hosts6)
 unix_pairs = st.tuples(st.builds(UnixAddress, paths), st.builds(UnixAddress, paths))
 tlvs = st.lists(
-    st.tuples(st.integers(0, 255).filter(lambda kind: kind not in (3, 5, 0x20)), st.binary(max_size=300)), max_size=8
+    st.tuples(st.integers(0, 255).filter(lambda kind: kind not in (3, 5, 0x20)), st.binary(max_size=100)), max_size=4
 )
+
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 
 class PropertyTests(SynchronousTestCase):
     """Whatever is written is read as it was, however it is split; and nothing else than a Refusal comes of garbage."""
 
+    @patient
     @given(tcp_pairs | unix_pairs, tlvs, st.binary(max_size=40), st.lists(st.integers(1, 60), max_size=40))
     def test_version_2(self, addresses: Any, tlvs: Any, payload: bytes, sizes: list[int]) -> None:
         """Addresses, TLVs and what follows."""
@@ -378,12 +382,14 @@ class PropertyTests(SynchronousTestCase):
         self.assertEqual(list(header.tlvs[:-1]), tlvs)
         self.assertEqual((header.tlvs[-1][0], rest), (TlvType.CRC32C, payload))
 
+    @patient
     @given(tcp_pairs, st.binary(max_size=40), st.lists(st.integers(1, 60), max_size=40))
     def test_version_1(self, addresses: Any, payload: bytes, sizes: list[int]) -> None:
         """Addresses and what follows."""
         header, rest = read(encode_v1(*addresses) + payload, *sizes)
         self.assertEqual((header, rest), (ProxyHeader(1, *addresses), payload))
 
+    @patient
     @given(st.sampled_from([b"", b"PROXY ", SIGNATURE, SIGNATURE + b"\x21\x11"]), st.binary(max_size=400))
     def test_garbage(self, begin: bytes, garbage: bytes) -> None:
         """At once and byte by byte, with the same outcome."""
@@ -395,6 +401,7 @@ class PropertyTests(SynchronousTestCase):
                 outcomes.append(refusal.code.id)
         self.assertEqual(outcomes[0], outcomes[1])
 
+    @patient
     @given(tcp_pairs, tlvs, st.data())
     def test_damage_is_noticed(self, addresses: Any, tlvs: Any, data: Any) -> None:
         """One changed byte: refused, or more is awaited, or it has no address, or no checksum any longer."""
@@ -412,11 +419,13 @@ class PropertyTests(SynchronousTestCase):
 class TwistedTests(SynchronousTestCase):
     """Twisted's own reader sees the same addresses."""
 
+    @patient
     @given(tcp_pairs, tlvs)
     def test_version_2(self, addresses: Any, tlvs: Any) -> None:
         """It knows no TLVs and skips them."""
         self.compare(_v2parser.V2Parser.parse(encode_v2(*addresses, tlvs)), addresses)
 
+    @patient
     @given(tcp_pairs)
     def test_version_1(self, addresses: Any) -> None:
         """Without the CRLF, as its parser wants it."""
