@@ -20,7 +20,6 @@ from zope.interface.verify import verifyObject
 
 from tcpmesh.addresses import shown
 from tcpmesh.codes import PLUGIN_UNUSABLE
-from tcpmesh.config.later import PLUGINS
 from tcpmesh.config.problems import closest, did_you_mean
 from tcpmesh.descriptors import PluginDescriptor
 from tcpmesh.errors import ConfigurationError, Problem, StartError, TcpmeshError
@@ -170,9 +169,7 @@ class PluginRegistry:
     def _explain_missing(self, kind: PluginKind, name: str) -> str:
         names = self.names(kind)
         others = [other.name for other in KINDS if other is not kind and name in self.names(other)]
-        if name in PLUGINS.get(kind.name, ()):
-            message = f"the {kind.name} plugin {name!r} is not in this version"
-        elif others and closest(name, names) is None:
+        if others and closest(name, names) is None:
             message = f"{shown(name)} is a plugin for {' and '.join(others)}, not for {kind.name}"
         else:
             what = f"installed {kind.name} plugins"

@@ -65,7 +65,6 @@ def new(kind: str, name: str, out: Path | None, config: Path) -> None:
     KIND is identity, discovery, authorization, retry or balance. No configuration is read.
     """
     from tcpmesh.cli.new_plugin import NAME, distribution_name, write_distribution
-    from tcpmesh.config.later import PLUGINS
     from tcpmesh.plugins import PluginRegistry
 
     if not NAME.match(name):
@@ -74,8 +73,6 @@ def new(kind: str, name: str, out: Path | None, config: Path) -> None:
     _leave_reporting_to_us()
     if name in PluginRegistry().names(chosen):
         raise Failed(f"there is a {kind} plugin {name!r} already; two of one name are both refused")
-    if name in PLUGINS.get(kind, ()):
-        raise click.ClickException(f"a later version of tcpmesh brings a {kind} plugin {name!r}; choose another name")
     directory = out or Path(distribution_name(name))
     try:
         written = write_distribution(chosen, name, directory)

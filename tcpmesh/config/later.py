@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ELSEWHERE", "KEYS", "PLUGINS", "VALUES", "is_later_key", "is_later_value"]
+__all__ = ["ELSEWHERE", "KEYS", "VALUES", "is_later_key", "is_later_value"]
 
 # By pattern of the mapping's place: "*" is any name or number, ":NAME" the settings of that plugin.
 KEYS: Mapping[str, frozenset[str]] = {
@@ -31,15 +31,6 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
 
 # Words that a key may have later, by pattern of the key's place.
 VALUES: Mapping[str, frozenset[str]] = {}
-
-# Plugins by kind.
-PLUGINS: Mapping[str, frozenset[str]] = {
-    "identity": frozenset(),
-    "discovery": frozenset(),
-    "authorization": frozenset(),
-    "retry": frozenset(),
-    "balance": frozenset(),
-}
 
 
 def is_later_key(pattern: str, key: str) -> bool:

@@ -25,7 +25,7 @@ from tcpmesh.config.hints import (
     plugin_kind,
     schema,
 )
-from tcpmesh.config.later import ELSEWHERE, PLUGINS, is_later_key
+from tcpmesh.config.later import ELSEWHERE, is_later_key
 from tcpmesh.config.lookup import IPluginLookup
 from tcpmesh.config.nodes import Entry, ListNode, MapNode, Node, Scalar
 from tcpmesh.config.places import Place
@@ -171,10 +171,7 @@ class SettingsReader:
         try:
             return self._plugins.find(kind, name)
         except LookupError as error:
-            if name in PLUGINS.get(kind.name, ()) and name not in self._plugins.names(kind):
-                message = f"the {kind.name} plugin {name!r} is not in this version"
-            else:
-                message = str(error.args[0]) if error.args else f"there is no {kind.name} plugin {shown(name)}"
+            message = str(error.args[0]) if error.args else f"there is no {kind.name} plugin {shown(name)}"
         self._problems.add(f"{place}: {message}", mark)
         return None
 

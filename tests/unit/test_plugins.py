@@ -12,7 +12,6 @@ from tcpmesh.codes import PLUGIN_UNUSABLE
 from tcpmesh.errors import ConfigurationError, Mark, StartError
 from tcpmesh.interfaces import (
     BALANCE,
-    DISCOVERY,
     IDENTITY,
     KINDS,
     RETRY,
@@ -97,16 +96,6 @@ class FindTests(DropInTestCase):
             self.refusal("patient", BALANCE),
             "'patient' is a plugin for retry, not for balance",
         )
-
-    def test_what_later_versions_bring_is_not_in_this_version(self) -> None:
-        """A name of a later version is refused as such, unless somebody else's plugin has it."""
-        for kind, name in (
-            (DISCOVERY, "dns"),
-            (RETRY, "fixed"),
-        ):
-            self.assertEqual(self.refusal(name, kind), f"the {kind.name} plugin {name!r} is not in this version")
-        self.drop_in("one", 'a = Named("fixed")')
-        self.assertEqual(self.find("fixed").name, "fixed")
 
     def test_two_of_one_name_are_refused_with_both_origins(self) -> None:
         """Which of two plugins is meant is never guessed; the other names still work."""
