@@ -1,0 +1,1 @@
+"""Three tcpmesh plugins for a service with one good place at a time."""
