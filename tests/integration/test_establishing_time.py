@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
+
+import attrs
 
 from tcpmesh import codes
 from tcpmesh.net.upstream import Upstream
 from tests.integration.applications import RESET, broken, exchange, receive, reset, until, whole
 from tests.integration.endings import EndingTestCase
 from tests.integration.foreign import ForeignTestCase, ForeignTLS
-from tests.integration.mesh import Proxy, echo, in_thread, unused_port
+from tests.integration.mesh import PATIENCE, Proxy, echo, in_thread, reactor, unused_port
 
 
 class EstablishTestCase(ForeignTestCase, EndingTestCase):
@@ -231,9 +234,43 @@ class RecordTests(EstablishTestCase):
             ),
         )
         self.assertGreater(first.ms, 0)
+        self.assertEqual((record.code, record.errno), (codes.CLEAN, ""))
+
+    async def test_goes_elsewhere_however_much_the_balancer_likes_who_failed(self) -> None:
+        """An endpoint with nine times the weight is not tried twice while there is another one."""
+        closed, good = unused_port(), self.good()
+        outer = self.outbound(closed, good, service=", retry: {plugin: fixed, attempts: 2, wait: 1ms}")
+        state = outer.service.composition.state
+        heavy, light = state.current.endpoints["orders"]
+        state.swap(endpoints={"orders": (attrs.evolve(heavy, weight=9), light)})
+        await self.assert_served(outer)
+        self.assertEqual((await outer.closed()).dst_addr, f"127.0.0.1:{good}")
 
 
 class AcceptAndCloseTests(EstablishTestCase):
+    async def test_who_resets_after_the_time_to_establish_has_ended_the_connection(self) -> None:
+        """It was established for as long as anything may take: that is an end, and no failed attempt."""
+        go = threading.Event()
+
+        def slam_later(peer: ForeignTLS) -> None:
+            go.wait(PATIENCE)
+            reset(peer.socket)
+
+        outer = self.outbound(
+            self.foreign_server(slam_later),
+            self.good(),
+            service=", retry: {plugin: fixed, attempts: 2, wait: 1ms}",
+            times="establish: 500ms",
+        )
+        accepted = reactor.seconds()
+        client = self.connect(outer.port("to-orders"))
+        await outer.opened()
+        await until(lambda: reactor.seconds() > accepted + 1.0, "the time is over")
+        go.set()
+        self.assertEqual(await in_thread(broken, client), RESET)
+        await self.assert_ends(outer, codes.RESET, "dst")
+        self.assertEqual((outer.tap.close[0].attempts, outer.tap.attempts), (1, []))
+
     async def test_who_accepts_and_resets_is_ejected(self) -> None:
         """A foreign server that is established in no time and serves nobody does not attract everybody."""
 
