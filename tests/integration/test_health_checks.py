@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
+
+from OpenSSL import SSL
 
 from tcpmesh.codes import HEALTH_CHECKED, NO_BYTE, STOPPING
 from tcpmesh.health.service_health import ServiceHealth
@@ -13,10 +16,11 @@ from tcpmesh.health.states import EndpointState
 from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.values import TCPAddress, TrustBundle
 from tests.integration.applications import END, deaf_port, until
-from tests.integration.mesh import Proxy, echo, in_thread, unused_port
+from tests.integration.mesh import PATIENCE, Proxy, echo, in_thread, unused_port
 from tests.integration.refusals import WEB, RefusalTestCase
-from tests.integration.strangers import Seen
+from tests.integration.strangers import Seen, Stranger
 from tests.unit.crafted import authority, uri
+from tests.unit.tls_pairs import foreign_context
 
 CHECK_ALPN = b"tcpmesh-check/1"
 ORDERS, OTHER = "spiffe://mesh.test/orders", "spiffe://mesh.test/other"
@@ -176,6 +180,25 @@ class TLSCheckTests(HealthCheckTestCase):
         await self.until_down(outer, port, "TM-I601")
         state.swap(bundles=bundles)
         await until(lambda: not self.health(outer).impaired, "it is up again")
+
+    async def test_who_is_denied_while_the_handshake_lasts_is_down(self) -> None:
+        """The list of its end counts, not that of its beginning."""
+        allowed = threading.Event()
+        context = foreign_context(self.leaf(uri(ORDERS)))
+        context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+
+        def serve(connection: socket.socket) -> None:
+            allowed.wait(PATIENCE)
+            Stranger(connection, context, server=True).watch()
+
+        port = self.application(serve)
+        outer = self.start_outbound(port, service=", health: {check: {type: tls, interval: 1h, timeout: 10s, fall: 1}}")
+        plane = outer.service.plane
+        assert plane is not None
+        await until(lambda: plane.gate.sockets == 1, "the check is connected")
+        outer.service.composition.state.swap(deny_list=DenyList([DenyEntry(id=self.pki.id("orders"))]))
+        allowed.set()
+        await self.until_down(outer, port, "TM-I606")
 
     async def test_a_foreign_server_only_has_to_finish_the_handshake(self) -> None:
         """It is sent nothing, and an end in order."""

@@ -182,6 +182,7 @@ class HealthChecksTests(SynchronousTestCase):
         self.fail_at_once = Refusal(codes.NO_IDENTITY, "not yet")
         self.make(*(endpoint(number) for number in range(1, 3001)))
         self.assertEqual(len(self.made), 3000)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 3000)
 
     def test_who_comes_is_checked_at_once_and_who_goes_no_more(self) -> None:
         """Those that stay keep their turn; a check of who is gone is ended, and tells nothing."""
