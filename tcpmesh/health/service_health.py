@@ -7,7 +7,7 @@ to ask anything else. What is known of an endpoint goes by its address: a change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tcpmesh.codes import STOPPING, Code
 from tcpmesh.errors import Refusal
@@ -273,6 +273,10 @@ class ServiceHealth:
     def circuit(self, now: float) -> CircuitState:
         """Where the circuit stands; always closed where there is none."""
         return self._circuit.state(now) if self._circuit is not None else _NO_CIRCUIT
+
+    def limited(self, now: float) -> Iterator[EndpointState]:
+        """Those that get less than their share, or did when they were last asked about; all others are up."""
+        return (known.state(address, now) for address, known in self._limited.items())
 
     def state(self, address: Address, now: float) -> EndpointState:
         """Everything that is known of one endpoint."""

@@ -194,12 +194,8 @@ class UpstreamMetrics(Collector):
 def _states(upstream: Upstream, now: float) -> Counter[str]:
     """How many endpoints are in each state; those at which nothing is wrong are not looked at."""
     pool = upstream.pool
-    found: Counter[str] = Counter()
-    if pool.health.impaired:
-        for endpoint in pool.endpoints:
-            found[pool.health.state(endpoint.address, now).state] += 1
-    else:
-        found["up"] = len(pool.endpoints)
+    found: Counter[str] = Counter(one.state for one in pool.health.limited(now))
+    found["up"] += len(pool.endpoints) - found.total()
     for word in _full(pool, now):
         found[word] -= 1
         found["full"] += 1

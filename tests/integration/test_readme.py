@@ -218,6 +218,7 @@ class CommandTests(SynchronousTestCase):
         expected |= {"ca prepare", "ca activate", "ca taint", "ca revoke", "ca audit"}
         expected |= {"explain", "policy test", "policy diff", "policy report"}
         expected |= {"svid inspect", "bundle diff", "identity check", "identity show", "policy reload", "policy import"}
+        expected |= {"endpoints"}
         self.assertEqual(expected, seen - {""})
 
     def test_every_target_of_make_exists(self) -> None:
