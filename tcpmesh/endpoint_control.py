@@ -48,7 +48,8 @@ class DiscoveryStatus:
     said: float | None
     failing: float | None
     reason: str
-    changes: int
+    changes: int  # of the endpoints
+    failures: int = 0
 
 
 @attrs.define(eq=False)
@@ -70,6 +71,7 @@ class _Discovery:
     failing: float | None = None
     reason: str = ""
     changes: int = 0
+    failures: int = 0
 
 
 @implementer(IDiscoveryObserver)
@@ -124,7 +126,9 @@ class EndpointControl:
         """Where every discovery stands."""
         for one in self._discoveries:
             count = None if one.published is None else len(one.published)
-            yield DiscoveryStatus(one.service, one.plugin, count, one.said, one.failing, one.reason, one.changes)
+            yield DiscoveryStatus(
+                one.service, one.plugin, count, one.said, one.failing, one.reason, one.changes, one.failures
+            )
 
     def check(self) -> list[StartError | ConfigurationError]:
         """What the discoveries that can tell beforehand would complain of; nothing is started."""
@@ -225,6 +229,7 @@ class EndpointControl:
             return
         text = str(reason)
         text = text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
+        one.failures += 1
         if one.failing is None:
             one.failing = self.seconds()
         one.lines.failed(text, None if one.published is None else len(one.published))

@@ -29,6 +29,7 @@ from tcpmesh.net.policy_judge import PolicyJudge
 from tcpmesh.net.removal import Removal
 from tcpmesh.net.review import Review
 from tcpmesh.net.sockets import Sockets
+from tcpmesh.observe.discovery_metrics import DiscoveryMetrics
 from tcpmesh.observe.limit_metrics import LimitMetrics
 from tcpmesh.observe.review_metrics import ReviewMetrics
 from tcpmesh.observe.upstream_metrics import UpstreamMetrics
@@ -106,6 +107,7 @@ class MeshService(MultiService):
         self._review.judges += [self._policy_judge.judge, self._removal.judge, self.plane.limiting.recount]
         self._reporting.watch(ReviewMetrics(self._review, self.composition.denials, self.composition.state))
         self._reporting.watch(LimitMetrics(self.plane.limiting))
+        self._reporting.watch(DiscoveryMetrics(self.composition.control.endpoints))
         health = self.composition.health
         self._reporting.watch(UpstreamMetrics(self.composition.upstreams, lambda: health.changes, self._reactor))
         listeners = self.composition.listeners(self.plane)

@@ -21,6 +21,7 @@ from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
 from tcpmesh.mesh_state import MeshState, MeshStateCell
 from tcpmesh.net.local_addresses import is_local
+from tcpmesh.observe.discovery_metrics import DiscoveryMetrics
 from tcpmesh.testing import endpoint
 from tcpmesh.values import DNSName, Endpoint, TCPAddress, UnixAddress
 
@@ -383,6 +384,36 @@ class FailureTests(ControlCase):
         [stopped] = self.control.stop()
         self.successResultOf(stopped)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
+class MetricsTests(ControlCase):
+    def scraped(self) -> dict[str, float]:
+        families = DiscoveryMetrics(self.control).collect()
+        samples = [sample for family in families for sample in family.samples]
+        self.assertEqual({sample.labels["service"] for sample in samples}, {"orders"})
+        return {sample.name.removeprefix("tcpmesh_service_"): sample.value for sample in samples}
+
+    def test_tell_whether_discovery_works(self) -> None:
+        """And since when nothing was heard, how often it failed, and how often that was something new."""
+        discovery = self.started()
+        self.assertEqual(
+            self.scraped(), {"discovery_failing": 0, "discovery_failures_total": 0, "endpoint_changes_total": 0}
+        )
+        discovery.say(A)
+        self.clock.advance(7)
+        discovery.observer.endpoints_failed("no")
+        discovery.observer.endpoints_failed("no")
+        self.assertEqual(
+            self.scraped(),
+            {
+                "discovery_failing": 1,
+                "discovery_age_seconds": 7.0,
+                "discovery_failures_total": 2,
+                "endpoint_changes_total": 1,
+            },
+        )
+        discovery.say(A)
+        self.assertEqual(self.scraped()["discovery_failing"], 0)
 
 
 class AskedTests(ControlCase):

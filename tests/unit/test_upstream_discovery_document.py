@@ -19,10 +19,13 @@ from tcpmesh.discovery.endpoint_document import read_endpoints
 from tcpmesh.discovery.endpoint_list import ListedEndpoint
 from tcpmesh.discovery.endpoint_rules import MAX_ENDPOINTS, MAX_METADATA
 from tcpmesh.discovery.intake import change
+from tcpmesh.endpoint_control import EndpointControl
 from tcpmesh.endpoint_lines import BURST, DiscoveryLines
 from tcpmesh.errors import ConfigurationError
 from tcpmesh.interfaces import DISCOVERY
+from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.net.removal import RETURN
+from tcpmesh.observe.discovery_metrics import DiscoveryMetrics
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.sources.dns_lookup import ROUNDS
 from tcpmesh.testing import endpoint
@@ -79,6 +82,12 @@ class DocumentTests(SynchronousTestCase):
         ):  # fmt: skip
             self.assertIn(said, " ".join(TEXT.split()))
         self.assertEqual((ROUNDS, BURST), (2, 6))  # "twice each", "six lines"
+
+    def test_names_every_metric(self) -> None:
+        """Of discoveries."""
+        families = DiscoveryMetrics(EndpointControl(MeshStateCell(), Clock())).collect()
+        names = [f"{family.name}_total" if family.type == "counter" else family.name for family in families]
+        self.assertEqual(first_cells(section(TEXT, "When endpoints change")), names)
 
     def test_complaints_about_a_file_are_real(self) -> None:
         """Those that tcpmesh check shows."""
