@@ -115,7 +115,10 @@ def labels_of(record: ConnectionRecord, peer: Literal["src", "dst"]) -> Labels:
     """
     inbound = record.direction == "inbound"
     wire = inbound == (peer == "src")
-    tls = "disabled" if not wire else "true" if record.tls_version else "no_identity"
+    if record.passthrough:
+        tls = "opaque"  # Linkerd's word for it
+    else:
+        tls = "disabled" if not wire else "true" if record.tls_version else "no_identity"
     labels = Labels(record.direction, peer, record.listener, tls=tls)
     if peer == "src":
         identity = record.src_identity if inbound and record.decision else ""

@@ -192,6 +192,13 @@ class TransportTests(MetricsCase):
         self.assertEqual(self.samples("tcp_open_total").keys(), shown.keys())
         self.assertEqual(self.value("tcp_open_connections"), 0)
 
+    def test_counts_what_is_passed_through_as_opaque(self) -> None:
+        """On both sides: the same TLS, which nobody looked into here; whose it is, is no label."""
+        self.open(id=1, passthrough=True, sni="a.test", tls_version="", src_identity="")
+        shown = [dict(key) for key in self.samples("tcp_open_total")]
+        self.assertEqual([labels["tls"] for labels in shown], ["opaque", "opaque"])
+        self.assertFalse([labels for labels in shown if {"client_id", "sni"} & set(labels)])
+
     def test_keeps_a_bound_on_label_sets(self) -> None:
         """Past the limit the many are counted together, and none is lost."""
         records = [self.open(id=number, src_identity=f"spiffe://a.test/{number}") for number in range(50)]
