@@ -11,6 +11,8 @@ from OpenSSL import SSL
 from tcpmesh import codes
 from tcpmesh.codes import CLEAN, Code
 from tcpmesh.dataplane.proxy_header import encode_local, encode_v1, encode_v2
+from tcpmesh.net.prelude import Prelude
+from tcpmesh.net.tls import TLSLeg
 from tcpmesh.values import TCPAddress, UnixAddress
 from tests.integration.applications import END, RESET, Received, receive, reset, until
 from tests.integration.endings import ControlledTime
@@ -131,6 +133,15 @@ class AcceptedTests(HeaderTestCase):
         record = await inner.closed()
         self.assertEqual((record.code, record.src_addr), (codes.PLAINTEXT_PEER, self.peer_of(client)))
 
+    async def test_who_wants_no_header_pays_for_none(self) -> None:
+        """The first leg of a connection is the one that speaks TLS; only elsewhere something comes before it."""
+        for more, kind in (("", TLSLeg), (FROM_HERE, Prelude)):
+            inner = self.start_inbound(self.target.port, more=more)
+            self.connect(inner.port("orders-in"))
+            await self.accepted(inner)
+            [connection] = inner.live
+            self.assertIsInstance(connection.src, kind)
+
     async def test_two_headers_are_one_too_many(self) -> None:
         """The second one is no TLS."""
         inner = self.start_inbound(self.target.port, more=FROM_HERE)
@@ -230,6 +241,22 @@ class RefusedTests(HeaderTestCase):
                 record = await self.inner.closed()
                 self.assert_record(record, codes.NO_BYTE, "src")
                 self.assertEqual(self.lines.take("orders-in"), [])
+        self.assertFalse(self.target.was_dialled)
+
+    async def test_junk_behind_a_header(self) -> None:
+        """From there on it is a client like any other: no TLS, or half of a ClientHello and an end."""
+        header = encode_v2(CLIENT, FRONT)
+        for sent, code, shown in (
+            (b"junk\r\n", codes.PLAINTEXT_PEER, "got 'junk"),
+            (client_hello()[:100], codes.HANDSHAKE_TRUNCATED, "during the TLS handshake"),
+        ):
+            received = await self.send(header + sent, then=lambda client: client.shutdown(socket.SHUT_WR))
+            self.assertEqual((received.length, received.ending), (0, END))
+            record = await self.inner.closed()
+            self.assertEqual((record.code, record.src_addr), (code, str(CLIENT)))
+            self.assertIn(shown, record.reason)
+            [(line, fields)] = self.lines.take("orders-in")
+            self.assertEqual((fields["src"], fields["via"]), (str(CLIENT), record.src_via), line)
         self.assertFalse(self.target.was_dialled)
 
     async def test_withheld(self) -> None:
