@@ -30,9 +30,13 @@ class BalancingTestCase(MeshTestCase):
 
     def say_hello(self, outer: Proxy, source: str = "127.0.0.1") -> bool:
         """One connection from its begin to its end: whether it was served."""
-        with socket.create_connection(
-            ("127.0.0.1", outer.port("to-orders")), timeout=PATIENCE, source_address=(source, 0)
-        ) as client:
+        try:
+            client = socket.create_connection(
+                ("127.0.0.1", outer.port("to-orders")), timeout=PATIENCE, source_address=(source, 0)
+            )
+        except ConnectionResetError:  # refused before connect has returned
+            return False
+        with client:
             return exchange(client, HELLO) == whole(HELLO)
 
     async def served(self, outer: Proxy, count: int) -> list[bool]:
