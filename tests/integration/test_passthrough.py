@@ -156,6 +156,42 @@ class OutboundTests(OwnTLSTestCase):
         record = await outer.closed()
         self.assertEqual((record.code, record.attempts, accepted), (RESET, 1, [hello]))
 
+    async def test_a_server_may_be_told_whom_it_is_for(self) -> None:
+        """A PROXY header before the ClientHello; it is no payload."""
+        seen: list[bytes] = []
+        hello = first_bytes(self.client_context(), "a.test")
+
+        def serve(connection: socket.socket) -> None:
+            received = b""
+            while not received.endswith(hello):
+                received += connection.recv(65536)
+            seen.append(received)
+            connection.sendall(b"x")
+
+        outer = self.passing(self.application(serve), service=", proxy_protocol: v1")
+        received = await in_thread(lambda: self.plain(outer.port("out"), hello, fin=True))
+        self.assertEqual(received.length, 1)
+        record = await outer.closed()
+        host, _, port = record.src_addr.rpartition(":")
+        head, tail = seen[0].split(b"\r\n", 1)
+        self.assertEqual(head, f"PROXY TCP4 {host} 127.0.0.1 {port} {outer.port('out')}".encode())
+        self.assertEqual((tail, record.bytes_sent), (hello, len(hello)))
+
+    async def test_a_client_that_goes_while_the_server_is_dialled(self) -> None:
+        """Its reset is heard, although it has said something already."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            # The kernel takes one connection for it and answers no further one.
+            waiting = socket.create_connection(full.getsockname())
+            self.addCleanup(waiting.close)
+            outer = self.passing(full.getsockname()[1])
+            client = self.connect(outer.port("out"))
+            client.sendall(first_bytes(self.client_context(), "a.test"))
+            await until(lambda: [one for one in outer.live if one.record.attempts], "it is dialled")
+            reset(client)
+            record = await outer.closed()
+            self.assertEqual((record.code, record.bytes_sent), (CANCELLED, 0))
+            await until(lambda: not outer.live, "every socket is closed")
+
     async def test_a_hello_in_single_bytes_arrives_whole(self) -> None:
         """However slowly an application speaks."""
         seen: list[bytes] = []
