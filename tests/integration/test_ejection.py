@@ -216,7 +216,7 @@ class CircuitTests(EjectionTestCase):
     async def test_opens_and_closes(self) -> None:
         """Connections fail at once with what happened before; when the service is back, one of them finds out."""
         port = unused_port()
-        circuit = ", health: {circuit: {failures: 3, time: 100ms, max_time: 100ms}}"
+        circuit = ", health: {circuit: {failures: 3, time: 1s, max_time: 1s}}"
         outer = self.start_outbound(port, service=circuit)
         await self.failing(outer, CONNECT_REFUSED, 3)
         self.assertNotEqual(self.health(outer).circuit(0.0).state, "closed")
