@@ -238,12 +238,12 @@ ENDPOINT_CONNECTIONS = _code("TM-L110", "every usable endpoint of the service ha
     "see who has the connections: tcpmesh connections; raise the service's limits.per_endpoint, or add endpoints")
 PENDING_DIALS = _code("TM-L111", "the service's limit of pending dials is reached",
     "see why dials take long: the failures in the records; raise the service's limits.pending")
+LISTENER_CONNECTIONS = _code("TM-L112", "the listener's own limit of connections is reached",
+    "find who holds them: tcpmesh connections --by source; raise the listener's limits.connections")
 
 # --- TM-D data path
 CLEAN = _code("TM-D100", "both sides ended",
     "nothing to do")
-LISTENER_CONNECTIONS = _code("TM-L112", "the listener's own limit of connections is reached",
-    "find who holds them: tcpmesh connections --by source; raise the listener's limits.connections")
 RESET = _code("TM-D101", "one side reset the connection",
     "see closed_by in the record, and that side's log")
 TRUNCATED = _code("TM-D102", "the TLS peer closed without close_notify",
