@@ -8,6 +8,7 @@ over one end of one connection or runs a timer that is due; who has the next ste
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from OpenSSL import SSL
 from twisted.internet.task import Clock
 from zope.interface import alsoProvides, implementer, providedBy
 
@@ -35,6 +37,7 @@ from tcpmesh.values import Address, AttemptFailure, Endpoint, TCPAddress
 from tcpmesh.wall_clock import wall_clock
 from tests.simulated.kernel import OWN, SimulatedDial, SimulatedEnd, SimulatedStream, connected_ends
 from tests.simulated.sessions import WORLD, EndpointPlan, Kind, PlainSession, Session, TLSSession, payload
+from tests.unit.tls_pairs import foreign_client, take
 
 _TARGET = TCPAddress("127.0.0.1", 5000)
 _FIRST_SESSION = 64  # streams below are clients'
@@ -53,8 +56,13 @@ services:
     discovery: {{plugin: static, endpoints: ["192.0.2.1:1"]}}
     tls: {{min_version: "1.2"}}
 {service}
+  standby:
+    expect: ["spiffe://a.test/orders"]
+    discovery: {{plugin: static, endpoints: ["192.0.2.1:1"]}}
+    tls: {{min_version: "1.2"}}
+{service}
 outbound:
-  - {{name: to-orders, listen: "127.0.0.1:15000", service: orders, workload: web}}
+  - {{name: to-orders, listen: "127.0.0.1:15000", {way}, workload: web}}
 timeouts: {{connect: 3s, handshake: 10s, preface: 10s, idle: 60s, half_close: 60s, linger: 1s}}
 log: {{access: none}}
 """
@@ -82,6 +90,7 @@ class ClientPlan:
     :param sends: ``at once``; ``greeted``, when it has received something; ``late``, seconds after it connected.
     :param ends: ``half-close`` when it has sent everything; ``last``, when it has seen the end; ``close``, without
         looking for answers; ``reset``, when it has sent ``reset_after`` bytes; ``leave``, by a reset after two seconds.
+    :param name: the server name in the ClientHello that its payload begins with; None for payload without one.
     """
 
     size: int = 10
@@ -89,6 +98,18 @@ class ClientPlan:
     sends: str = "at once"
     ends: str = "half-close"
     reset_after: int = 0
+    name: str | None = None
+
+
+@cache
+def client_hello(name: str) -> bytes:
+    """What an application with TLS of its own says first; without a server name, if that is empty."""
+    client = foreign_client(None)
+    if name:
+        client.set_tlsext_host_name(name.encode("ascii"))
+    with contextlib.suppress(SSL.WantReadError):
+        client.do_handshake()
+    return take(client)
 
 
 class Client:
@@ -99,7 +120,8 @@ class Client:
         self.number = number
         self.address = TCPAddress("127.0.0.1", 30000 + number)
         self.end = end
-        self.payload = payload(plan.size, number)
+        hello = client_hello(plan.name) if plan.name is not None else b""
+        self.payload = hello + payload(plan.size, number)
         self.sent = bytearray()
         self.received = bytearray()
         self.ended = False  # said that this was all
@@ -203,9 +225,11 @@ class CountingBalancer:
         self.open: Counter[Endpoint] = Counter()
         self.most_connections = self.most_of_one = self.most_pending = 0
         self.complaints: list[str] = []
-        if hasattr(balancer, "pick_for"):
-            self.pick_for = balancer.pick_for
-            alsoProvides(self, *providedBy(balancer))
+        alsoProvides(self, *providedBy(balancer))
+
+    def __getattr__(self, name: str) -> Any:
+        # What it may be able to do besides: tcpmesh.balance_interfaces.
+        return getattr(self._balancer, name)
 
     def pick(self, endpoints: Sequence[Endpoint], exclude: frozenset[Endpoint]) -> Endpoint | None:
         return self._balancer.pick(endpoints, exclude)  # type: ignore[no-any-return]
@@ -270,7 +294,7 @@ def settings_of(text: str) -> Settings:
     return config.loads(text.encode(), Path("/nowhere/tcpmesh.yaml"), _REGISTRY)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Dialled:
     """A dial, for whom, and what had moved by then."""
 
@@ -341,6 +365,8 @@ class SimulatedField:
         ``identities`` (the same again, as a new state), ``bundles`` (none are left), ``fewer``, ``none`` or ``all`` (of
         the endpoints).
     :param resolved_after: seconds until discovery says anything.
+    :param way: where the listener leads, in YAML's flow form; there is a service ``standby`` of the last ``standbys``
+        endpoints.
     :param excludes: whether every endpoint is dialled before one is dialled again.
     """
 
@@ -356,6 +382,8 @@ class SimulatedField:
         endpoint_fields: Sequence[dict[str, Any]] = (),
         happenings: Sequence[tuple[float, str]] = (),
         resolved_after: float | None = None,
+        way: str = "service: orders",
+        standbys: int = 0,
         excludes: bool = True,
         most_attempts: int | None = None,
     ) -> None:
@@ -369,8 +397,9 @@ class SimulatedField:
         self.clients: list[Client] = []
         self.excludes = excludes
         self.most_attempts = most_attempts
-        self.outbound = Proxy(self, OUTBOUND.format(service=service), self._dial_endpoint)
+        self.outbound = Proxy(self, OUTBOUND.format(service=service, way=way), self._dial_endpoint)
         fields = endpoint_fields or [{}] * len(endpoints)
+        self.standbys = standbys
         self.endpoints = [
             Endpoint(TCPAddress(f"192.0.2.{number}", 4143), **more) for number, more in enumerate(fields, 1)
         ]
@@ -407,7 +436,11 @@ class SimulatedField:
                 state.swap(bundles={})
             case _:
                 count = {"fewer": len(self.endpoints) // 2, "none": 0, "all": len(self.endpoints)}[what]
-                state.swap(endpoints={"orders": tuple(self.endpoints[:count])})
+                own = len(self.endpoints) - self.standbys
+                listed = {"orders": tuple(self.endpoints[:own][:count])}
+                if self.standbys:
+                    listed["standby"] = tuple(self.endpoints[own:])
+                state.swap(endpoints=listed)
 
     # --- connecting
 
@@ -437,7 +470,8 @@ class SimulatedField:
             return SimulatedDial(
                 self.clock, address, protocol, timeout, on_failed, outcome="connected", after=0.0, accept=accept
             )
-        accept = self._accepting(address, protocol, lambda end: self._serve(TLSSession, plan, end))
+        session = PlainSession if plan.kind is Kind.RAW else TLSSession
+        accept = self._accepting(address, protocol, lambda end: self._serve(session, plan, end))
         return self._dial_plan(plan, address, protocol, timeout, on_failed, accept)
 
     def _dialler_of(self, plan: EndpointPlan) -> Callable[..., SimulatedDial]:

@@ -183,6 +183,24 @@ MUTANTS = (
         "        self._note_wait()\n        self._dial(booking)\n        self._try()",
     ),
     Mutant(
+        "hand on twice what was read before the way was known",
+        "net/prelude.py",
+        "            self.owner.leg_data(self, early)\n",
+        "            self.owner.leg_data(self, early)\n            self.owner.leg_data(self, early)\n",
+    ),
+    Mutant(
+        "lose what was read before the way was known",
+        "net/prelude.py",
+        "            self.owner.leg_data(self, early)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "try the next service after a final refusal",
+        "net/routing.py",
+        "    return code.retryable or code in _OF_THE_SERVICE",
+        "    return True",
+    ),
+    Mutant(
         "say that all went well when the time ran out",
         "net/relay.py",
         "            record.code = transition.code or code\n",

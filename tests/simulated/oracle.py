@@ -33,7 +33,7 @@ def violations(field: SimulatedField) -> list[str]:
 
 def _delivery(field: SimulatedField, client: Client, sessions: list[Session]) -> Iterator[str]:
     """A prefix of what was sent, by exactly one endpoint, and nothing of anybody else's."""
-    receivers = [session for session in field.sessions if session.received[:1] == bytes([client.number])]
+    receivers = [session for session in sessions if session.received]
     senders = [session for session in field.sessions if client.received[:1] == bytes([session.stream])]
     if len(receivers) > 1:
         yield f"its payload went to {len(receivers)} endpoints"
@@ -171,11 +171,13 @@ def _books(proxy: Proxy) -> Iterator[str]:
 
 
 def payload_records(session: Session) -> int:
-    """How many records of payload were put on the wire towards a TLS endpoint, whether or not it read them."""
+    """How many records of payload were put on the wire towards an endpoint, whether or not it read them."""
+    if session.plain:
+        return int(bool(session.end.peer.written))
     if session.plan.kind is Kind.OLD:
         return len(_data_records(session))
     # In TLS 1.3 the end of the handshake looks like payload, and so does an alert.
-    sizes = _data_records(session)[_handshake_records(session.plan.kind) :] if not session.plain else []
+    sizes = _data_records(session)[_handshake_records(session.plan.kind) :]
     return len([size for size in sizes if size != _ALERT_BYTES])
 
 

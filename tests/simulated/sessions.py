@@ -80,6 +80,7 @@ class Kind(Enum):
     FOREIGN = "TLS 1.3 without ALPN"
     OLD = "TLS 1.2 without ALPN"
     PROXY = "a real inbound, with a plain server behind it"
+    RAW = "a server with the application's own TLS, which nobody here reads"
 
 
 class Who(Enum):

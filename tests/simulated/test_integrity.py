@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,6 +32,7 @@ def cases(number: int) -> Any:
     )
 
 
+KINDS = [kind for kind in Kind if kind is not Kind.RAW]
 SIZES = st.one_of(st.sampled_from([0, 1, 2, 10]), st.integers(0, 20_000))
 CUTS = st.builds(
     Cut,
@@ -40,7 +42,7 @@ CUTS = st.builds(
 )
 PLANS = st.builds(
     EndpointPlan,
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(KINDS),
     dial=st.sampled_from(["connected"] * 6 + ["silent", "refused", "unreachable", "reset"]),
     after=st.sampled_from([0.0, 0.0, 0.001, 1.0]),
     who=st.sampled_from([Who.ORDERS] * 6 + list(Who)),
@@ -84,10 +86,17 @@ MORE = st.lists(
 FIELDS = st.fixed_dictionaries(
     {}, optional={"weight": st.integers(1, 3), "priority": st.integers(0, 1), "zone": st.sampled_from(["", "a", "b"])}
 )
+NAMES = st.sampled_from(["orders.a.test", "orders.a.test", "other.a.test", "", None])
+ROUTES = [
+    "[{sni: orders.a.test, service: orders}]",
+    "[{sni: orders.a.test, failover: [orders, standby]}, {split: {orders: 1, standby: 1}}]",
+    "[{sni: orders.a.test, service: orders, passthrough: true}]",
+    "[{sni: orders.a.test, failover: [orders, standby], passthrough: true}, {service: standby, passthrough: true}]",
+]
 # What breaks about the first payload byte, on either side of it.
 EDGES = st.builds(
     EndpointPlan,
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(KINDS),
     cut=st.builds(
         Cut,
         st.sampled_from([Stage.FINISHED, Stage.PREFACE, Stage.RECEIVED, Stage.SENT, Stage.RECORDS]),
@@ -129,18 +138,18 @@ class IntegrityTests(SynchronousTestCase):
         retry: str = "exponential",
         balance: str = "round-robin",
         more: Sequence[str] = ORDINARY,
+        services: int = 1,
         **field: Any,
     ) -> SimulatedField:
         """Run it to its end and look at it."""
-        made = SimulatedField(
-            endpoints, clients, service=service(retry, balance, more), most_attempts=RETRIES[retry][1], **field
-        )
+        most = services * RETRIES[retry][1]
+        made = SimulatedField(endpoints, clients, service=service(retry, balance, more), most_attempts=most, **field)
         made.run()
         case = f"{endpoints=}, {clients=}, {retry=}, {balance=}, {more=}, {field=}"
         self.assertEqual(violations(made), [], case)
         return made
 
-    @cases(1500)
+    @cases(1200)
     @given(
         st.lists(PLANS, min_size=1, max_size=4),
         st.lists(CLIENTS, min_size=1, max_size=3),
@@ -163,7 +172,7 @@ class IntegrityTests(SynchronousTestCase):
         """Several applications, several endpoints, each of which fails in its own way, in any order of events."""
         self.check(endpoints, clients, retry=retry, balance=balance, seed=seed, capacity=capacity, gentle=gentle)
 
-    @cases(1000)
+    @cases(800)
     @given(st.lists(EDGES, min_size=1, max_size=3), WAITING, st.integers(0, 1 << 30), CAPACITIES, st.booleans())
     def test_it_breaks_about_the_first_byte(
         self, endpoints: list[EndpointPlan], client: ClientPlan, seed: int, capacity: int, gentle: bool
@@ -171,7 +180,7 @@ class IntegrityTests(SynchronousTestCase):
         """Where a retry is right a moment before and wrong a moment after."""
         self.check([*endpoints, EndpointPlan()], [client], seed=seed, capacity=capacity, gentle=gentle)
 
-    @cases(1500)
+    @cases(1200)
     @given(
         st.lists(st.tuples(PLANS, FIELDS), min_size=1, max_size=4),
         st.lists(CLIENTS, min_size=1, max_size=6),
@@ -205,6 +214,67 @@ class IntegrityTests(SynchronousTestCase):
             endpoint_fields=[fields for _plan, fields in endpoints],
             happenings=happenings,
             resolved_after=resolved_after,
+            excludes=False,
+            seed=seed,
+            capacity=capacity,
+        )
+
+    @cases(500)
+    @given(
+        st.lists(PLANS, min_size=2, max_size=4),
+        st.lists(CLIENTS, min_size=1, max_size=3),
+        st.sampled_from(["none", "exponential"]),
+        HAPPENINGS,
+        st.integers(0, 1 << 30),
+        CAPACITIES,
+    )
+    def test_anything_fails_anywhere_with_a_service_to_fall_back_on(
+        self,
+        endpoints: list[EndpointPlan],
+        clients: list[ClientPlan],
+        retry: str,
+        happenings: list[tuple[float, str]],
+        seed: int,
+        capacity: int,
+    ) -> None:
+        """A route with failover: what the first service did not take goes to the second one, whole."""
+        self.check(
+            endpoints,
+            clients,
+            retry=retry,
+            happenings=happenings,
+            way="routes: [{failover: [orders, standby]}]",
+            standbys=len(endpoints) // 2,
+            services=2,
+            excludes=False,
+            seed=seed,
+            capacity=capacity,
+        )
+
+    @cases(500)
+    @given(
+        st.lists(PLANS, min_size=2, max_size=4),
+        st.lists(st.tuples(CLIENTS, NAMES), min_size=1, max_size=3),
+        st.sampled_from(ROUTES),
+        st.integers(0, 1 << 30),
+        CAPACITIES,
+    )
+    def test_anything_fails_anywhere_behind_routes_by_server_name(
+        self,
+        endpoints: list[EndpointPlan],
+        clients: list[tuple[ClientPlan, str | None]],
+        routes: str,
+        seed: int,
+        capacity: int,
+    ) -> None:
+        """The ClientHello is read before anybody is dialled, and handed on once; with the mesh's TLS around, or raw."""
+        raw = "passthrough" in routes
+        self.check(
+            [attrs.evolve(plan, kind=Kind.RAW) if raw else plan for plan in endpoints],
+            [attrs.evolve(plan, name=name) for plan, name in clients],
+            way=f"routes: {routes}",
+            standbys=len(endpoints) // 2,
+            services=2,
             excludes=False,
             seed=seed,
             capacity=capacity,
