@@ -112,9 +112,9 @@ class Establishment:
         self._wait: Any = None
 
     def attempt(self) -> None:
-        """Try; the outcome comes to the owner."""
+        """Try; the outcome comes to the owner. The circuit is asked, and told, for those who take any endpoint."""
         health = self.upstream.pool.health
-        if health.impaired:
+        if health.impaired and self._position is None:
             why = health.refuses(self._plane.clock.seconds(), self)
             if why is not None:
                 self._refuse(Refusal(CIRCUIT_OPEN, f"service {self.upstream.name!r}: {why}"))
@@ -246,8 +246,9 @@ class Establishment:
         """Nothing follows; the circuit is told, which had let it try."""
         if refusal.code is ESTABLISH_TIMEOUT:
             refusal = late(refusal, self._timeouts, self._attempts, self._context.failures)
-        now = self._plane.clock.seconds()
-        self.upstream.pool.health.connection_failed(refusal.code, refusal.reason, now, self)
+        if self._position is None:
+            now = self._plane.clock.seconds()
+            self.upstream.pool.health.connection_failed(refusal.code, refusal.reason, now, self)
         self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -291,7 +292,7 @@ class Establishment:
             assert self._booking is not None
             booking, self._booking = self._booking, None
             booking.failed(AttemptFailure(CANCELLED, gone, booking.endpoint, duration))
-        if self._established is None:
+        if self._established is None and self._position is None:
             pool.health.connection_failed(CANCELLED, gone, self._plane.clock.seconds(), self)
 
     def _duration(self) -> float:

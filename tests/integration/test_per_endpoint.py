@@ -87,6 +87,20 @@ class PerEndpointTests(MeshTestCase):
         record = await outer.closed()
         self.assertEqual((record.code, record.attempts, record.dst_addr), (CONNECT_REFUSED, 3, str(gone.address)))
 
+    async def test_a_dead_endpoint_costs_the_others_nothing(self) -> None:
+        """Its clients try it again and again: that opens no circuit, and an ejection keeps nobody from its own port."""
+        outer = self.outer(
+            service=", health: {circuit: {failures: 2, time: 1h, max_time: 1h}, ejection: {failures: 1, time: 5m}}"
+        )
+        gone = Endpoint(TCPAddress("127.0.0.1", unused_port()))
+        self.deliver(outer, self.endpoints[0], gone, self.endpoints[2])
+        for number in range(1, 5):
+            self.assertEqual(await in_thread(broken, self.connect(self.ports[1])), RESET)
+            self.assertIs((await outer.closed(number)).code, CONNECT_REFUSED)
+        self.assertEqual((await self.who(0), await self.who(2)), (b"a", b"c"))
+        self.deliver(outer, *self.endpoints)
+        self.assertEqual(await self.who(1), b"b")
+
     async def test_one_limit_holds_for_all_ports(self) -> None:
         """It is the listener's."""
         outer = self.outer(more=", limits: {connections: 2}")
