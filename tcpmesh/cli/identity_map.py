@@ -59,10 +59,14 @@ def identity_map(ctx: click.Context, services: tuple[str, ...], config: Path, as
     ]
     if as_json:
         click.echo(json.dumps({"file": str(settings.file), "destinations": [_as_mapping(*each) for each in found]}))
-    elif not found:
+    elif not settings.services:
         click.echo(f"{settings.file} has no services")
     else:
-        _print_table(found, named=bool(mappings))
+        if found:
+            _print_table(found, named=bool(mappings))
+        for name in services or settings.services:
+            if not settings.services[name].expect:
+                click.echo(f"{name} expects nobody: TLS of applications is passed through to it")
 
 
 def _as_mapping(destination: Destination, origin: Origin | None) -> dict[str, Any]:

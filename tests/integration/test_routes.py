@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 
 from tcpmesh.codes import (
+    CIRCUIT_OPEN,
     CLEAN,
     CONNECT_REFUSED,
     ESTABLISH_TIMEOUT,
@@ -16,6 +17,7 @@ from tcpmesh.codes import (
     NO_ROUTE,
     NOT_TLS,
     OUTBOUND_DENIED,
+    SERVICE_CONNECTIONS,
 )
 from tests.integration.applications import push, receive, reset, until
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
@@ -326,6 +328,34 @@ class FailoverTests(RoutesTestCase):
         record = await outer.closed()
         self.assertEqual((record.dst_service, record.attempts), ("second", 1))
         self.assertEqual([code for _, code, _ in outer.tap.attempts], [NO_ENDPOINT])
+
+    async def test_a_service_with_an_open_circuit_is_passed_over(self) -> None:
+        """Once it has failed often enough; until then each connection pays for an attempt."""
+        inner = self.inbound(self.saying(b"2"))
+        circuit = ", health: {ejection: {failures: 0}, circuit: {failures: 1, time: 1m}}"
+        outer = self.start_routes(
+            self.services(unused_port(), inner.port("in"), more=circuit), "{failover: [first, second]}"
+        )
+        for count, (attempts, code) in enumerate(((2, CONNECT_REFUSED), (1, CIRCUIT_OPEN)), 1):
+            self.assertEqual(await self.said(outer.port("out")), b"2")
+            record = await outer.closed(count)
+            self.assertEqual((record.dst_service, record.attempts), ("second", attempts))
+            self.assertIs(outer.tap.attempts[-1][1], code)
+
+    async def test_a_service_that_is_full_is_passed_over(self) -> None:
+        """By its own limits; who has a place keeps it."""
+        first, second = self.inbound(self.saying(b"1")), self.inbound(self.saying(b"2"))
+        outer = self.start_routes(
+            self.services(first.port("in"), second.port("in"), more=", limits: {connections: 1}"),
+            "{failover: [first, second]}",
+        )
+        held = self.connect(outer.port("out"))
+        self.assertEqual(await in_thread(held.recv, 1), b"1")
+        self.assertEqual(await self.said(outer.port("out")), b"2")
+        self.assertIs(outer.tap.attempts[-1][1], SERVICE_CONNECTIONS)
+        held.close()
+        await outer.closed(2)
+        self.assertEqual(await self.said(outer.port("out")), b"1")
 
     async def test_a_denial_is_the_last_word(self) -> None:
         """Policies are asked for each service that is tried, and no other one is tried instead of a denied one."""

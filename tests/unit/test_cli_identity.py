@@ -381,6 +381,15 @@ class MapTests(IdentityCase):
         self.config.write_text(text)
         self.check_lines(self.run_map(), 0, f"{self.config} has no services")
 
+    def test_says_who_expects_nobody(self) -> None:
+        """A service that only applications' own TLS goes to."""
+        before, _, rest = CONFIGURATION.partition("services:")
+        services = 'services: {legacy: {discovery: {plugin: static, endpoints: ["127.0.0.1:4145"]}}}\n'
+        routes = "routes: [{service: legacy, passthrough: true}]"
+        outbound = f'outbound: [{{name: out, listen: "127.0.0.1:0", workload: web, {routes}}}]\n'
+        self.config.write_text(f"{before}{services}{outbound}inbound:{rest.partition('inbound:')[2]}")
+        self.check_lines(self.run_map(), 0, "legacy expects nobody: TLS of applications is passed through to it")
+
 
 class OtherWordTests(IdentityCase):
     """Other words after ``identity``."""
