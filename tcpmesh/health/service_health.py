@@ -124,6 +124,21 @@ class ServiceHealth:
             self._limit(endpoint.address, known)
         return share
 
+    def away(self, now: float) -> frozenset[Address]:
+        """Where no attempt may begin: for who has thousands of endpoints, most of which are well."""
+        return frozenset(address for address, known in self._limited.items() if not known.admits(now))
+
+    def starting(self, now: float) -> dict[Address, float]:
+        """Who is to get less than its usual share, and how much of it: as :meth:`share` has it, of all at once."""
+        found = {}
+        for address, known in list(self._limited.items()):
+            share = known.share(now)
+            if share < 1.0:
+                found[address] = share
+            elif not known.is_limited:
+                self._limit(address, known)
+        return found
+
     def why(self, endpoint: Endpoint, now: float) -> str:
         """Why it is not admitted; empty when it is."""
         known = self._limited.get(endpoint.address)

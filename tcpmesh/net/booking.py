@@ -100,7 +100,7 @@ class Booking:
         pool.counts.open += 1
         pool.balancer.established(self.endpoint, duration)
         pool.health.established(self.endpoint, pool.clock.seconds(), self.who)
-        pool.room_changed()
+        pool.room_changed(self.endpoint)
 
     def failed(self, failure: AttemptFailure) -> None:
         """The attempt failed, or was given up."""
@@ -114,7 +114,7 @@ class Booking:
         pool.counts.pending -= 1
         pool.balancer.failed(self.endpoint, failure)
         pool.health.failed(self.endpoint, failure.code, failure.reason, pool.clock.seconds(), self.who)
-        pool.room_changed()
+        pool.room_changed(self.endpoint)
 
     def lost(self, failure: AttemptFailure) -> None:
         """The established connection broke before any payload byte had moved, and is to be made anew."""
@@ -135,4 +135,4 @@ class Booking:
         self._counts.open -= 1
         pool.counts.open -= 1
         pool.balancer.closed(self.endpoint)
-        pool.room_changed()
+        pool.room_changed(self.endpoint)

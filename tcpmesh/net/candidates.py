@@ -7,7 +7,7 @@ Ring 3. While nothing is wrong and nothing is limited, the balancer gets the ver
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from tcpmesh.balance.tiers import Tiers
@@ -26,7 +26,7 @@ class Candidates:
     """
     The endpoints of one service, as an attempt finds them.
 
-    :param has_room: whether one more connection may go to an endpoint; None when all may take any number.
+    :param full: where no further connection may go, as of each moment; None when all may take any number.
     :param generator: decides whether an endpoint that begins slowly takes part.
     """
 
@@ -37,7 +37,7 @@ class Candidates:
         health: ServiceHealth,
         balancer: GuardedBalancer,
         clock: Any,
-        has_room: Callable[[Endpoint], bool] | None,
+        full: Collection[Address] | None,
         generator: random.Random,
     ) -> None:
         self._name = name
@@ -45,8 +45,11 @@ class Candidates:
         self._health = health
         self._balancer = balancer
         self._clock = clock
-        self._has_room = has_room
+        self._full = full if full is not None else ()
         self._random = generator
+        self._admitted: tuple[tuple[Endpoint, ...], ...] = ()
+        self._admitted_of: tuple[Endpoint, ...] = ()
+        self._away: frozenset[Address] = frozenset()  # of the admitted ones
         self._free: tuple[Endpoint, ...] = ()
         self._thinned: tuple[Endpoint, ...] = ()
 
@@ -60,16 +63,11 @@ class Candidates:
         :param exclude: those that have failed for this connection: taken only if there are no others.
         :raises Refusal: ALL_UNAVAILABLE, NO_ENDPOINT or BALANCER_FAILED.
         """
-        health = self._health
-        circles: Iterable[tuple[Endpoint, ...]]
-        if health.impaired:
-            now = self._clock.seconds()
-            circles = tuple(self._tiers.circles(endpoints, lambda endpoint: health.admits(endpoint, now)))
-        else:
-            circles = self._tiers.circles(endpoints)
-        if self._has_room is not None:
+        away = self._health.away(self._clock.seconds()) if self._health.impaired else None
+        circles = self._without(endpoints, away) if away else self._tiers.circles(endpoints)
+        if self._full:
             circles = tuple(circles)
-            roomy = self._with_room(circles, self._has_room)
+            roomy = self._with_room(circles)
             if circles and not roomy:
                 return None
             circles = roomy
@@ -79,6 +77,13 @@ class Candidates:
         if endpoint is None:
             raise self._none(endpoints)
         return endpoint
+
+    def _without(self, endpoints: tuple[Endpoint, ...], away: frozenset[Address]) -> tuple[tuple[Endpoint, ...], ...]:
+        """The circles of those that are not away; made anew when these have changed."""
+        if endpoints is not self._admitted_of or away != self._away:
+            self._admitted = tuple(self._tiers.circles(endpoints, lambda endpoint: endpoint.address not in away))
+            self._admitted_of, self._away = endpoints, away
+        return self._admitted
 
     def _pick(
         self, circles: Iterable[tuple[Endpoint, ...]], exclude: frozenset[Endpoint], source: Address | None
@@ -95,16 +100,15 @@ class Candidates:
                 return endpoint
         return None
 
-    def _with_room(
-        self, circles: Iterable[tuple[Endpoint, ...]], has_room: Callable[[Endpoint], bool]
-    ) -> tuple[tuple[Endpoint, ...], ...]:
+    def _with_room(self, circles: Iterable[tuple[Endpoint, ...]]) -> tuple[tuple[Endpoint, ...], ...]:
         """What is left of them. A standby stands by for those that fail and not for those that are full."""
         found = []
+        full = self._full
         full_at: int | None = None
         for circle in circles:
             if full_at is not None and circle[0].priority != full_at:
                 break
-            free = tuple(endpoint for endpoint in circle if has_room(endpoint))
+            free = tuple(endpoint for endpoint in circle if endpoint.address not in full)
             if len(free) < len(circle):
                 full_at = circle[0].priority
                 if free == self._free:
@@ -118,11 +122,13 @@ class Candidates:
 
     def _thin(self, circle: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """Leave out, by chance, who is to get less than its share, unless nobody else is there."""
-        health, now = self._health, self._clock.seconds()
+        starting = self._health.starting(self._clock.seconds())
+        if not starting:
+            return circle
         left = tuple(
             endpoint
             for endpoint in circle
-            if (share := health.share(endpoint, now)) >= 1.0 or self._random.random() < share
+            if (share := starting.get(endpoint.address, 1.0)) >= 1.0 or self._random.random() < share
         )
         if not left or len(left) == len(circle):
             return circle

@@ -60,13 +60,14 @@ class Pool:
         self._limits = settings.limits
         self._is_limited = settings.limits != ServiceLimits()
         self._by_address: dict[Address, EndpointCounts] = {}
+        self._full: set[Address] = set()  # where limits.per_endpoint leaves no room
         self._candidates = Candidates(
             name,
             Tiers(zone if settings.same_zone == "prefer" else None),
             health,
             balancer,
             clock,
-            self._has_room if self._limits.per_endpoint is not None else None,
+            self._full,
             generator or random.Random(),  # noqa: S311 - spreads load, guards nothing
         )
         self._room = WaitingRoom(self, settings.queue.length)
@@ -102,9 +103,11 @@ class Pool:
         """Who waited does so no longer; a place that it was given goes to the next."""
         self._room.leave(waiter)
 
-    def room_changed(self) -> None:
-        """A place was given back, or may be usable again: it goes to who waits."""
+    def room_changed(self, endpoint: Endpoint) -> None:
+        """A place at the endpoint was given back, or only its dial is over: it goes to who waits."""
         if self._is_limited:
+            if endpoint.address in self._full and self._has_room(endpoint):
+                self._full.discard(endpoint.address)
             self._room.serve()
 
     def stop(self) -> None:
@@ -148,7 +151,10 @@ class Pool:
         counts = self._by_address.get(endpoint.address)
         if counts is None:
             counts = self._by_address[endpoint.address] = EndpointCounts()
-        return Booking(self, endpoint, counts, who)
+        booking = Booking(self, endpoint, counts, who)
+        if self._limits.per_endpoint is not None and counts.total >= self._limits.per_endpoint:
+            self._full.add(endpoint.address)
+        return booking
 
     def take(self, exclude: frozenset[Endpoint], position: int | None, who: Waiting) -> Booking | Refusal:
         """

@@ -8,6 +8,7 @@ from tcpmesh import codes
 from tcpmesh.errors import Refusal
 from tcpmesh.net.pool import Pool
 from tcpmesh.observe.live import as_connection
+from tcpmesh.values import Endpoint
 from tests.integration.applications import RESET, broken, deaf_port, exchange, receive, reset, until, whole
 from tests.integration.endings import EndingTestCase
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
@@ -167,9 +168,9 @@ class QueueTests(LimitTestCase):
         pool = self.pool(outer)
         serve = pool.room_changed
 
-        def watch() -> None:
+        def watch(endpoint: Endpoint) -> None:
             most.append(pool.counts.open + pool.counts.pending)
-            serve()
+            serve(endpoint)
 
         pool.room_changed = watch  # type: ignore[method-assign]
         clients = [self.connect(outer.port("to-orders")) for _ in range(40)]

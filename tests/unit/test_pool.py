@@ -80,6 +80,23 @@ class CandidateTests(SynchronousTestCase):
         service.clock.advance(10.0)
         self.assertIn(bad, {chosen(service.call()) for _ in range(4)})
 
+    def test_who_is_left_is_the_same_tuple_while_it_stays_the_same(self) -> None:
+        """Until an ejection begins or ends, or discovery says something new."""
+        service = Service(health=HealthSettings(ejection=EjectionSettings(failures=1, time=Duration(10.0))))
+        service.discover(A, B, C)
+        fail(service.call(position=0))
+        for _ in range(3):
+            service.call()
+        first, second, third = (asked for asked, _ in service.ledger.asked)
+        self.assertEqual(first, (B, C))
+        self.assertTrue(first is second is third)
+        service.discover(A, B)
+        service.call()
+        self.assertEqual(service.ledger.asked[-1][0], (B,))
+        service.clock.advance(10.0)
+        service.call()
+        self.assertEqual(service.ledger.asked[-1][0], (A, B))
+
     def test_all_unavailable_says_why(self) -> None:
         """Each with its last failure, the first three of them."""
         service = Service(health=ONE_STRIKE)

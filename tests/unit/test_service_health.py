@@ -490,6 +490,22 @@ class SlowStartTests(HealthCase):
         self.assertEqual(health.share(B, self.now), 1.0)
         self.assertFalse(health.impaired)
 
+    def test_tells_of_all_at_once_what_it_tells_of_each(self) -> None:
+        """Who is away, and who is starting; asking ends a slow start that is over, as it does for each."""
+        health = self.make(A, slow_start=Duration(30.0), ejection=EjectionSettings(failures=1, max_share=1.0))
+        health.retain([A, B], self.now)
+        health.failed(A, codes.CONNECT_REFUSED, "nobody listens", self.now, object())
+        for _ in range(5):
+            away, starting = health.away(self.now), health.starting(self.now)
+            for each in (A, B):
+                self.assertEqual(each.address not in away, health.admits(each, self.now))
+                self.assertEqual(starting.get(each.address, 1.0), health.share(each, self.now))
+            self.now += 4
+        health.retain([B], self.now)
+        self.assertEqual((health.away(self.now), list(health.starting(self.now))), (frozenset(), [B.address]))
+        self.now += 30
+        self.assertEqual((health.starting(self.now), health.impaired), ({}, False))
+
     def test_a_set_that_is_all_new_begins_at_once(self) -> None:
         """The first one, and one of which nobody stayed: sparing all is sparing none."""
         health = self.make(A, B, slow_start=Duration(30.0))
