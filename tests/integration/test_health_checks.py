@@ -300,6 +300,23 @@ class TCPCheckTests(HealthCheckTestCase):
         self.assertEqual(health.state(endpoint.address, clock.seconds()).state, "up")
 
 
+class ProxyHeaderTests(HealthCheckTestCase):
+    """A server that wants a PROXY header is told that a check is for nobody."""
+
+    async def test_both_types_begin_with_it(self) -> None:
+        """Both versions; an inbound listener that reads them writes no line about checks."""
+        accepts = ', proxy_protocol: {accept_from: ["127.0.0.0/8"]}'
+        for version in ("v1", "v2"):
+            for kind, code in (("tls", HEALTH_CHECKED), ("tcp", NO_BYTE)):
+                inner = self.start_inbound(self.target.port, more=accepts)
+                port = inner.port("orders-in")
+                outer = self.start_outbound(port, service=f", proxy_protocol: {version}" + checked(kind, "1s"))
+                await self.until_good(outer, port)
+                self.assertEqual((await inner.closed()).code, code, (version, kind))
+                self.assertEqual(self.lines.take("orders-in"), [])
+                outer.service.composition.health.stop()
+
+
 class PlaceTests(HealthCheckTestCase):
     """Checks count among the proxy's connections, and leave nothing behind."""
 
