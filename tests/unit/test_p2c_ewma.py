@@ -212,6 +212,17 @@ class FailureTests(P2cTestCase):
         self.balancer.opened(A)
         self.assertNotIn(A, self.picked(THREE))
 
+    def test_who_has_succeeded_gets_several_at_a_time_again(self) -> None:
+        """One good attempt is enough."""
+        self.settle(*THREE)
+        self.refuse(A)
+        self.clock.advance(300)
+        self.connect(A, 0.01)
+        self.settle(B, C)
+        for each in THREE:
+            self.balancer.opened(each)
+        self.assertIn(A, self.picked(THREE))
+
     def test_an_attempt_that_nobody_answers_repels_before_it_fails(self) -> None:
         """Silence is a sample, too: a black hole gets few attempts although each takes seconds to fail."""
         self.settle(*THREE)
