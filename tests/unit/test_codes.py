@@ -107,10 +107,10 @@ class CommandTests(SynchronousTestCase):
                 self.assertIn(option, [name for each in command.params for name in each.opts], code.id)
 
     def test_says_which_command_is_for_what(self) -> None:
-        """Those for identities and for policies, where one looks first."""
+        """Those for identities, policies and endpoints, where one looks first."""
         text = section(refusal_matrix.FILE.read_text(encoding="utf-8"), "Where to look")
         named = {f"{command.name}" for command in self.commands(text)}
-        self.assertEqual(named, {"check", "show", "inspect", "diff", "map", "resolve", "explain"})
+        self.assertEqual(named, {"check", "show", "inspect", "diff", "map", "resolve", "explain", "endpoints"})
 
 
 class MatrixTests(SynchronousTestCase):
