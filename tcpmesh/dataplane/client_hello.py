@@ -28,11 +28,11 @@ _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _HOST_NAME = 0
 _MAX_RECORD = 2**14  # RFC 8446 section 5.1
+_MAX_EXTENSIONS = 256  # clients have some twenty
 _RECORD_HEADER = 5
 _MESSAGE_HEADER = 4
 _SERVER_NAME = 0
 _SUPPORTED_GROUPS = 10
-_ALPN = 16
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849; also what a browser without a key sends as grease
 
 # How protocols begin that are mistaken for TLS here, and what to do about each.
@@ -57,41 +57,46 @@ class ClientHello:
     What a client asks for before anything is encrypted.
 
     :ivar server_name: the SNI (RFC 6066 section 3) as it came; empty for none. May hold anything that is ASCII.
-    :ivar alpn: the protocols that it offers (RFC 7301), in its order.
-    :ivar groups: the key exchange groups, by number.
     :ivar encrypted: the real message may be another, that only the server can read (RFC 9849); or this is grease.
     """
 
     server_name: str = ""
-    alpn: tuple[bytes, ...] = ()
-    groups: tuple[int, ...] = ()
     encrypted: bool = False
 
 
 class _Bytes:
-    """Takes bytes from the front."""
+    """Takes bytes from the front, and copies none: a stranger may send thousands of tiny parts."""
 
-    def __init__(self, data: bytes) -> None:
+    __slots__ = ("_data", "_end", "_place")
+
+    def __init__(self, data: bytes, place: int = 0, end: int | None = None) -> None:
         self._data = data
+        self._place = place
+        self._end = len(data) if end is None else end
 
-    def take(self, count: int) -> bytes:
-        if count > len(self._data):
-            raise InvalidClientHelloError(f"{count} bytes are announced, {len(self._data)} are there")
-        taken, self._data = self._data[:count], self._data[count:]
-        return taken
+    def take(self, count: int) -> int:
+        """Skip so many; gives where they begin."""
+        begin = self._place
+        if count > self._end - begin:
+            raise InvalidClientHelloError(f"{count} bytes are announced, {self._end - begin} are there")
+        self._place = begin + count
+        return begin
 
     def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
+        begin = self.take(size)
+        return int.from_bytes(self._data[begin : begin + size], "big")
 
     def vector(self, size: int) -> _Bytes:
         """A length of ``size`` bytes, and as many bytes as it says (RFC 8446 section 3.4)."""
-        return _Bytes(self.take(self.number(size)))
+        count = self.number(size)
+        begin = self.take(count)
+        return _Bytes(self._data, begin, begin + count)
 
     def rest(self) -> bytes:
-        return self._data
+        return self._data[self._place : self._end]
 
     def __bool__(self) -> bool:
-        return bool(self._data)
+        return self._place < self._end
 
 
 def parse_client_hello(message: bytes) -> ClientHello:
@@ -101,6 +106,12 @@ def parse_client_hello(message: bytes) -> ClientHello:
     :raises InvalidClientHelloError: when it is something else, or says one thing twice: what reads it later could
         take the other one.
     """
+    found = _extensions(message)
+    name = _server_name(found[_SERVER_NAME]) if _SERVER_NAME in found else ""
+    return ClientHello(name, _ENCRYPTED_CLIENT_HELLO in found)
+
+
+def _extensions(message: bytes) -> dict[int, _Bytes]:
     whole = _Bytes(message)
     if whole.number(1) != _CLIENT_HELLO:
         raise InvalidClientHelloError("this is no ClientHello")
@@ -117,13 +128,10 @@ def parse_client_hello(message: bytes) -> ClientHello:
         kind, content = extensions.number(2), extensions.vector(2)
         if kind in found:
             raise InvalidClientHelloError(f"extension {kind} comes twice")
+        if len(found) == _MAX_EXTENSIONS:
+            raise InvalidClientHelloError(f"it has more than {_MAX_EXTENSIONS} extensions")
         found[kind] = content
-    return ClientHello(
-        _server_name(found[_SERVER_NAME]) if _SERVER_NAME in found else "",
-        _protocols(found[_ALPN]) if _ALPN in found else (),
-        _groups(found[_SUPPORTED_GROUPS]) if _SUPPORTED_GROUPS in found else (),
-        _ENCRYPTED_CLIENT_HELLO in found,
-    )
+    return found
 
 
 def _server_name(content: _Bytes) -> str:
@@ -138,22 +146,6 @@ def _server_name(content: _Bytes) -> str:
     return name.decode("ascii")
 
 
-def _protocols(content: _Bytes) -> tuple[bytes, ...]:
-    listed = content.vector(2)
-    found = []
-    while listed:
-        found.append(listed.vector(1).rest())
-    return tuple(found)
-
-
-def _groups(content: _Bytes) -> tuple[int, ...]:
-    listed = content.vector(2)
-    found = []
-    while listed:
-        found.append(listed.number(2))
-    return tuple(found)
-
-
 def supported_groups(record: bytes) -> tuple[int, ...]:
     """
     The key exchange groups that a client offers, by their numbers (RFC 8446 section 4.2.7), in its order.
@@ -165,7 +157,12 @@ def supported_groups(record: bytes) -> tuple[int, ...]:
     if outer.number(1) != _HANDSHAKE:
         raise InvalidClientHelloError("this is no handshake record")
     outer.take(2)
-    return parse_client_hello(outer.vector(2).rest()).groups
+    content = _extensions(outer.vector(2).rest()).get(_SUPPORTED_GROUPS)
+    listed = content.vector(2) if content is not None else _Bytes(b"")
+    found = []
+    while listed:
+        found.append(listed.number(2))
+    return tuple(found)
 
 
 class ClientHelloReader:

@@ -17,6 +17,7 @@ from tcpmesh.codes import (
     NO_ROUTE,
     NOT_TLS,
     OUTBOUND_DENIED,
+    POLICY_CONNECTIONS,
     SERVICE_CONNECTIONS,
 )
 from tests.integration.applications import push, receive, reset, until
@@ -392,6 +393,23 @@ class FailoverTests(RoutesTestCase):
         assert plane is not None
         self.assertEqual(dict(plane.limiting.in_use), {"few": 0})
         self.assertEqual(await self.said(outer.port("out")), b"2")
+
+    async def test_a_limit_of_a_policy_is_the_last_word(self) -> None:
+        """It is about the service that was to be used, as a denial is."""
+        first, second = self.inbound(self.saying(b"1")), self.inbound(self.saying(b"2"))
+        limit = (
+            "authorization: [{plugin: rules, policies: [{name: few, action: limit, limit: {connections: 1}, "
+            'from: [{ids: ["spiffe://mesh.test/web"]}], to: {services: [first]}}]}]\n'
+        )
+        outer = self.start_routes(
+            self.services(first.port("in"), second.port("in")), "{failover: [first, second]}", top=limit
+        )
+        held = self.connect(outer.port("out"))
+        self.assertEqual(await in_thread(held.recv, 1), b"1")
+        received = await in_thread(receive, self.connect(outer.port("out")))
+        self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service, record.attempts), (POLICY_CONNECTIONS, "first", 0))
 
     async def test_one_time_is_over_all_of_them(self) -> None:
         """timeouts.establish: a service that hangs uses it up for the next."""
