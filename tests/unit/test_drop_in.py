@@ -86,6 +86,7 @@ class DropInTests(SynchronousTestCase):
                 "tcpmesh.identity",
                 "tcpmesh.identity.spiffe",
                 "tcpmesh.interfaces",
+                "tcpmesh.peers",
                 "tcpmesh.values",
                 "tcpmesh.wall_clock",
             },
