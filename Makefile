@@ -68,7 +68,7 @@ opa:
 	@$(GO_PROGRAM) github.com/open-policy-agent/opa@v1.9.0 "$(CACHE)/tcpmesh/opa-v1.9.0"
 
 kafka:
-	@tests/integration/build_go_program.sh tests/integration/kafka_brokers "$(CACHE)/tcpmesh/kafka-brokers-1"
+	@tests/integration/build_go_program.sh tests/integration/kafka_brokers "$(CACHE)/tcpmesh/kafka-brokers-2"
 
 envoy: $(VENV)/.envoy
 

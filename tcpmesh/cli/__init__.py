@@ -34,9 +34,7 @@ _COMMANDS = {
     "run": _Entry("tcpmesh.cli.run", "run", "Run the proxy in the foreground."),
     "check": _Entry("tcpmesh.cli.check", "check", "Read a configuration and say what is wrong with it."),
     "connections": _Entry("tcpmesh.cli.connections", "connections", "Show the connections of a running proxy."),
-    "endpoints": _Entry(
-        "tcpmesh.cli.endpoints", "endpoints", "Show the endpoints of a running proxy's services, and their state."
-    ),
+    "endpoints": _Entry("tcpmesh.cli.endpoints", "endpoints", "Show where services answer, and how that goes."),
     "explain": _Entry("tcpmesh.cli.explain", "explain", "Say what the policies decide, by which rule, and why."),
     "policy": _Entry("tcpmesh.cli.policy", "policy", "Try policies before they are applied."),
     "ca": _Entry("tcpmesh.cli.ca", "ca", "Make an authority and issue certificates."),

@@ -26,7 +26,7 @@ GO_PROGRAMS = {
     "spire-agent": ("github.com/spiffe/spire/cmd/spire-agent@v1.15.3", "tcpmesh/spire-v1.15.3"),
     "opa": ("github.com/open-policy-agent/opa@v1.9.0", "tcpmesh/opa-v1.9.0"),
     "ghostunnel": ("github.com/ghostunnel/ghostunnel@v1.11.1", "tcpmesh-bench/ghostunnel-v1.11.1"),
-    "kafka_brokers": ("in tests/integration/kafka_brokers; make kafka", "tcpmesh/kafka-brokers-1"),
+    "kafka_brokers": ("in tests/integration/kafka_brokers; make kafka", "tcpmesh/kafka-brokers-2"),
 }
 
 

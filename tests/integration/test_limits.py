@@ -75,7 +75,7 @@ def counted(proxy: Proxy) -> dict[str, int]:
 
 class ListenerLimitTests(ForeignTestCase, EndingTestCase):
     async def test_one_connection_too_many_for_an_outbound_listener_is_reset(self) -> None:
-        """TM-L112; the limit of the proxy counts only what the listener took, and each way to end gives a place back."""
+        """TM-L112; the limit of the proxy counts only what the listener took, and each end gives a place back."""
         inner = self.start_inbound(self.application(echo))
         outer = self.start_outbound(inner.port("orders-in"), more=", limits: {connections: 2}")
         first, second = (self.connect(outer.port("to-orders")) for _ in range(2))

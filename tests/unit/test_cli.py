@@ -52,7 +52,7 @@ class UsageTests(CommandTestCase):
         ended = self.run_command("--help")
         self.assertEqual(ended.status, 0)
         listed = [line.split()[0] for line in ended.out.split("Commands:\n")[1].splitlines() if line.startswith("  ")]
-        commands = ["run", "check", "connections", "explain", "policy", "ca", "identity", "svid", "bundle", "plugins"]
+        commands = ["run", "check", "connections", "endpoints", "explain", "policy", "ca", "identity", "svid", "bundle"]
         self.assertEqual(listed[: len(commands)], commands)
         self.assertIn("64", ended.out)
 

@@ -40,6 +40,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	for number := range pairs { // each leads one partition
+		if err := cluster.MoveTopicPartition("orders", int32(number), int32(number)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
 	cluster.Close()
