@@ -12,6 +12,7 @@ from tcpmesh.config.listeners import Listener
 from tcpmesh.config.places import Place
 from tcpmesh.config.structure import SettingsReader
 from tcpmesh.errors import Problem
+from tcpmesh.policy.language import RulesSettings
 from tcpmesh.port_ranges import addresses_of
 from tcpmesh.settings import InboundSettings, Settings
 from tcpmesh.values import Address, TCPAddress
@@ -55,6 +56,22 @@ def _complaint(target: Address, listeners: list[Listener]) -> str:
     return ""
 
 
+def _may_let_in(settings: Settings) -> bool:
+    """Whether a policy lets peers without an identity in, as far as the configuration itself tells."""
+    for choice in settings.authorization:
+        rules = choice.settings
+        if not isinstance(rules, RulesSettings) or list(rules.paths()):
+            return True  # what stands elsewhere is not known here
+        if any(
+            entry.any == "unauthenticated"
+            for policy in rules.inline
+            if policy.action == "allow" and policy.decides
+            for entry in policy.from_
+        ):
+            return True
+    return False
+
+
 def target_warnings(settings: Settings) -> Iterator[Problem]:
     """What is sent over the network in plaintext, may come back here, or is let in unverified, as the file says."""
     addresses: list[Address] = [inbound.listen for inbound in settings.inbound]
@@ -66,11 +83,14 @@ def target_warnings(settings: Settings) -> Iterator[Problem]:
         for route in inbound.all_routes:
             target = route.target
             if route.passthrough:
-                yield Problem(
+                what = (
                     f"{whose} passes TLS through to {target}: no peer is verified there, and policies that say any: "
-                    "unauthenticated let it in",
-                    route.mark or inbound.mark,
+                    "unauthenticated let it in"
+                    if _may_let_in(settings)
+                    else f"{whose} passes TLS through to {target}, and no policy says any: unauthenticated, so every "
+                    "connection there will be refused"
                 )
+                yield Problem(what, route.mark or inbound.mark)
             if target.is_loopback:
                 continue
             if not route.passthrough:

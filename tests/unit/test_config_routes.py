@@ -35,6 +35,7 @@ inbound:
 authorization: []
 """
 EXPECTED = ("  legacy:\n", '  legacy:\n    expect: ["spiffe://example.org/x"]\n')
+OPEN = "authorization: [{plugin: rules, policies: [{name: o, action: allow, from: [{any: unauthenticated}]}]}]"
 ROUTES = 'routes: [{sni: "*.legacy.test", service: legacy, passthrough: true}, {service: orders}]'
 TARGETS = 'routes: [{sni: a.test, target: "127.0.0.1:5000", workload: api}, {target: "127.0.0.1:5001", workload: web}]'
 
@@ -118,7 +119,7 @@ class RoutesTests(ConfigTestCase):
             'target: "192.0.2.9:443"\n    passthrough: true',
             'routes: [{sni: a.test, target: "192.0.2.9:443", passthrough: true}]',
         ):
-            settings = self.load(sample(inside=inside))
+            settings = self.load(sample(inside=inside).replace("authorization: []", OPEN))
             (route,) = settings.inbound[0].all_routes
             self.assertIsInstance(route, InboundRoute)
             self.assertEqual((route.workload, settings.inbound[0].workloads), (None, ()))
@@ -129,6 +130,25 @@ class RoutesTests(ConfigTestCase):
                 told,
             )
             self.assertFalse([text for text in told if "plaintext" in text])
+
+    def test_warns_of_a_passthrough_that_nobody_gets_through(self) -> None:
+        """Unless policies stand elsewhere."""
+        refused = (
+            "inbound[0] (in) passes TLS through to 127.0.0.1:443, and no policy says any: unauthenticated, so every "
+            "connection there will be refused"
+        )
+        text = sample(inside='target: "127.0.0.1:443"\n    passthrough: true')
+        for authorization, is_told in (
+            ("authorization: []", True),
+            (OPEN.replace("unauthenticated", "authenticated"), True),
+            (OPEN.replace("action: allow", "action: deny"), True),
+            (OPEN.replace("action: allow", "action: allow, mode: dry-run"), True),
+            (OPEN, False),
+            ("authorization: [{plugin: rules, files: [policies.yaml]}]", False),
+        ):
+            settings = self.load(text.replace("authorization: []", authorization))
+            told = [problem.message for problem in warnings(settings)]
+            self.assertIs(refused in told, is_told, authorization)
 
 
 class ProblemsTests(ConfigTestCase):
