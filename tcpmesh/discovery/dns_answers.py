@@ -25,6 +25,8 @@ __all__ = [
     "Unfinished",
     "endpoints_at",
     "find",
+    "found_besides",
+    "merged",
     "rcode_name",
     "services_in",
 ]
@@ -115,6 +117,12 @@ def find(answer: Answer, name: str, kind: RecordType) -> Found | Unfinished:
     if steps and not negative and answer.code == 0:
         return Unfinished(name, ttl, steps)
     return Found((), min(ttl, *negative) if negative else None, answer.code == 0)
+
+
+def found_besides(found: Found, name: str, kind: RecordType) -> Found | None:
+    """What the additional section of an answer says of another name; None when it says nothing."""
+    records = tuple(record for record in found.additional if record.type == kind and record.name == name)
+    return Found(records, min(_sane(record.ttl) for record in records)) if records else None
 
 
 def _sane(ttl: int) -> int:

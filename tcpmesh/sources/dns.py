@@ -21,6 +21,7 @@ from tcpmesh.discovery.dns_answers import (
     RecordType,
     ServiceRecord,
     endpoints_at,
+    found_besides,
     merged,
     services_in,
 )
@@ -236,9 +237,9 @@ class DnsDiscovery:
     def _learn(self, service: ServiceRecord, found: Found) -> None:
         """Take from the additional section what it says of a target."""
         for kind in _BOTH:
-            records = tuple(one for one in found.additional if one.type == kind and one.name == service.target)
-            if records:
-                self._lookup.learn(service.target, kind, Found(records, min(record.ttl for record in records)))
+            told = found_besides(found, service.target, kind)
+            if told is not None:
+                self._lookup.learn(service.target, kind, told)
 
     async def _hosts(self, name: str, families: tuple[RecordType, ...], look: _Look) -> list[str]:
         """The addresses of a name; of a family that cannot be looked up now, those of before."""

@@ -74,7 +74,7 @@ class Lookup:
 
     async def find(self, name: str, kind: RecordType) -> Found:
         """
-        What there is of a type at a name.
+        What there is of a type at a name; with an additional section only when it was asked for just now.
 
         :raises LookupFailedError: when nobody can say.
         """
@@ -101,7 +101,8 @@ class Lookup:
     def _remember(self, key: tuple[str, str], found: Found) -> None:
         # Without a TTL nothing may be remembered (RFC 2308 section 5), which the least time is to us.
         wait = min(self._refresh.max, max(self._refresh.min, found.ttl or 0))
-        self._known[key] = _Known(found, self._clock.seconds() + wait)
+        # What came by the way has a TTL of its own: it must not be learnt again from an answer of before.
+        self._known[key] = _Known(attrs.evolve(found, additional=()), self._clock.seconds() + wait)
 
     async def _from_any(self, name: str, kind: RecordType) -> Found | Unfinished:
         servers = list(self._servers())

@@ -336,6 +336,19 @@ class ServiceRecordTests(DnsCase):
         self.clock.advance(5)
         self.assertEqual(self.servers.questions(), ["a.test A @192.0.2.1"])
 
+    def test_what_came_by_the_way_has_its_own_time_too(self) -> None:
+        """An address of the additional section is asked for when its TTL is over, although the SRV record's is not."""
+        told = [Record("a.test", "A", 5, "10.0.0.1"), Record("a.test", "AAAA", 2**31, "2001:db8::1")]
+        self.servers.zone[DB, "SRV"] = services(("a.test", 0, 0, 5432), ttl=300, additional=told)
+        self.servers.zone["a.test", "A"] = addresses("10.0.0.9", name="a.test", ttl=5)
+        self.servers.zone["a.test", "AAAA"] = addresses("2001:db8::9", name="a.test", ttl=60)
+        self.started("srv")
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432", "[2001:db8::1]:5432"])
+        self.servers.questions()
+        self.clock.pump([1] * 5)
+        self.assertEqual(self.servers.questions(), ["a.test AAAA @192.0.2.1", "a.test A @192.0.2.1"])
+        self.assertEqual(self.hosts(), ["10.0.0.9:5432", "[2001:db8::9]:5432"])
+
     def test_the_root_as_a_target_means_none(self) -> None:
         """RFC 2782, with a line."""
         self.servers.zone[DB, "SRV"] = services(("", 0, 0, 0))
