@@ -21,6 +21,7 @@ from tcpmesh.dataplane.verification import PeerVerification
 from tcpmesh.identity.certificates import authority_key_identifier, name_text, not_after
 from tcpmesh.identity.spiffe import TrustDomain
 from tcpmesh.net.announcing import header_for_check
+from tcpmesh.net.dialled_leg import Announcement
 from tcpmesh.settings import Timeouts, TLSSettings
 from tcpmesh.values import Address, ExpectedIdentity, Svid
 
@@ -50,7 +51,7 @@ class Approach:
     :ivar expected: whom to accept there; None for anybody whom the bundles vouch for.
     :ivar trust: whose authorities may vouch for the peer.
     :ivar preface: whether to ask the peer whether it accepts.
-    :ivar header: a PROXY header to go before TLS.
+    :ivar announcement: the PROXY header that goes before TLS, if any does.
     """
 
     address: Address
@@ -62,7 +63,7 @@ class Approach:
     _context: SSL.Context
     _sni: str
     _knowledge: Knowledge
-    header: bytes = b""
+    announcement: Announcement | None = None
 
     def core(self, *, probe: bool) -> TLSCore:
         """

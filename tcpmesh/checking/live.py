@@ -131,7 +131,9 @@ async def _work(question: _Question, pending: Iterator[tuple[int, Pair]], found:
 async def _check(check: LayerCheck, question: _Question) -> None:
     approach = check.begin()
     core = approach.core(probe=True)
-    inquiry = Inquiry(question.plane, approach.address, core, approach.timeouts, question.inquiries, approach.header)
+    inquiry = Inquiry(
+        question.plane, approach.address, core, approach.timeouts, question.inquiries, approach.announcement
+    )
     try:
         if question.left <= 0:
             check.out_of_time()
@@ -170,7 +172,9 @@ async def _listen(inquiry: Inquiry, hearing: Hearing, question: _Question) -> Ac
 async def _listen_again(approach: Approach, question: _Question) -> Acceptance | None:
     """The peer tells others how it sees them: ask as the data path does."""
     core = approach.core(probe=False)
-    inquiry = Inquiry(question.plane, approach.address, core, approach.timeouts, question.inquiries, approach.header)
+    inquiry = Inquiry(
+        question.plane, approach.address, core, approach.timeouts, question.inquiries, approach.announcement
+    )
     try:
         await inquiry.connect().addTimeout(max(0.0, question.left), question.plane.clock)
         failure = await inquiry.shake_hands().addTimeout(max(0.0, question.left), question.plane.clock)

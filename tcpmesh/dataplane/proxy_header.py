@@ -127,9 +127,9 @@ def encode_v2(source: Address, destination: Address, tlvs: Iterable[Tlv] = ()) -
     return _assemble(_PROXY, family, addresses + b"".join(_encode_tlv(kind, value) for kind, value in tlvs))
 
 
-def encode_local(version: int) -> bytes:
-    """A header for a connection of our own, relayed for nobody: a health check."""
-    return b"PROXY UNKNOWN\r\n" if version == 1 else _assemble(_LOCAL, _UNSPEC, b"")
+def encode_local() -> bytes:
+    """A header of version 2 for a connection of our own, relayed for nobody: a health check."""
+    return _assemble(_LOCAL, _UNSPEC, b"")
 
 
 def encode_client_tls(client: ClientTLS) -> bytes:

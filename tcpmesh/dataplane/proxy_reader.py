@@ -154,12 +154,14 @@ def _v2_length(whole: bytes) -> int | None:
 
 def _parse_v2(whole: bytes) -> ProxyHeader:
     _, command, kind, _ = _FIXED.unpack_from(whole)
-    if command == 0x20:
-        return ProxyHeader(2, local=True)  # the rest is to be discarded, the family among it
     family, protocol = kind >> 4, kind & 0x0F
+    if command == 0x20:  # the rest is to be discarded, the family among it
+        _check_discarded(whole, family)
+        return ProxyHeader(2, local=True)
     if family > _UNIX or protocol > _DGRAM:
         raise _malformed(f"there is no family and protocol {kind:#04x}")
     if _UNSPEC in (family, protocol):
+        _check_discarded(whole, family)
         return ProxyHeader(2)  # how long its addresses are is not known, so neither is where TLVs begin
     if protocol == _DGRAM:
         raise _malformed(f"it is for datagrams ({kind:#04x}), and this is a stream")
@@ -169,16 +171,13 @@ def _parse_v2(whole: bytes) -> ProxyHeader:
         raise _malformed(f"addresses of {_FAMILY_NAMES[family]} take {took} bytes, {there} are there")
     source, destination = _parse_addresses(family, whole[_FIXED.size : begin])
     tlvs, places = _parse_tlvs(whole, begin)
+    _check_sum(whole, tlvs, places)
     client_tls = None
-    for (found, value), place in zip(tlvs, places, strict=True):
-        if found == TlvType.CRC32C:
-            _check_crc(whole, value, place)
-        elif found == TlvType.UNIQUE_ID and len(value) > _UNIQUE_ID_BYTES:
+    for found, value in tlvs:
+        if found == TlvType.UNIQUE_ID and len(value) > _UNIQUE_ID_BYTES:
             raise _malformed(f"a unique ID of {len(value)} bytes; {_UNIQUE_ID_BYTES} are the most")
-        elif found == TlvType.SSL:
+        if found == TlvType.SSL:
             client_tls = _parse_client_tls(value)
-    if sum(found == TlvType.CRC32C for found, _ in tlvs) > 1:
-        raise _malformed("it has two checksums")
     return ProxyHeader(2, source, destination, tlvs=tlvs, client_tls=client_tls)
 
 
@@ -220,8 +219,23 @@ def _parse_tlvs(data: bytes, begin: int) -> tuple[tuple[Tlv, ...], tuple[int, ..
     return tuple(found), tuple(places)
 
 
-def _check_crc(whole: bytes, value: bytes, place: int) -> None:
+def _check_discarded(whole: bytes, family: int) -> None:
+    """What is discarded may be anything; but a checksum that can be found there was damaged, or is right."""
+    try:
+        tlvs, places = _parse_tlvs(whole, _FIXED.size + _ADDRESS_BYTES.get(family, 0))
+    except Refusal:
+        return
+    _check_sum(whole, tlvs, places)
+
+
+def _check_sum(whole: bytes, tlvs: tuple[Tlv, ...], places: tuple[int, ...]) -> None:
     """Section 2.2.3: over the whole header with zeros in the checksum's place."""
+    sums = [(value, place) for (found, value), place in zip(tlvs, places, strict=True) if found == TlvType.CRC32C]
+    if not sums:
+        return
+    if len(sums) > 1:  # each would cost as much time as the first
+        raise _malformed(f"it has {len(sums)} checksums")
+    value, place = sums[0]
     if len(value) != CRC_BYTES:
         raise _malformed(f"a checksum of {len(value)} bytes instead of {CRC_BYTES}")
     computed = crc32c(whole[:place] + bytes(CRC_BYTES) + whole[place + CRC_BYTES :])

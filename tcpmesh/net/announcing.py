@@ -25,6 +25,7 @@ from tcpmesh.dataplane.proxy_header import (
     encode_v2,
 )
 from tcpmesh.dataplane.verification import PeerVerification
+from tcpmesh.net.dialled_leg import Announcement
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.proxy_protocol_settings import ProxyProtocolVersion
 from tcpmesh.values import Address
@@ -74,9 +75,22 @@ def header_for_application(
     return encode_v2(source, destination, tlvs)
 
 
-def header_for_check(version: ProxyProtocolVersion) -> bytes:
-    """For a connection of our own, which is relayed for nobody."""
-    return b"" if version == "none" else encode_local(1 if version == "v1" else 2)
+def header_for_check(version: ProxyProtocolVersion) -> Announcement | None:
+    """
+    For a connection of our own, which is relayed for nobody.
+
+    Version 1 has no word for that. UNKNOWN is refused by some receivers, so that section 2.1 asks for the two addresses
+    of the connection itself.
+    """
+    return {"none": None, "v1": _own_addresses, "v2": _local}[version]
+
+
+def _own_addresses(transport: Any) -> bytes:
+    return encode_v1(transport.own, transport.peer)
+
+
+def _local(_transport: Any) -> bytes:
+    return encode_local()
 
 
 def _common_name(leaf: x509.Certificate) -> str:

@@ -131,7 +131,7 @@ class Attempt(TLSLegOwner):
         self._plane = plane
         announces = settings.proxy_protocol != "none"
         self._leg = dialled_leg(
-            connection.header_for_server(settings.proxy_protocol) if announces else b"",
+            (lambda _transport: connection.header_for_server(settings.proxy_protocol)) if announces else None,
             connection,
             self,
             core,

@@ -21,6 +21,7 @@ from tcpmesh.codes import (
 )
 from tcpmesh.dataplane.preface import CHECK_ALPN, InvalidPreface, PrefaceReader
 from tcpmesh.errors import Refusal
+from tcpmesh.net.dialled_leg import Announcement
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import LegOwner
 from tcpmesh.net.legs import Leg, PlainLeg
@@ -58,15 +59,17 @@ class TCPCheck(Check, LegOwner):
     """
     Connects and closes in order. It counts among the connections and sockets of the proxy.
 
-    :param header: what a server wants to hear first of whom a connection is for.
+    :param announcement: what a server wants to hear first of whom a connection is for.
     """
 
-    def __init__(self, plane: DataPlane, address: Address, timeout: Duration, header: bytes = b"") -> None:
+    def __init__(
+        self, plane: DataPlane, address: Address, timeout: Duration, announcement: Announcement | None = None
+    ) -> None:
         self.late = Refusal(CONNECT_TIMEOUT, _late(timeout, f"connecting to {address}: no answer"))
         self._plane = plane
         self._address = address
         self._timeout = timeout
-        self._header = header
+        self._announcement = announcement
         self._dial: Dial | None = None
         self._leg: PlainLeg | None = None
         self._outcome: Deferred[None] = Deferred(lambda _: self._give_up())
@@ -85,8 +88,8 @@ class TCPCheck(Check, LegOwner):
         self._dial = None
         self._leg = leg
         self._plane.gate.sockets += 1
-        if self._header:
-            leg.send(self._header)
+        if self._announcement is not None:
+            leg.send(self._announcement(leg.transport))
         leg.end()
         leg.finish()
         self._outcome.callback(None)
@@ -130,7 +133,7 @@ class TLSCheck(Check):
         workload: str,
         timeout: Duration,
         timeouts: Timeouts,
-        header: bytes = b"",
+        announcement: Announcement | None = None,
     ) -> None:
         self.late = Refusal(CONNECT_TIMEOUT, _late(timeout, f"connecting to {endpoint.address}: no answer"))
         self._plane = plane
@@ -139,7 +142,7 @@ class TLSCheck(Check):
         self._workload = workload
         self._timeout = timeout
         self._timeouts = attrs.evolve(timeouts, connect=timeout, handshake=timeout, preface=timeout)
-        self._header = header
+        self._announcement = announcement
         self._inquiries: set[Inquiry] = set()
 
     def run(self) -> Deferred[None]:
@@ -149,7 +152,7 @@ class TLSCheck(Check):
     async def _run(self) -> None:
         plane, timeout = self._plane, self._timeout
         core = upstream_core(self._service, self._endpoint, self._workload, plane, plane.state.current, CHECK_ALPN)
-        inquiry = Inquiry(plane, self._endpoint.address, core, self._timeouts, self._inquiries, self._header)
+        inquiry = Inquiry(plane, self._endpoint.address, core, self._timeouts, self._inquiries, self._announcement)
         try:
             await inquiry.connect()
             self.late = Refusal(HANDSHAKE_TIMEOUT, _late(timeout, "no complete handshake"))

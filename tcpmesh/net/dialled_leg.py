@@ -6,11 +6,15 @@ Ring 3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tcpmesh.net.tls import TLSLeg
 
-__all__ = ["AnnouncedLeg", "DialledLeg", "dialled_leg"]
+__all__ = ["AnnouncedLeg", "Announcement", "DialledLeg", "dialled_leg"]
+
+#: Gives the header that goes out first on a transport.
+Announcement = Callable[[Any], bytes]
 
 
 class DialledLeg(TLSLeg):
@@ -27,20 +31,20 @@ class DialledLeg(TLSLeg):
 class AnnouncedLeg(DialledLeg):
     """The leg to an endpoint that is sent a PROXY header before TLS."""
 
-    __slots__ = ("header",)
+    __slots__ = ("announcement",)
 
-    header: bytes
+    announcement: Announcement
 
     def connectionMade(self) -> None:
         """Write the header before anything else; what the kernel does not take goes before TLS all the same."""
-        self.transport.write(self.header)
+        self.transport.write(self.announcement(self.transport))
         super().connectionMade()
 
 
-def dialled_leg(header: bytes, *arguments: Any, **options: Any) -> DialledLeg:
-    """A leg to an endpoint, which is sent this header first if there is any; the rest is as for any TLS leg."""
-    if not header:
+def dialled_leg(announcement: Announcement | None, *arguments: Any, **options: Any) -> DialledLeg:
+    """A leg to an endpoint, which is sent a header first if there is any; the rest is as for any TLS leg."""
+    if announcement is None:
         return DialledLeg(*arguments, **options)
     leg = AnnouncedLeg(*arguments, **options)
-    leg.header = header
+    leg.announcement = announcement
     return leg

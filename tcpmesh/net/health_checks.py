@@ -79,10 +79,10 @@ class _Round:
 
 def check_of(plane: DataPlane, of: CheckedService, endpoint: Endpoint) -> Check:
     """The check that a service's settings ask for."""
-    header = header_for_check(of.service.settings.proxy_protocol)
+    announcement = header_for_check(of.service.settings.proxy_protocol)
     if of.check.type == "tcp":
-        return TCPCheck(plane, endpoint.address, of.check.timeout, header)
-    return TLSCheck(plane, of.service, endpoint, of.workload, of.check.timeout, of.timeouts, header)
+        return TCPCheck(plane, endpoint.address, of.check.timeout, announcement)
+    return TLSCheck(plane, of.service, endpoint, of.workload, of.check.timeout, of.timeouts, announcement)
 
 
 class HealthChecks:

@@ -201,9 +201,9 @@ class ProbeReply(LegOwner):
     def _connected(self, leg: Leg, answer: ProbeAnswer) -> None:
         self._dial = None
         self._connection.leg_opened(leg)
-        header = header_for_check(self._settings.proxy_protocol.send)
-        if header:
-            leg.send(header)
+        announcement = header_for_check(self._settings.proxy_protocol.send)
+        if announcement is not None:
+            leg.send(announcement(leg.transport))
         leg.end()
         leg.finish()
         self._say(answer, "reachable", "the application took a connection")

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, RESET, TRUNCATED
 from tcpmesh.dataplane.tls_core import TLSCore
 from tcpmesh.errors import Refusal
-from tcpmesh.net.dialled_leg import dialled_leg
+from tcpmesh.net.dialled_leg import Announcement, dialled_leg
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import Loss, TLSLegOwner
 from tcpmesh.net.legs import Leg
@@ -55,7 +55,7 @@ class Inquiry(TLSLegOwner):
     It counts among the connections and sockets of the proxy, within their limits.
 
     :param among: where it stands as long as it has a socket, or is to have one.
-    :param header: what goes before TLS.
+    :param announcement: what goes before TLS.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Inquiry(TLSLegOwner):
         core: TLSCore,
         timeouts: Timeouts,
         among: set[Inquiry],
-        header: bytes = b"",
+        announcement: Announcement | None = None,
     ) -> None:
         self._plane = plane
         self._among = among
         self._address = address
         self._timeouts = timeouts
-        self._leg = dialled_leg(header, self, self, core, timeouts, plane, client=True)
+        self._leg = dialled_leg(announcement, self, self, core, timeouts, plane, client=True)
         self._dial: Dial | None = None
         self._deadline: Any = None
         self._entered = False

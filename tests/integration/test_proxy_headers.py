@@ -89,7 +89,7 @@ class AcceptedTests(HeaderTestCase):
     async def test_without_an_address_the_connections_own_counts(self) -> None:
         """LOCAL, UNKNOWN and UNSPEC."""
         inner = self.start_inbound(self.application(echo), more=FROM_HERE)
-        headers = (encode_local(2), encode_local(1), encode_v2(UnixAddress(""), FRONT))
+        headers = (encode_local(), b"PROXY UNKNOWN\r\n", encode_v2(UnixAddress(""), FRONT))
         for count, header in enumerate(headers, 1):
             client = self.behind(inner, header)
             await in_thread(hello, client)
@@ -160,7 +160,7 @@ class PolicyTests(HeaderTestCase):
         inner = self.start_inbound(self.application(echo), allow=(), more=FROM_HERE, top=NETWORK)
         await in_thread(hello, self.behind(inner, encode_v2(CLIENT, FRONT)))
         self.assertEqual((await inner.closed()).policy, "near")
-        for count, header in enumerate((encode_v2(TCPAddress("198.51.100.1", 1), FRONT), encode_local(2)), 2):
+        for count, header in enumerate((encode_v2(TCPAddress("198.51.100.1", 1), FRONT), encode_local()), 2):
             client = self.behind(inner, header)
             await in_thread(client.handshake)
             self.assertEqual((await in_thread(receive, client.socket)).ending, RESET)
@@ -235,7 +235,7 @@ class RefusedTests(HeaderTestCase):
 
     async def test_a_header_and_an_end(self) -> None:
         """A health check that says LOCAL, or nothing at all: a record, no warning."""
-        for sent in (b"", encode_local(2), encode_local(1), encode_v2(CLIENT, FRONT)):
+        for sent in (b"", encode_local(), b"PROXY UNKNOWN\r\n", encode_v2(CLIENT, FRONT)):
             for then in (lambda client: client.shutdown(socket.SHUT_WR), reset):
                 await self.send(sent, then=then)
                 record = await self.inner.closed()

@@ -149,15 +149,26 @@ class ApplicationTests(SentCase):
         record = await inner.closed()
         self.assertEqual(record.bytes_sent, 0)
 
-    async def test_a_probe_says_that_it_is_nobody(self) -> None:
-        """identity check connects to the application: LOCAL, then an end."""
-        allow = f', proxy_protocol: {{send: v2}}, probe: {{allow: ["{WEB}"]}}'
-        inner = self.start_inbound(self.wanting(lambda each: None), more=allow)
+    async def probed(self, version: str) -> tuple[ProxyHeader, Address]:
+        """What the application is told while somebody runs identity check, and by whom."""
+        peers: Outbox[Address] = Outbox()
+        allow = f', proxy_protocol: {{send: {version}}}, probe: {{allow: ["{WEB}"]}}'
+        inner = self.start_inbound(self.wanting(lambda each: peers.put(TCPAddress(*each.getpeername()))), more=allow)
         client = self.foreign_client(inner.port("orders-in"))
         client.tls.set_alpn_protos([b"tcpmesh-probe/1"])
         await in_thread(client.handshake)
         header, _ = await self.headers.take()
+        return header, await peers.take()
+
+    async def test_a_probe_says_that_it_is_nobody(self) -> None:
+        """identity check connects to the application: LOCAL, then an end."""
+        header, _ = await self.probed("v2")
         self.assertTrue(header.local)
+
+    async def test_a_probe_of_version_1_has_its_own_addresses(self) -> None:
+        """It has no LOCAL, and there are servers that refuse UNKNOWN."""
+        header, peer = await self.probed("v1")
+        self.assertEqual((header.version, header.source), (1, peer))
 
 
 class ServerTests(SentCase):

@@ -132,11 +132,16 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(read(whole).tlv(TlvType.SPIFFE_ID), f"spiffe://mesh.test/{path}".encode())
 
     def test_none_is_nothing(self) -> None:
-        """And our own checks relay for nobody."""
+        """Nor is there anything to be said where no header is wanted."""
         self.assertEqual(header_for_server("none", PEER, OWN), b"")
         self.assertEqual(header_for_server("v2", PEER, OWN), encode_v2(PEER, OWN))
-        self.assertEqual(header_for_check("none"), b"")
-        self.assertEqual([header_for_check("v1"), header_for_check("v2")], [encode_local(1), encode_local(2)])
+        self.assertIsNone(header_for_check("none"))
+
+    def test_our_own_checks_relay_for_nobody(self) -> None:
+        """Version 1 cannot say so, and servers refuse UNKNOWN: it gets the addresses of the check's own connection."""
+        wire = Wire(peer=TCPAddress("192.0.2.20", 443), own=TCPAddress("192.0.2.9", 50000))
+        said = [announcement(wire) for announcement in map(header_for_check, ("v1", "v2")) if announcement is not None]
+        self.assertEqual(said, [b"PROXY TCP4 192.0.2.9 192.0.2.20 50000 443\r\n", encode_local()])
 
 
 class Core:
@@ -183,7 +188,7 @@ class LegTests(SynchronousTestCase):
     def test_is_an_ordinary_leg_without_one(self) -> None:
         """Nobody pays for what others want."""
         owner = Owner()
-        leg = dialled_leg(b"", owner, owner, Core(), None, Plane(), client=True)
+        leg = dialled_leg(None, owner, owner, Core(), None, Plane(), client=True)
         self.assertIs(type(leg), DialledLeg)
 
     def test_nothing_overtakes_a_header_that_the_kernel_does_not_take_whole(self) -> None:
@@ -200,7 +205,7 @@ class LegTests(SynchronousTestCase):
             while True:
                 filler += ours.send(b"." * 100)
         owner, header = Owner(), encode_v2(PEER, OWN)
-        leg = dialled_leg(header, owner, owner, Core(), None, Plane(), client=True)
+        leg = dialled_leg(lambda _transport: header, owner, owner, Core(), None, Plane(), client=True)
         self.assertIs(type(leg), AnnouncedLeg)
         stream = MeshStream(ours, leg, UnixAddress(""), watch, reactor)
         self.addCleanup(stream.connectionLost, Failure(ConnectionDone()))
