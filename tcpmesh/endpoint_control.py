@@ -8,6 +8,7 @@ tuple for one that is said to have none; ``MeshState.discovery_failures`` says w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tcpmesh.codes import DISCOVERY_FAILED, PLUGIN_UNUSABLE
-from tcpmesh.discovery.endpoint_rules import other_kind
+from tcpmesh.discovery.endpoint_rules import MAX_ENDPOINTS, other_kind
 from tcpmesh.discovery.intake import change, take_in
 from tcpmesh.endpoint_lines import DiscoveryLines
 from tcpmesh.errors import ConfigurationError, StartError
@@ -27,7 +28,9 @@ from tcpmesh.values import Address, Endpoint, ExpectedIdentity
 
 __all__ = ["PACE", "DiscoveryStatus", "EndpointControl"]
 
-PACE = 0.1  # seconds between two changes of one service's endpoints: each costs every part that looks at them
+PACE = 0.1  # seconds between two deliveries of one service that are looked at: each costs every part that does …
+_REST = 9.0  # … and so many times what the last one cost, if that is longer: of ten thousand endpoints, a second
+_MAX_PAUSE = 5.0  # seconds
 _MAX_REASON = 500  # characters of a plugin's
 
 _log = Logger(namespace="tcpmesh.control")
@@ -65,8 +68,11 @@ class _Discovery:
     starting: bool = False
     published: tuple[Endpoint, ...] | None = None
     known: frozenset[Endpoint] = frozenset()  # the same, to be found quickly
-    waiting: tuple[Endpoint, ...] | None = None  # to be published when the pace allows
+    waiting: tuple[object, ...] | None = None  # delivered, to be looked at when the pace allows
+    outdated: bool = False  # whether a failure came after it
     pause: Any = None  # the delayed call until then
+    recovering: Any = None  # the delayed call that says that it works again …
+    failed_since: float = 0.0  # … and since when it had not
     said: float | None = None
     failing: float | None = None
     reason: str = ""
@@ -165,7 +171,7 @@ class EndpointControl:
                     service=one.service,
                 )
                 self.note_failure(one, f"it could not be started: {_named(error)}; the log has the traceback")
-                if one.published is None:
+                if one.published is None and one.waiting is None:
                     self._publish(one, ())  # nothing will come: nobody shall wait for it
             finally:
                 one.starting = False
@@ -181,8 +187,10 @@ class EndpointControl:
         """Stop whatever was started; none of what is returned fails."""
         stopping = []
         for one in self._discoveries:
-            if one.pause is not None and one.pause.active():
-                one.pause.cancel()
+            for call in (one.pause, one.recovering):
+                if call is not None and call.active():
+                    call.cancel()
+            one.pause = one.recovering = None
             if one.started:
                 one.started = False
                 outcome = maybeDeferred(one.discovery.stop)
@@ -200,28 +208,54 @@ class EndpointControl:
     # --- what is delivered
 
     def take(self, one: _Discovery, endpoints: Sequence[Endpoint]) -> None:
-        """A discovery delivered: use what can be used of it."""
+        """A discovery delivered: use what can be used of it, now or when the pace allows."""
         if not one.started:
             return
         try:
-            intake = take_in(endpoints, one.known, lambda endpoint: self._objection(one, endpoint))
+            one.waiting, one.outdated = tuple(islice(endpoints, MAX_ENDPOINTS + 1)), False
+        except Exception as error:  # noqa: BLE001  a plugin delivers what it likes
+            self.note_failure(one, f"it delivered something that is no list of endpoints: {type(error).__name__}")
+            return
+        if one.pause is None:
+            self._look(one)
+
+    def _look(self, one: _Discovery) -> None:
+        """Look at what was delivered last, and rest as much as that takes."""
+        delivered, one.waiting = one.waiting, None
+        if delivered is None:
+            return
+        begun = self.seconds()
+        one.pause = self._clock.callLater(PACE, self._paused, one)
+        try:
+            self._take_in(one, delivered)
+        finally:
+            cost = self.seconds() - begun
+            if one.pause is not None and one.pause.active():
+                one.pause.reset(min(_MAX_PAUSE, max(PACE, _REST * cost)))
+
+    def _paused(self, one: _Discovery) -> None:
+        one.pause = None
+        self._look(one)
+
+    def _take_in(self, one: _Discovery, delivered: tuple[object, ...]) -> None:
+        try:
+            intake = take_in(delivered, one.known, lambda endpoint: self._objection(one, endpoint))
         except ValueError as error:
             self.note_failure(one, str(error))
             return
         one.said = self.seconds()
-        if one.failing is not None:
-            one.lines.recovered(self.seconds() - one.failing)
-            one.failing, one.reason = None, ""
+        if one.failing is not None and not one.outdated:
+            one.recovering = self._clock.callLater(0, self._recovered, one)
+            one.failed_since, one.failing, one.reason = one.failing, None, ""
             self._tell_failures()
         if intake.remark:
             one.lines.remark(intake.remark)
-        one.waiting = None
-        if one.published is not None and one.known == frozenset(intake.endpoints):
-            return
-        if one.pause is not None and one.pause.active():
-            one.waiting = intake.endpoints
-            return
-        self._publish(one, intake.endpoints)
+        if one.published is None or one.known != frozenset(intake.endpoints):
+            self._publish(one, intake.endpoints)
+
+    def _recovered(self, one: _Discovery) -> None:
+        one.recovering = None
+        one.lines.recovered(self.seconds() - one.failed_since)
 
     def note_failure(self, one: _Discovery, reason: str) -> None:
         """A discovery cannot say which endpoints there are: what it said last goes on to serve."""
@@ -230,12 +264,21 @@ class EndpointControl:
         text = str(reason)
         text = text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
         one.failures += 1
+        one.outdated = True
         if one.failing is None:
-            one.failing = self.seconds()
+            one.failing = self._failing_since(one)
         one.lines.failed(text, None if one.published is None else len(one.published))
         if text != one.reason:
             one.reason = text
             self._tell_failures()
+
+    def _failing_since(self, one: _Discovery) -> float:
+        """Now; but who delivers what it can and says in the same breath what it cannot has not worked in between."""
+        if one.recovering is None:
+            return self.seconds()
+        one.recovering.cancel()
+        one.recovering = None
+        return one.failed_since
 
     def _objection(self, one: _Discovery, endpoint: Endpoint) -> str:
         return self._refuses(endpoint.address) or other_kind(endpoint.expect, one.expect)
@@ -248,15 +291,8 @@ class EndpointControl:
     def _publish(self, one: _Discovery, endpoints: tuple[Endpoint, ...]) -> None:
         before, one.published, one.known = one.published, endpoints, frozenset(endpoints)
         one.changes += 1
-        one.pause = self._clock.callLater(PACE, self._paused, one)
         self._cell.swap(endpoints={**self._cell.current.endpoints, one.service: endpoints})
         one.lines.changed(before, endpoints, change(before or (), endpoints), quiet=one.starting)
-
-    def _paused(self, one: _Discovery) -> None:
-        one.pause = None
-        if one.waiting is not None:
-            endpoints, one.waiting = one.waiting, None
-            self._publish(one, endpoints)
 
 
 def _named(error: BaseException | None) -> str:

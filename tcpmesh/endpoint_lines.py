@@ -55,7 +55,7 @@ class DiscoveryLines:
 
     def __init__(self, service: str, clock: Any) -> None:
         self._service = service
-        self._failures, self._remarks, self._changes = _Said(clock), _Said(clock), _Said(clock)
+        self._failures, self._remarks, self._changes, self._emptied = (_Said(clock) for _ in range(4))
         self._told_failure = False
 
     def failed(self, reason: str, endpoints: int | None) -> None:
@@ -104,16 +104,18 @@ class DiscoveryLines:
         self, before: Sequence[Endpoint] | None, now: Sequence[Endpoint], change: Change, *, quiet: bool
     ) -> None:
         """The endpoints are others; ``quiet`` for those that come with the start, which the start block tells."""
+        more = self._changes.may(None) if now and not quiet else "" if now else self._emptied.may(None)
         if not now:
             gone = f"; removed: {len(change.removed)}" if change.removed else ""
-            _log.warn(
+            say = _log.debug if more is None else _log.warn
+            say(
                 "service {service!r} has no endpoints, its discovery says: connections to it are refused until "
-                "there is one{gone}",
+                "there is one{gone}{more}",
                 service=self._service,
                 gone=gone,
+                more=more or "",
             )
             return
-        more = self._changes.may(None) if not quiet else ""
         say = _log.debug if quiet or more is None else _log.info
         say(
             "service {service!r} has endpoints: {count}; {change}{more}",

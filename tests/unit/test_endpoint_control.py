@@ -204,6 +204,43 @@ class FlappingTests(ControlCase):
         self.assertEqual(self.endpoints(), (C,))
         self.assertLessEqual(len(self.lines()), BURST + 1)
 
+    def test_all_gone_and_back_again_and_again_says_little(self) -> None:
+        """Also at level WARN: six lines, and then one in ten seconds."""
+        discovery = self.started(A)
+        for _ in range(300):
+            self.clock.advance(PACE)
+            discovery.say()
+            self.clock.advance(PACE)
+            discovery.say(A)
+        lines = self.lines(LogLevel.warn)
+        self.assertIn(len(lines), (BURST + 5, BURST + 6))
+        self.assertIn("such lines were left out)", lines[-1])
+
+    def test_what_takes_long_is_done_less_often(self) -> None:
+        """Nine parts of the time are for others, whether it is a change or the same again; not more than 5 s each."""
+        cost, looks = 0.05, []
+
+        def objection(address: object) -> str:
+            looks.append(address)
+            self.clock.rightNow += cost  # time passes, and no timer is due meanwhile
+            return ""
+
+        self.control = EndpointControl(self.cell, self.clock, objection)
+        discovery = self.started()
+        for number in range(200):
+            discovery.say(A if number % 2 else B)
+            self.clock.advance(0.01)
+        self.assertIn(len(looks), (4, 5, 6))
+        cost, begun = 10.0, len(looks)
+        self.clock.advance(1)
+        discovery.say(C)
+        self.assertEqual(len(looks), begun + 1)
+        discovery.say(A)
+        self.clock.advance(4.9)
+        self.assertEqual(len(looks), begun + 1)
+        self.clock.advance(0.2)
+        self.assertEqual(self.endpoints(), (A,))
+
     def test_gone_and_back_within_the_pace_is_no_change(self) -> None:
         """Nobody has seen it go."""
         discovery = self.started(A, B)
@@ -309,7 +346,36 @@ class FailureTests(ControlCase):
         self.clock.advance(4)
         discovery.say(A)
         self.assertEqual(self.cell.current.discovery_failures, {})
+        self.clock.advance(0)
         self.assertEqual(self.lines(), ["discovery of service 'orders' works again, after 4s"])
+
+    def test_what_it_can_say_beside_what_it_cannot_is_no_recovery(self) -> None:
+        """One of two families may fail for ever while the other one changes: it fails since it began to."""
+        discovery = self.started(A)
+        self.clock.advance(3)
+        discovery.observer.endpoints_failed("no AAAA")
+        self.lines()
+        for number in range(2, 9):
+            self.clock.advance(5)
+            discovery.say(endpoint(number))
+            discovery.observer.endpoints_failed("no AAAA")
+            self.assertEqual(self.endpoints(), (endpoint(number),))
+            self.assertEqual(self.cell.current.discovery_failures, {"orders": "no AAAA"})
+        self.assertEqual([status.failing for status in self.control.statuses()], [3.0])
+        self.assertEqual([line for line in self.lines() if "again" in line or "TM-U113" in line], [])
+        self.clock.advance(5)
+        discovery.say(A)
+        self.clock.advance(0)
+        self.assertEqual(self.lines()[-1], "discovery of service 'orders' works again, after 40s")
+
+    def test_a_failure_after_what_waits_is_the_last_word(self) -> None:
+        """What was delivered before it is used, and ends no failure."""
+        discovery = self.started(A)
+        discovery.say(B)
+        discovery.observer.endpoints_failed("no")
+        self.clock.advance(PACE)
+        self.assertEqual(self.endpoints(), (B,))
+        self.assertEqual(self.cell.current.discovery_failures, {"orders": "no"})
 
     def test_the_same_failure_is_told_once_a_minute(self) -> None:
         """With how often it was not told; another one within ten seconds."""
@@ -383,6 +449,37 @@ class FailureTests(ControlCase):
         discovery.stopping = fail(RuntimeError("oh"))
         [stopped] = self.control.stop()
         self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_who_delivers_while_it_is_stopped_is_not_heard(self) -> None:
+        """Nor in a generator that delivers again while it is gone through; and what it raises stops nobody."""
+        control = self.control
+
+        class Loud(Told):
+            def start(self, observer: IDiscoveryObserver) -> None:
+                super().start(observer)
+                observer.endpoints_changed(cast(Any, self.nested()))
+
+            def nested(self) -> Iterator[Endpoint]:
+                self.observer.endpoints_changed([B])
+                yield C
+
+            def stop(self) -> None:
+                self.say(A)
+                self.observer.endpoints_failed("going")
+                control.stop()
+                raise RuntimeError("oh")
+
+        control.add("orders", Loud(), [], "loud")
+        control.start()
+        self.assertEqual(self.endpoints(), (B,))
+        self.clock.advance(PACE)
+        self.assertEqual(self.endpoints(), (C,))
+        self.swaps.clear()
+        for stopped in control.stop():
+            self.successResultOf(stopped)
+        self.clock.advance(10)
+        self.assertEqual((self.swaps, self.clock.getDelayedCalls()), ([], []))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
 
