@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from tcpmesh.codes import HANDSHAKE_TIMEOUT, HANDSHAKE_TRUNCATED, INTERNAL, NO_BYTE, PEER_ALERT
 from tcpmesh.dataplane.client_hello import ClientHello, ClientHelloReader
 from tcpmesh.dataplane.proxy_header import ProxyHeader
@@ -110,9 +112,10 @@ class ArrivingConnection(DecidingConnection):
     def _look(self, prelude: Prelude, rest: bytes = b"") -> None:
         """If the ClientHello says where it goes, wait for that."""
         if not self.listener.looks_at_hello:
-            self.secure(prelude, rest)
+            self.secure(prelude, self.timeouts.handshake, rest)
             return
         reader = ClientHelloReader()
+        until = self.plane.clock.seconds() + self.timeouts.handshake  # it is the first part of the handshake
 
         def on_read(hello: ClientHello) -> None:
             self.record.sni = hello.server_name
@@ -123,10 +126,11 @@ class ArrivingConnection(DecidingConnection):
             self._take_route(route)
             if route.passthrough:
                 self.end_handshake()
+                self.record.generation = self.plane.state.current.generation
                 prelude.hand_over(RawLeg(self, self, self.timeouts, self.plane, early=reader.rest))
                 self.passed_through()
             else:
-                self.secure(prelude, reader.rest)
+                self.secure(prelude, max(0.0, until - self.plane.clock.seconds()), reader.rest)
 
         prelude.read(reader, self.timeouts.handshake, on_read, self.refuse_arrival, first=rest)
 
@@ -136,7 +140,8 @@ class ArrivingConnection(DecidingConnection):
 
     def came_through(self, header: ProxyHeader) -> None:
         """Whoever is connected relays for somebody else."""
-        self.carried = header
+        # What is not used is not kept: thousands of tiny TLVs take more room than the connection itself.
+        self.carried = attrs.evolve(header, tlvs=(), client_tls=None)
         if header.source is not None:
             self.record.src_via, self.record.src_addr = self.record.src_addr, str(header.source)
 
@@ -147,14 +152,15 @@ class ArrivingConnection(DecidingConnection):
         (self.src.finish if left else self.src.reset)()
         self.close(refusal.code, refusal.reason, "src" if left else "proxy")
 
-    def secure(self, prelude: Prelude, rest: bytes = b"") -> None:
-        """What comes before TLS is read: ``rest`` and what follows is the handshake."""
+    def secure(self, prelude: Prelude, seconds: float, rest: bytes) -> None:
+        """What comes before TLS is read: ``rest`` and what follows is the handshake, for which so much time is left."""
+        self.record.generation = self.plane.state.current.generation  # it may have changed since the accept
         try:
             leg = self.listener.tls_leg(self, TLSLeg)
         except Refusal as refusal:
             self.refuse_arrival(refusal)
             return
-        self.deadline(self.timeouts.handshake, self._handshake_expired)
+        self.deadline(seconds, self._handshake_expired)
         prelude.hand_over(leg, rest)
 
     def _handshake_expired(self) -> None:
