@@ -29,6 +29,7 @@ from tcpmesh.interfaces import (
     PluginKind,
 )
 from tcpmesh.limit_interfaces import ILimitingPolicy
+from tcpmesh.peers import UNAUTHENTICATED
 from tcpmesh.testing.contract import PluginContract
 from tcpmesh.testing.making import attempt_failure, authorization_request, endpoint, peer_identity
 from tcpmesh.testing.observers import FakePolicyObserver
@@ -114,8 +115,9 @@ class AuthorizationPolicyContract(PluginContract):
         self.check_decision(self.decision(authorization_request()))
 
     def test_decides_about_a_peer_without_an_id(self) -> None:
-        """A peer that is known by a DNS name gets a Decision, not an exception."""
-        self.check_decision(self.decision(authorization_request(peer_identity(None, dns_name="db.example.test"))))
+        """A peer that is known by a DNS name, or that nobody verified, gets a Decision, not an exception."""
+        for peer in peer_identity(None, dns_name="db.example.test"), UNAUTHENTICATED:
+            self.check_decision(self.decision(authorization_request(peer)))
 
     def test_decides_about_a_listener_it_never_heard_of(self) -> None:
         """A request for an unknown listener gets a Decision, not an exception."""
