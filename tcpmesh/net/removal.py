@@ -7,8 +7,10 @@ Ring 3. One of the judges of :class:`tcpmesh.net.review.Review`. An endpoint is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
+import attrs
 from twisted.logger import Logger
 
 from tcpmesh.codes import ENDPOINT_REMOVED
@@ -22,8 +24,19 @@ __all__ = ["RETURN", "Removal"]
 
 RETURN = 5.0  # seconds in which an endpoint may come back as if it had never been away
 
+_SHOWN = 10  # endpoints that went away together, with a line each
+
 _log = Logger(namespace="tcpmesh")
 _Place = tuple[str, str]  # service and address, as a record has them
+
+
+@attrs.define(eq=False)
+class _Departure:
+    """Endpoints of a service that went away together."""
+
+    service: str
+    places: set[_Place]  # those that have not come back
+    call: Any = None  # the end of the time in which they may
 
 
 class Removal:
@@ -48,7 +61,7 @@ class Removal:
         self._examine = examine
         self._state = plane.state.current
         self._there: dict[str, frozenset[str]] = {}  # by service: the addresses that were there last
-        self._leaving: dict[_Place, Any] = {}  # the end of the time in which it may come back
+        self._leaving: dict[_Place, _Departure] = {}  # which may come back
         self._gone: dict[_Place, None] = {}
         self._draining: dict[LiveConnection, Any] = {}
         for service in self._on_removed:
@@ -58,7 +71,7 @@ class Removal:
 
     def stop(self) -> None:
         """Forget who is to end later."""
-        for call in (*self._leaving.values(), *self._draining.values()):
+        for call in (*(departure.call for departure in self._leaving.values()), *self._draining.values()):
             if call.active():
                 call.cancel()
         self._leaving.clear()
@@ -94,59 +107,81 @@ class Removal:
             if endpoints is before.endpoints.get(service, ()) or (not endpoints and how == "drain"):
                 continue
             was, self._there[service] = self._there[service], _addresses(endpoints)
-            for address in self._there[service] - was:
-                self._returned((service, address))
+            if added := self._there[service] - was:
+                self._returned({(service, address) for address in added})
             if removed := was - self._there[service]:
                 self._remove(service, removed)
 
     def _remove(self, service: str, addresses: frozenset[str]) -> None:
         used = {_place(connection) for connection in self._plane.live}
         self._gone = {place: None for place in self._gone if place in used}
-        for place in used:
-            if place[0] == service and place[1] in addresses and place not in self._leaving:
-                self._leaving[place] = self._plane.clock.callLater(RETURN, self._left, place)
+        places = {place for place in used if place[0] == service and place[1] in addresses}.difference(self._leaving)
+        if places:
+            departure = _Departure(service, places)
+            departure.call = self._plane.clock.callLater(RETURN, self._left, departure)
+            self._leaving.update(dict.fromkeys(places, departure))
 
-    def _returned(self, place: _Place) -> None:
-        call = self._leaving.pop(place, None)
-        if call is not None:
-            call.cancel()
-        if place not in self._gone:
+    def _returned(self, places: set[_Place]) -> None:
+        for place in places & self._leaving.keys():
+            departure = self._leaving.pop(place)
+            departure.places.discard(place)
+            if not departure.places:
+                departure.call.cancel()
+        returned = places & self._gone.keys()
+        if not returned:
             return
-        del self._gone[place]
-        for connection in [one for one in self._draining if _place(one) == place]:
+        for place in returned:
+            del self._gone[place]
+        for connection in [one for one in self._draining if _place(one) in returned]:
             self._draining.pop(connection).cancel()
 
-    def _left(self, place: _Place) -> None:
-        del self._leaving[place]
-        concerned = [one for one in self._plane.live if _place(one) == place and not one.is_closed]
-        service, address = place
-        how = self._on_removed[service]
-        if concerned:
-            within = f"within {format_duration(self._shutdown(concerned[0]))}" if how == "drain" else "now"
-            _log.info(
-                "{code} endpoint {address} of service {service!r} is gone; its connections ({count}) end {within} "
-                "(on_removed: {how})",
-                code=ENDPOINT_REMOVED.id,
-                address=address,
-                service=service,
-                count=len(concerned),
-                within=within,
-                how=how,
-            )
-            self._gone[place] = None
-            self._examine(concerned)
+    def _left(self, departure: _Departure) -> None:
+        service, how = departure.service, self._on_removed[departure.service]
+        if how == "drain" and not self._state.endpoints.get(service):
+            departure.call = self._plane.clock.callLater(RETURN, self._left, departure)
+            return
+        for place in departure.places:
+            del self._leaving[place]
+        concerned: dict[_Place, list[LiveConnection]] = {}
+        for connection in self._plane.live:
+            place = _place(connection)
+            if place in departure.places and not connection.is_closed:
+                concerned.setdefault(place, []).append(connection)
+        self._gone.update(dict.fromkeys(concerned))
+        for place, connections in islice(concerned.items(), _SHOWN):
+            self._tell(f"endpoint {place[1]} of service {service!r} is gone", connections, how)
+        others = [connection for found in islice(concerned.values(), _SHOWN, None) for connection in found]
+        if others:
+            self._tell(f"{len(concerned) - _SHOWN} more endpoints of service {service!r} are gone", others, how)
+        self._examine([connection for found in concerned.values() for connection in found])
+
+    def _tell(self, what: str, connections: list[LiveConnection], how: OnRemoved) -> None:
+        within = f"within {format_duration(self._shutdown(connections[0]))}" if how == "drain" else "now"
+        _log.info(
+            "{code} {what}; {whose} connections ({count}) end {within} (on_removed: {how})",
+            code=ENDPOINT_REMOVED.id,
+            what=what,
+            whose="its" if what.startswith("endpoint") else "their",
+            count=len(connections),
+            within=within,
+            how=how,
+        )
 
     # --- drain
 
-    def _drain(self, connection: LiveConnection, refusal: Refusal) -> None:
+    def _drain(self, connection: LiveConnection, refusal: Refusal, least: float = 0.0) -> None:
         if connection not in self._draining:
-            wait = self._shutdown(connection) * self._plane.random.random()
+            wait = least + self._shutdown(connection) * self._plane.random.random()
             self._draining[connection] = self._plane.clock.callLater(wait, self._drained, connection, refusal)
 
     def _drained(self, connection: LiveConnection, refusal: Refusal) -> None:
         del self._draining[connection]
-        if not connection.is_closed:
+        if connection.is_closed:
+            return
+        if self._state.endpoints.get(connection.record.dst_service):
             connection.withdraw(refusal)
+        else:
+            self._drain(connection, refusal, RETURN)  # it could not connect again
 
     def _shutdown(self, connection: LiveConnection) -> float:
         return float(connection.timeouts.shutdown)  # type: ignore[attr-defined]

@@ -175,6 +175,52 @@ class RemovalTests(SynchronousTestCase):
         self.assertTrue(one.is_closed)
         self.assertFalse(other.is_closed)
 
+    def test_nobody_ends_when_the_last_endpoint_goes_meanwhile(self) -> None:
+        """Neither in the grace of those that went before it, nor while their connections drain."""
+        for wait in (RETURN / 2, RETURN + 0.001):
+            self.begin("drain")
+            gone = [self.connection() for _ in range(50)]
+            self.say(B)
+            self.clock.advance(wait)
+            self.say()
+            ended = sum(one.is_closed for one in gone)
+            self.assertLess(ended, 5)
+            self.clock.pump([1] * 600)
+            self.assertEqual(sum(one.is_closed for one in gone), ended)
+            self.say(B)
+            self.clock.pump([1] * int(2 * RETURN + 2 * SHUTDOWN))
+            self.assertTrue(all(one.is_closed for one in gone))
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_thousand_that_go_together_are_one_step(self) -> None:
+        """Connections are gone through once, whoever comes back meanwhile, and the lines are few."""
+        self.begin("drain")
+        endpoints = [endpoint(port) for port in range(1000, 2000)]
+        self.say(A, *endpoints)
+        gone = [self.connection(one) for one in endpoints]
+        self.say(A)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.say(A, endpoints[0])
+        looks = 0
+
+        class Counted(set[LiveConnection]):
+            def __iter__(self) -> Any:
+                nonlocal looks
+                looks += 1
+                return super().__iter__()
+
+        self.plane.live = Counted(self.plane.live)
+        self.clock.advance(RETURN)
+        self.assertEqual((looks, len(self.examined)), (1, 999))
+        self.assertEqual(len(self.events), 11)
+        self.assertEqual(
+            formatEvent(self.events[-1]),
+            "TM-U114 989 more endpoints of service 'orders' are gone; their connections (989) end within 30s "
+            "(on_removed: drain)",
+        )
+        self.clock.advance(SHUTDOWN)
+        self.assertEqual([one.is_closed for one in gone], [False] + 999 * [True])
+
     def test_close_means_it_also_when_there_is_none(self) -> None:
         """Whoever says close wants them closed."""
         self.begin("close")
