@@ -113,7 +113,7 @@ def parse_address(text: str) -> Address:
             raise ValueError(
                 f"{shown(text)} is not an address; write 127.0.0.1:5432 or, for a socket, unix:/run/app.sock"
             )
-        only = "; only an outbound listener with per_endpoint has a range" if "-" in port_text else ""
+        only = "; only an outbound listener with per_endpoint has a range" if "-" in port_text[1:] else ""
         raise ValueError(f"{shown(port_text)} in {shown(text)} is not a port from 0 to 65535{only}")
     if host.startswith("[") and host.endswith("]"):
         return TCPAddress(_parse_ipv6(host[1:-1], text), int(port_text))
