@@ -158,7 +158,10 @@ class HoldingTests(SynchronousTestCase):
                 for policy in policies
                 if naive_policies.concerns(policy, one)
                 and naive_policies.holds(policy.get("when"), one)
-                and any(naive_policies.matches(entry, one) is not None for entry in policy["from"])
+                and any(
+                    naive_policies.means(policy, entry, one) and naive_policies.matches(entry, one) is not None
+                    for entry in policy["from"]
+                )
             ]
             self.assertEqual([limit.policy for limit in ruling.limits_of(request(**one))], wanted)
             self.assertIs(ruling.decide(request(**plain(**one))).effect, Effect.ABSTAIN)
