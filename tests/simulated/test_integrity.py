@@ -93,6 +93,7 @@ ROUTES = [
     "[{sni: orders.a.test, service: orders, passthrough: true}]",
     "[{sni: orders.a.test, failover: [orders, standby], passthrough: true}, {service: standby, passthrough: true}]",
 ]
+REFUSING = st.builds(EndpointPlan, preface=st.sampled_from(list(PREFACES)))
 # What breaks about the first payload byte, on either side of it.
 EDGES = st.builds(
     EndpointPlan,
@@ -221,7 +222,7 @@ class IntegrityTests(SynchronousTestCase):
 
     @cases(500)
     @given(
-        st.lists(PLANS, min_size=2, max_size=4),
+        st.lists(st.one_of(PLANS, PLANS, REFUSING), min_size=2, max_size=4),
         st.lists(CLIENTS, min_size=1, max_size=3),
         st.sampled_from(["none", "exponential"]),
         HAPPENINGS,
