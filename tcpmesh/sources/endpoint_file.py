@@ -43,7 +43,7 @@ class EndpointFile:
 
     def __init__(self, settings: EndpointFileSettings, context: PluginContext) -> None:
         self._files: WatchedFiles[tuple[Endpoint, ...]] = WatchedFiles(
-            [settings.path], _read, context.clock, context.log, interval=settings.interval
+            [settings.path], _read, context.clock, context.log, interval=settings.interval, suffixes=()
         )
 
     def check(self) -> None:

@@ -67,6 +67,7 @@ class WatchedFiles(Generic[_T]):
     :param read: makes of all files together what they mean; raises ConfigurationError if they cannot be used. Where
         the clock is a reactor, what has changed by itself is read in a thread.
     :param interval: seconds between two looks.
+    :param suffixes: none, if no directory will do.
     """
 
     def __init__(
@@ -111,9 +112,7 @@ class WatchedFiles(Generic[_T]):
             raise ConfigurationError(problems)
         return self._read(contents)
 
-    def start(
-        self, taken: Callable[[_T], object], failed: Callable[[str], object], *, patient: bool = False
-    ) -> None:
+    def start(self, taken: Callable[[_T], object], failed: Callable[[str], object], *, patient: bool = False) -> None:
         """
         Read everything and call ``taken`` with what it means, now and whenever it has changed.
 
@@ -238,6 +237,9 @@ class WatchedFiles(Generic[_T]):
         for place in self._places:
             if not _is_directory(place):
                 yield place
+                continue
+            if not self._suffixes:
+                problems.append(Problem(f"{place}: this is a directory; name a file in it"))
                 continue
             try:
                 found = sorted(self._counts(place))

@@ -161,6 +161,38 @@ class FileTests(SynchronousTestCase):
         self.pass_time()
         self.assertEqual(self.observer.deliveries[1:], [()])
 
+    def test_a_directory_is_no_file(self) -> None:
+        """Whatever is in it; a pipe is none either, and nobody waits for its writer."""
+        self.path.mkdir()
+        for number in range(3):
+            discovery = self.started()
+            self.assertEqual(self.observer.events, [("failed", f"{self.path}: this is a directory; name a file in it")])
+            self.assertRaises(ConfigurationError, discovery.check)
+            self.path.joinpath(f"{number}.yaml").write_text("['10.0.0.1:4143']")
+            self.observer = FakeDiscoveryObserver()
+        self.path = Path(self.mktemp()).absolute()
+        os.mkfifo(self.path)
+        self.started()
+        self.assertEqual(self.observer.events, [("failed", f"{self.path}: cannot be read: it is not a regular file")])
+
+    def test_follows_links_that_are_swapped_above_it(self) -> None:
+        """As a ConfigMap's volume does it: the link that is named stays, the one that it leads through is another."""
+        volume = Path(self.mktemp()).absolute()
+        for number in (1, 2):
+            volume.joinpath(f"..{number}").mkdir(parents=True)
+            volume.joinpath(f"..{number}", "endpoints.yaml").write_text(f"['10.0.0.{number}:4143']")
+        volume.joinpath("..data").symlink_to("..1")
+        self.path = volume / "endpoints.yaml"
+        self.path.symlink_to("..data/endpoints.yaml")
+        self.started()
+        volume.joinpath("..data_tmp").symlink_to("..2")
+        volume.joinpath("..data_tmp").rename(volume / "..data")
+        self.pass_time()
+        self.assertEqual(self.observer.deliveries, [(Endpoint(A),), (Endpoint(B),)])
+        volume.joinpath("..2", "endpoints.yaml").unlink()
+        self.pass_time()
+        self.assertEqual(self.observer.failures, [f"{self.path}: there is no such file or directory"])
+
     def test_may_come_later(self) -> None:
         """A file that is not there at the start, or is spoilt, is waited for."""
         discovery = self.started()
