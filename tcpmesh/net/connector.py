@@ -263,11 +263,7 @@ class Establishment:
         return self._attempt.wire if self._attempt is not None else None
 
     def withdraw(self, refusal: Refusal) -> bool:
-        """
-        End the attempt under way as a failed one; says whether there is one, or one to come.
-
-        Between two attempts it is at no endpoint: what is wrong with that of the last one is settled.
-        """
+        """End the attempt under way as a failed one; says whether there is one, or one to come at another endpoint."""
         if self._attempt is None:
             return self._wait is not None or self._waiter is not None
         self._attempt.withdraw(refusal)
