@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from unittest import SkipTest
 
 from tcpmesh.codes import CLEAN, NO_BYTE
 from tests.integration import program
@@ -203,6 +204,20 @@ class BehindTests(ForeignTestCase):
             )
             [record] = inner.tap.close
             self.assertEqual(found.groups(), (record.src_addr, record.local_addr))
+
+    async def test_nginx_that_takes_short_headers_only(self) -> None:
+        """Before 1.23.3 it refuses version 2, and says so."""
+        if await in_thread(_nginx_version) >= (1, 23, 3):
+            raise SkipTest("this nginx takes longer headers; Debian 12 has one that does not")
+        port = free_port()
+        block = f"server {{ listen 127.0.0.1:{port} proxy_protocol; proxy_pass 127.0.0.1:{self.application(echo)}; }}\n"
+        server = await in_thread(nginx, self, block, port)
+        _, inner, client_port = self.start_two_hops(port, more=", proxy_protocol: {send: v2}")
+        client = self.connect(client_port)
+        client.sendall(b"hello")
+        said = "header is too large while reading PROXY protocol"
+        await in_thread(server.wait_until, lambda: said in server.both(), f"it does not say: {said}")
+        self.assertEqual((await inner.closed()).bytes_recv, 0)
 
     async def test_envoy(self) -> None:
         """Its filter reads TLVs: the SPIFFE ID, the protocol and the connection's id are in its log."""
