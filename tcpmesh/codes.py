@@ -16,13 +16,15 @@ class Code:
     """
     One reason why a connection ended, was refused, or why the proxy did not start.
 
-    ``retryable`` says whether another endpoint may do better; it holds only before a payload byte has left.
+    ``retryable`` says whether another endpoint may do better; it holds only before a payload byte has left. ``passes``
+    says that what was in the way is likely to go by itself, so that connecting again somewhat later may succeed.
     """
 
     id: str
     summary: str
     next_step: str
     retryable: bool = False
+    passes: bool = False
 
     def __str__(self) -> str:
         return self.id
@@ -31,10 +33,10 @@ class Code:
 _CODES: dict[str, Code] = {}
 
 
-def _code(id: str, summary: str, next_step: str, *, retryable: bool = False) -> Code:  # noqa: A002
+def _code(id: str, summary: str, next_step: str, **kind: bool) -> Code:  # noqa: A002
     if id in _CODES:
         raise ValueError(f"code {id} is defined twice")
-    code = Code(id, summary, next_step, retryable)
+    code = Code(id, summary, next_step, **kind)
     _CODES[id] = code
     return code
 
@@ -53,7 +55,7 @@ def all_codes() -> tuple[Code, ...]:
 # fmt: off
 # --- TM-I identity: the first digit is the layer: own source, own certificate, map, reach, present, trust, match
 NO_IDENTITY = _code("TM-I101", "this proxy has no identity for the workload yet",
-    "see what its source waits for, or why it fails: tcpmesh identity show, and the source's log lines")
+    "see what its source waits for, or why it fails: tcpmesh identity show, and the source's log lines", passes=True)
 OWN_EXPIRED = _code("TM-I102", "this proxy's own certificate has expired",
     "see why the source did not renew it: tcpmesh identity show, the source's log lines, the clock")
 SOURCE_STALE = _code("TM-I103", "the identity source fails; its last identities still serve",
@@ -139,7 +141,7 @@ NO_RULE_ALLOWS = _code("TM-P102", "no policy allows this identity",
 POLICY_FAILED = _code("TM-P103", "a policy plugin failed, and a failure denies",
     "read the record's reason; if it names an exception, see its traceback in the log")
 POLICY_TIMED_OUT = _code("TM-P104", "a policy plugin did not answer in time, and silence denies",
-    "see why the plugin is slow, or give it more time: timeouts.decision")
+    "see why the plugin is slow, or give it more time: timeouts.decision", passes=True)
 CLIENT_NOT_ALLOWED = _code("TM-P105", "this local user may not use the listener's identity",
     "add the user to outbound.clients, or run the program as one of them")
 PROBE_NOT_ALLOWED = _code("TM-P106", "this identity may not ask how it is seen",
@@ -157,17 +159,17 @@ CONNECT_REFUSED = _code("TM-U101", "the address refused the connection",
 UNREACHABLE = _code("TM-U102", "the address cannot be reached",
     "check routes and firewalls: ip route get ADDRESS", retryable=True)
 NO_ENDPOINT = _code("TM-U103", "the service has no endpoint to try",
-    "see the service's discovery in the configuration and its log lines")
+    "see the service's discovery in the configuration and its log lines", passes=True)
 CONNECT_FAILED = _code("TM-U104", "connecting failed",
     "see the system error that the message names", retryable=True)
 ALL_UNAVAILABLE = _code("TM-U105", "every endpoint of the service is ejected or down",
-    "mend what the reason names of the endpoints; they are tried again by themselves")
+    "mend what the reason names of the endpoints; they are tried again by themselves", passes=True)
 TARGET_FAILED = _code("TM-U106", "the inbound proxy cannot reach its application",
     "start the application, or correct the inbound listener's target: ss -ltnp", retryable=True)
 NO_ROUTE = _code("TM-U108", "no route of the listener is for the server name that the client asks for",
     "see the name in the record (sni); add a route for it, or one without sni for all others")
 CIRCUIT_OPEN = _code("TM-U107", "the service's circuit is open: connection after connection to it failed",
-    "mend what the reason names as the last failure; the service is tried again by itself")
+    "mend what the reason names as the last failure; the service is tried again by itself", passes=True)
 PREFACE_MALFORMED = _code("TM-U109", "the peer's hop preface cannot be read",
     "compare both proxies' versions: tcpmesh version", retryable=True)
 CLOSED_BEFORE_OK = _code("TM-U110", "the peer closed the connection before it accepted it",
@@ -205,9 +207,9 @@ RESOLVE_TIMEOUT = _code("TM-T108", "the service's discovery has said nothing yet
     "see the discovery's log lines: whom it asks and why it fails; timeouts.resolve",
     retryable=True)
 QUEUE_TIMEOUT = _code("TM-T109", "the connection waited in the service's queue, and no room came in time",
-    "see which limit the reason names, and who has the connections: tcpmesh connections; timeouts.queue")
+    "see which limit the reason names, and who has the connections: tcpmesh connections; timeouts.queue", passes=True)
 ESTABLISH_TIMEOUT = _code("TM-T110", "the connection was not established in time, with all attempts and waits",
-    "see the failures in the connection's record; timeouts.establish")
+    "see the failures in the connection's record; timeouts.establish", passes=True)
 CLIENT_HELLO_TIMEOUT = _code("TM-T111", "the client sent no ClientHello in time, which the listener routes by",
     "let the client speak TLS at once; give a protocol whose server speaks first a listener without sni routes")
 PROXY_HEADER_TIMEOUT = _code("TM-T112", "a PROXY protocol header did not come in time",
@@ -215,9 +217,9 @@ PROXY_HEADER_TIMEOUT = _code("TM-T112", "a PROXY protocol header did not come in
 
 # --- TM-L limits
 CONNECTION_LIMIT = _code("TM-L101", "the limit of connections is reached",
-    "find who holds them: tcpmesh connections; raise limits.connections")
+    "find who holds them: tcpmesh connections; raise limits.connections", passes=True)
 HANDSHAKE_LIMIT = _code("TM-L102", "the limit of pending handshakes is reached",
-    "find who opens and never speaks: tcpmesh connections; raise limits.handshakes")
+    "find who opens and never speaks: tcpmesh connections; raise limits.handshakes", passes=True)
 OUT_OF_DESCRIPTORS = _code("TM-L103", "the process is out of file descriptors",
     "raise the limit of open files (LimitNOFILE=, ulimit -n)", retryable=True)
 LINES_DROPPED = _code("TM-L104", "log lines or records were dropped, because their destination does not take them",
@@ -231,15 +233,17 @@ POLICY_RATE = _code("TM-L107", "a policy's limit of new connections is reached",
     "see the policy in the refusing proxy's record; let the client keep its connections, or raise limit.rate",
     retryable=True)
 QUEUE_FULL = _code("TM-L108", "the service's queue is full",
-    "see who has the connections: tcpmesh connections; raise the limit that the reason names, or queue.length")
+    "see who has the connections: tcpmesh connections; raise the limit that the reason names, or queue.length",
+    passes=True)
 SERVICE_CONNECTIONS = _code("TM-L109", "the service's limit of connections is reached",
-    "see who has the connections: tcpmesh connections; raise the service's limits.connections")
+    "see who has the connections: tcpmesh connections; raise the service's limits.connections", passes=True)
 ENDPOINT_CONNECTIONS = _code("TM-L110", "every usable endpoint of the service has as many connections as it may",
-    "see who has the connections: tcpmesh connections; raise the service's limits.per_endpoint, or add endpoints")
+    "see who has the connections: tcpmesh connections; raise the service's limits.per_endpoint, or add endpoints",
+    passes=True)
 PENDING_DIALS = _code("TM-L111", "the service's limit of pending dials is reached",
-    "see why dials take long: the failures in the records; raise the service's limits.pending")
+    "see why dials take long: the failures in the records; raise the service's limits.pending", passes=True)
 LISTENER_CONNECTIONS = _code("TM-L112", "the listener's own limit of connections is reached",
-    "find who holds them: tcpmesh connections --by source; raise the listener's limits.connections")
+    "find who holds them: tcpmesh connections --by source; raise the listener's limits.connections", passes=True)
 
 # --- TM-D data path
 CLEAN = _code("TM-D100", "both sides ended",

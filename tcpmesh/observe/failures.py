@@ -88,11 +88,7 @@ class FailureLog:
             summary = "inbound connection refused"
         else:
             summary = "outbound connection failed"
-            fields["application"] = (
-                "was reset before a byte of it was sent: connecting again is safe"
-                if code.retryable
-                else "was reset before a byte of it was sent: connecting again will not help until this is corrected"
-            )
+            fields["application"] = f"was reset before a byte of it was sent: {_connecting_again(code)}"
         self._report(record, code, summary, fields)
 
     def attempt_failed(self, record: ConnectionRecord, code: Code, reason: str) -> None:
@@ -170,6 +166,15 @@ def _fields(record: ConnectionRecord, code: Code, reason: str) -> dict[str, str]
         "next": code.next_step,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _connecting_again(code: Code) -> str:
+    """What an application may hope for."""
+    if code.retryable:
+        return "connecting again is safe"
+    if code.passes:
+        return "connecting again is safe, and may succeed somewhat later"
+    return "connecting again will not help until this is corrected"
 
 
 def _host(address: str) -> str:

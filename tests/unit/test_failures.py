@@ -82,6 +82,22 @@ class LineTests(FailureLogCase):
         self.assertIn('application="was reset before a byte of it was sent: connecting again is safe"', safe)
         self.assertIn("connecting again will not help until this is corrected", useless)
 
+    def test_promises_nothing_of_what_passes_and_denies_nothing(self) -> None:
+        """Limits, circuits and ejections are over by themselves: nobody has to correct anything for that."""
+        passing = [code for code in codes.all_codes() if code.passes]
+        self.assertEqual(
+            [code.id for code in passing],
+            [
+                *("TM-I101", "TM-L101", "TM-L102", "TM-L108", "TM-L109", "TM-L110", "TM-L111", "TM-L112"),
+                *("TM-P104", "TM-T109", "TM-T110", "TM-U103", "TM-U105", "TM-U107"),
+            ],
+        )
+        for code in passing:
+            self.assertFalse(code.retryable, code.id)
+            self.refuse(direction="outbound", src_addr="127.0.0.1:9", dst_service="orders", code=code)
+        for line in self.warnings():
+            self.assertIn("byte of it was sent: connecting again is safe, and may succeed somewhat later", line)
+
     def test_reports_an_attempt_that_is_followed_by_another(self) -> None:
         """The endpoint that failed has its line though the connection lives."""
         record = a_record(direction="outbound", dst_addr="10.0.0.2:4143")
