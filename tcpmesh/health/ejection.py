@@ -60,15 +60,19 @@ class Ejection:
     def eject(self, now: float) -> float:
         """Leave it alone, longer each time; gives for how many seconds."""
         settings = self.settings
-        if self._returned is not None:
-            self.in_row = max(0, self.in_row - int((now - self._returned) / settings.time))
+        self._forgive(now)
         # No further than it has an effect, so that what is remembered of a long outage is bounded, too.
         self.in_row = min(self.in_row + 1, math.ceil(settings.max_time / settings.time))
         return self._away(now, min(settings.max_time, settings.time * self.in_row))
 
     def eject_briefly(self, now: float) -> float:
         """Leave it alone for the shortest time: it said that it is going away, and has not failed."""
+        self._forgive(now)
         return self._away(now, self.settings.time)
+
+    def _forgive(self, now: float) -> None:
+        if self._returned is not None:
+            self.in_row = max(0, self.in_row - int((now - self._returned) / self.settings.time))
 
     def _away(self, now: float, seconds: float) -> float:
         self.until = now + seconds

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tcpmesh.codes import STOPPING, Code
 from tcpmesh.errors import Refusal
-from tcpmesh.health.circuit import Circuit
 from tcpmesh.health.endpoint_health import EndpointHealth
 from tcpmesh.health.faults import is_answer, is_fault
+from tcpmesh.health.service_circuit import ServiceCircuit
 from tcpmesh.health.states import ChangeWord, CheckResult, CircuitState, EndpointState, HealthChange, Trouble, cut
 from tcpmesh.upstream_settings import HealthSettings
 from tcpmesh.values import Address, Endpoint
@@ -44,7 +44,8 @@ class ServiceHealth:
     """
 
     __slots__ = (
-        "_addresses", "_circuit", "_known", "_limited", "_on_change", "_settings", "checks", "impaired", "service"
+        "_addresses", "_circuit", "_ejected", "_known", "_limited", "_on_change", "_settings", "checks", "impaired",
+        "service",
     )  # fmt: skip
 
     def __init__(
@@ -55,10 +56,12 @@ class ServiceHealth:
         self.checks = {"good": 0, "failed": 0}
         self._settings = settings
         self._on_change = on_change
-        self._circuit = Circuit(settings.circuit) if settings.circuit is not None else None
+        circuit = settings.circuit
+        self._circuit = ServiceCircuit(service, circuit, self._circuit_changed) if circuit is not None else None
         self._addresses: frozenset[Address] = frozenset()
         self._known: dict[Address, EndpointHealth] = {}  # of those of which there is anything to know
         self._limited: dict[Address, EndpointHealth] = {}  # of those that get less than their share
+        self._ejected: dict[Address, EndpointHealth] = {}  # or upon probation
 
     # --- which endpoints there are
 
@@ -73,12 +76,13 @@ class ServiceHealth:
         for address in before - self._addresses:
             self._known.pop(address, None)
             self._limited.pop(address, None)
+            self._ejected.pop(address, None)
         if self._settings.slow_start and before & self._addresses:
             for address in self._addresses - before:
                 known = self._known_of(address)
                 known.begin_slowly(now)
                 self._limit(address, known)
-        away = sorted(self._ejected(), key=lambda address: self._known[address].ejection.until or 0.0)
+        away = sorted(self._ejected, key=lambda address: self._ejected[address].ejection.until or 0.0)
         for address in away[: max(0, len(away) - self._most_ejected)]:
             self._return(address, self._known[address], now, "too few endpoints are left to do without it")
         self._review()
@@ -91,21 +95,12 @@ class ServiceHealth:
 
     def connection_failed(self, code: Code, reason: str, now: float, who: object) -> None:
         """A connection that ``refuses`` let try is over, and was never established; ``code`` is of the last attempt."""
-        circuit = self._circuit
-        if circuit is None:
-            return
-        if is_answer(code):
-            self._circuit_succeeded(circuit, now)
-            return
-        seconds = circuit.failed(code, reason, now, who)
-        if seconds:
-            self._review()
-            self._tell(None, "circuit-open", circuit.errors, seconds)
+        if self._circuit is not None:
+            self._circuit.failed(code, reason, now, who)
 
-    def _circuit_succeeded(self, circuit: Circuit, now: float) -> None:
-        if circuit.succeeded(now):
-            self._review()
-            self._tell(None, "circuit-closed", "a connection succeeded")
+    def _circuit_changed(self, change: HealthChange) -> None:
+        self._review()
+        self._on_change(change)
 
     # --- which endpoint may be tried
 
@@ -146,9 +141,10 @@ class ServiceHealth:
 
     def why_none(self, endpoints: Sequence[Endpoint], now: float) -> str:
         """Why none of them is admitted, in a sentence of bounded length (TM-U105)."""
-        told = [f"{endpoint.address} is {why}" for endpoint in endpoints if (why := self.why(endpoint, now))]
-        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-        return "; ".join(told[:_TOLD]) + more
+        away = self.away(now)
+        without = [endpoint for endpoint in endpoints if endpoint.address in away]
+        more = f"; and {len(without) - _TOLD} more" if len(without) > _TOLD else ""
+        return "; ".join(f"{endpoint.address} is {self.why(endpoint, now)}" for endpoint in without[:_TOLD]) + more
 
     # --- what becomes of attempts
 
@@ -161,7 +157,7 @@ class ServiceHealth:
     def established(self, endpoint: Endpoint, now: float, who: object) -> None:
         """The endpoint has accepted."""
         if self._circuit is not None:
-            self._circuit_succeeded(self._circuit, now)
+            self._circuit.succeeded(now)
         if self._known:
             self._succeeded(endpoint.address, now, who)
 
@@ -197,11 +193,14 @@ class ServiceHealth:
                 self._eject(address, known, known.ejection.eject_briefly(now))
 
     def _trial_failed(self, address: Address, known: EndpointHealth, code: Code, reason: str, now: float) -> None:
-        known.ejection.trial = None
-        if is_fault(code) or code is STOPPING:
-            known.trouble = Trouble(code.id, cut(reason), now)
-            known.ejection.failed()
-            self._eject(address, known, known.ejection.eject(now))
+        ejection = known.ejection
+        ejection.trial = None
+        if is_fault(code):
+            ejection.failed()
+        elif code is not STOPPING:
+            return
+        known.trouble = Trouble(code.id, cut(reason), now)
+        self._eject(address, known, ejection.eject_briefly(now) if code is STOPPING else ejection.eject(now))
 
     def lost(self, endpoint: Endpoint, code: Code, reason: str, now: float) -> None:
         """An established connection broke before any payload byte had moved: it counts as one that failed."""
@@ -239,6 +238,7 @@ class ServiceHealth:
 
     def _eject(self, address: Address, known: EndpointHealth, seconds: float) -> None:
         known.slow_since = None
+        self._ejected[address] = known
         self._limit(address, known)
         count = known.ejection.failures
         text = f"failures in a row: {count}, the last with {known.trouble}" if count else str(known.trouble)
@@ -246,12 +246,10 @@ class ServiceHealth:
 
     def _return(self, address: Address, known: EndpointHealth, now: float, reason: str) -> None:
         known.ejection.take_back(now)
+        self._ejected.pop(address, None)
         known.begin_slowly(now)
         self._limit(address, known)
         self._tell(address, "back", reason)
-
-    def _ejected(self) -> list[Address]:
-        return [address for address, known in self._limited.items() if known.ejection.until is not None]
 
     @property
     def _most_ejected(self) -> int:
@@ -260,7 +258,7 @@ class ServiceHealth:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._ejected()) < self._most_ejected
+        return len(self._ejected) < self._most_ejected
 
     # --- bookkeeping
 
@@ -278,9 +276,9 @@ class ServiceHealth:
         self._review()
 
     def _review(self) -> None:
-        self.impaired = bool(self._limited) or (self._circuit is not None and self._circuit.until is not None)
+        self.impaired = bool(self._limited) or (self._circuit is not None and not self._circuit.is_closed)
 
-    def _tell(self, address: Address | None, change: ChangeWord, reason: str, seconds: float = 0.0) -> None:
+    def _tell(self, address: Address, change: ChangeWord, reason: str, seconds: float = 0.0) -> None:
         self._on_change(HealthChange(self.service, address, change, reason, seconds))
 
     # --- display

@@ -135,6 +135,7 @@ class AnyCourse(RuleBasedStateMachine):
             for each in self.endpoints
             if each.address in self.health._known
         )
+        assert away == len(self.health._ejected)
         assert away <= int(len(self.endpoints) * self.share)
         assert states.count("ejected") + states.count("probation") <= away
 

@@ -251,6 +251,22 @@ class EjectionTests(HealthCase):
         self.assertLess(len(health.refuses(self.now, object()) or ""), MAX_REASON + 100)
         self.assertLess(len(health.why_none([A, B] * 100, self.now)), 3 * (MAX_REASON + 100))
 
+    def test_how_many_are_ejected_is_known_without_counting(self) -> None:
+        """However they went: back, removed, or taken back for want of others."""
+        many = [endpoint(number) for number in range(1, 11)]
+        health = self.make(*many, ejection=EjectionSettings(failures=1))
+        for each in many:
+            self.breaks(health, each)
+        self.assertEqual([each.address for each in many if not health.admits(each, self.now)], list(health._ejected))
+        health.retain(many[2:], self.now)
+        self.assertEqual(list(health._ejected), [each.address for each in many[2:5]])
+        self.now += 10
+        self.succeed(health, many[2])
+        health.retain(many[2:6], self.now)
+        self.assertEqual(list(health._ejected), [each.address for each in many[3:5]])
+        health.retain(many[3:5], self.now)
+        self.assertEqual(list(health._ejected), [many[4].address])
+
     def test_says_of_several_why_none_is_admitted(self) -> None:
         """Three of them, and how many more."""
         many = [endpoint(number) for number in range(1, 6)]
@@ -374,10 +390,28 @@ class ProbationTests(HealthCase):
         self.assertEqual(self.health.state(A.address, self.now).ejections, 41)
 
     def test_a_trial_that_is_told_to_go_elsewhere_ejects_it_too(self) -> None:
-        """It is stopping."""
+        """It is stopping: for the shortest time, and its next failure is the second in a row, not the third."""
+        for _ in range(2):
+            self.now += 10
+            self.breaks(self.health, A, 1, codes.STOPPING)
+            self.assertEqual(self.changes(), [(A.address, "ejected", 10.0)])
         self.now += 10
-        self.breaks(self.health, A, 1, codes.STOPPING)
+        self.breaks(self.health, A)
         self.assertEqual(self.changes(), [(A.address, "ejected", 20.0)])
+
+    def test_a_stop_makes_no_later_ejection_longer(self) -> None:
+        """What it was in use before it stopped counts: two ejections in a row, 20 s of use, a stop, and the first."""
+        self.now += 10
+        self.breaks(self.health, A)
+        self.now += 20
+        self.succeed(self.health, A)
+        self.now += 20
+        self.breaks(self.health, A, 1, codes.STOPPING)
+        self.now += 10
+        self.succeed(self.health, A)
+        self.changes()
+        self.breaks(self.health, A, 5)
+        self.assertEqual(self.changes(), [(A.address, "ejected", 10.0)])
 
     def test_times_get_shorter_while_it_behaves(self) -> None:
         """By one for each ``time`` in use: after six ejections in a row and 25 seconds in use the fifth, of 50 s."""
