@@ -69,11 +69,12 @@ class InboundConnection(ArrivingConnection):
             self._refuse(refusal)
             return
         self._note_identity(peer)
-        if leg.core.alpn == CHECK_ALPN:
+        alpn = leg.core.alpn
+        if alpn == CHECK_ALPN:
             self._answer_check()
             return
         request = self._request = inbound_request(self.record, peer, self._source, self.route.target)
-        if leg.core.alpn == PROBE_ALPN:
+        if alpn == PROBE_ALPN:
             listener = self.listener
             self._probe = ProbeReply(self, leg, request, listener.settings, self.route, listener.probe_dials)
             self._probe.start()

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 from tcpmesh import codes
 from tcpmesh.codes import CLEAN, Code
 from tcpmesh.dataplane.proxy_header import encode_local, encode_v1, encode_v2
+from tcpmesh.identity.deny_list import DenyEntry, DenyList
 from tcpmesh.net.prelude import Prelude
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.values import TCPAddress, UnixAddress
@@ -317,6 +318,20 @@ class RefusedTests(HeaderTestCase):
         self.assertEqual((await in_thread(receive, client.socket)).ending, RESET)
         record = await self.inner.closed()
         self.assertEqual((record.code, record.src_addr), (codes.NO_IDENTITY, str(CLIENT)))
+
+    async def test_who_is_denied_meanwhile(self) -> None:
+        """The state counts that there is when the header is complete, not that of the accept."""
+        self.inner = self.start_inbound(self.target.port, more=FROM_HERE)
+        header = encode_v2(CLIENT, FRONT)
+        client = self.behind(self.inner, header[:20])
+        await self.accepted(self.inner)
+        self.inner.service.composition.state.swap(deny_list=DenyList([DenyEntry(id=self.pki.id("web"))]))
+        client.socket.sendall(header[20:])
+        with self.assertRaises((SSL.Error, ConnectionResetError)):
+            await in_thread(hello, client)
+        record = await self.inner.closed()
+        self.assertEqual((record.code, record.src_addr), (codes.PEER_DENIED, str(CLIENT)))
+        self.assertFalse(self.target.was_dialled)
 
     async def test_when_the_proxy_stops(self) -> None:
         """A header that is awaited then is not waited for."""
