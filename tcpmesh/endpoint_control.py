@@ -2,7 +2,8 @@
 The control side of discovery: runs the plugins, and makes what they deliver the endpoints of the mesh state.
 
 Ring 4, beside ``control``. ``MeshState.endpoints`` has no key for a service of which nothing was said yet, and an empty
-tuple for one that is said to have none; ``MeshState.discovery_failures`` says why a discovery that fails does.
+tuple for one that is said to have none, of which ``MeshState.no_endpoints`` says why, if that is known;
+``MeshState.discovery_failures`` says why a discovery that fails does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zope.interface import implementer
 from tcpmesh.codes import DISCOVERY_FAILED, PLUGIN_UNUSABLE
 from tcpmesh.discovery.endpoint_rules import MAX_ENDPOINTS, other_kind
 from tcpmesh.discovery.intake import change, take_in
+from tcpmesh.discovery.status import DiscoveryStatus
 from tcpmesh.endpoint_lines import DiscoveryLines
 from tcpmesh.errors import ConfigurationError, StartError
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
@@ -36,25 +38,6 @@ _MAX_REASON = 500  # characters of a plugin's
 _log = Logger(namespace="tcpmesh.control")
 
 
-@attrs.frozen
-class DiscoveryStatus:
-    """
-    Where one service's discovery stands; times by :meth:`EndpointControl.seconds`.
-
-    :ivar said: when it last said which endpoints there are; None before the first time.
-    :ivar failing: since when it has failed; None while it does not.
-    """
-
-    service: str
-    plugin: str
-    endpoints: int | None  # None before anything was said
-    said: float | None
-    failing: float | None
-    reason: str
-    changes: int  # of the endpoints
-    failures: int = 0
-
-
 @attrs.define(eq=False)
 class _Discovery:
     """One service's discovery, and what came of it."""
@@ -68,7 +51,8 @@ class _Discovery:
     starting: bool = False
     published: tuple[Endpoint, ...] | None = None
     known: frozenset[Endpoint] = frozenset()  # the same, to be found quickly
-    waiting: tuple[object, ...] | None = None  # delivered, to be looked at when the pace allows
+    why_none: str = ""  # what it said of there being no endpoints
+    waiting: tuple[tuple[object, ...], str] | None = None  # delivered, to be looked at when the pace allows
     outdated: bool = False  # whether a failure came after it
     pause: Any = None  # the delayed call until then
     recovering: Any = None  # the delayed call that says that it works again …
@@ -88,9 +72,9 @@ class _Observer:
     control: EndpointControl
     discovery: _Discovery
 
-    def endpoints_changed(self, endpoints: Sequence[Endpoint]) -> None:
+    def endpoints_changed(self, endpoints: Sequence[Endpoint], reason: str = "") -> None:
         """(IDiscoveryObserver)."""
-        self.control.take(self.discovery, endpoints)
+        self.control.take(self.discovery, endpoints, reason)
 
     def endpoints_failed(self, reason: str) -> None:
         """(IDiscoveryObserver)."""
@@ -207,12 +191,12 @@ class EndpointControl:
 
     # --- what is delivered
 
-    def take(self, one: _Discovery, endpoints: Sequence[Endpoint]) -> None:
+    def take(self, one: _Discovery, endpoints: Sequence[Endpoint], reason: str = "") -> None:
         """A discovery delivered: use what can be used of it, now or when the pace allows."""
         if not one.started:
             return
         try:
-            one.waiting, one.outdated = tuple(islice(endpoints, MAX_ENDPOINTS + 1)), False
+            one.waiting, one.outdated = (tuple(islice(endpoints, MAX_ENDPOINTS + 1)), _cut(reason)), False
         except Exception as error:  # noqa: BLE001  a plugin delivers what it likes
             self.note_failure(one, f"it delivered something that is no list of endpoints: {type(error).__name__}")
             return
@@ -227,7 +211,7 @@ class EndpointControl:
         begun = self.seconds()
         one.pause = self._clock.callLater(PACE, self._paused, one)
         try:
-            self._take_in(one, delivered)
+            self._take_in(one, *delivered)
         finally:
             cost = self.seconds() - begun
             if one.pause is not None and one.pause.active():
@@ -237,7 +221,7 @@ class EndpointControl:
         one.pause = None
         self._look(one)
 
-    def _take_in(self, one: _Discovery, delivered: tuple[object, ...]) -> None:
+    def _take_in(self, one: _Discovery, delivered: tuple[object, ...], reason: str) -> None:
         try:
             intake = take_in(delivered, one.known, lambda endpoint: self._objection(one, endpoint))
         except ValueError as error:
@@ -250,8 +234,9 @@ class EndpointControl:
             self._tell_failures()
         if intake.remark:
             one.lines.remark(intake.remark)
-        if one.published is None or one.known != frozenset(intake.endpoints):
-            self._publish(one, intake.endpoints)
+        why_none = reason if not intake.endpoints else ""
+        if one.published is None or one.known != frozenset(intake.endpoints) or one.why_none != why_none:
+            self._publish(one, intake.endpoints, why_none)
 
     def _recovered(self, one: _Discovery) -> None:
         one.recovering = None
@@ -261,8 +246,7 @@ class EndpointControl:
         """A discovery cannot say which endpoints there are: what it said last goes on to serve."""
         if not one.started:
             return
-        text = str(reason)
-        text = text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
+        text = _cut(reason)
         one.failures += 1
         one.outdated = True
         if one.failing is None:
@@ -288,11 +272,22 @@ class EndpointControl:
         if failures != self._cell.current.discovery_failures:
             self._cell.swap(discovery_failures=failures)
 
-    def _publish(self, one: _Discovery, endpoints: tuple[Endpoint, ...]) -> None:
-        before, one.published, one.known = one.published, endpoints, frozenset(endpoints)
-        one.changes += 1
-        self._cell.swap(endpoints={**self._cell.current.endpoints, one.service: endpoints})
-        one.lines.changed(before, endpoints, change(before or (), endpoints), quiet=one.starting)
+    def _publish(self, one: _Discovery, endpoints: tuple[Endpoint, ...], why_none: str = "") -> None:
+        before, one.published, one.known, one.why_none = one.published, endpoints, frozenset(endpoints), why_none
+        one.changes += before != endpoints
+        reasons = {service: why for service, why in self._cell.current.no_endpoints.items() if service != one.service}
+        if why_none:
+            reasons[one.service] = why_none
+        self._cell.swap(
+            endpoints={**self._cell.current.endpoints, one.service: endpoints},
+            no_endpoints=reasons,
+        )
+        one.lines.changed(before, endpoints, change(before or (), endpoints), quiet=one.starting, why_none=why_none)
+
+
+def _cut(text: str) -> str:
+    text = str(text)
+    return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
 
 
 def _named(error: BaseException | None) -> str:

@@ -101,7 +101,13 @@ class DiscoveryLines:
             )
 
     def changed(
-        self, before: Sequence[Endpoint] | None, now: Sequence[Endpoint], change: Change, *, quiet: bool
+        self,
+        before: Sequence[Endpoint] | None,
+        now: Sequence[Endpoint],
+        change: Change,
+        *,
+        quiet: bool,
+        why_none: str = "",
     ) -> None:
         """The endpoints are others; ``quiet`` for those that come with the start, which the start block tells."""
         more = self._changes.may(None) if now and not quiet else "" if now else self._emptied.may(None)
@@ -109,9 +115,10 @@ class DiscoveryLines:
             gone = f"; removed: {len(change.removed)}" if change.removed else ""
             say = _log.debug if more is None else _log.warn
             say(
-                "service {service!r} has no endpoints, its discovery says: connections to it are refused until "
+                "service {service!r} has no endpoints, its discovery says: {why}connections to it are refused until "
                 "there is one{gone}{more}",
                 service=self._service,
+                why=f"{why_none}; " if why_none else "",
                 gone=gone,
                 more=more or "",
             )

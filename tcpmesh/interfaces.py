@@ -158,8 +158,8 @@ class IIdentitySourceFactory(IPluginFactory):
 class IDiscoveryObserver(Interface):
     """Where discovery delivers; provided by the proxy."""
 
-    def endpoints_changed(endpoints: Sequence[Endpoint]) -> None:
-        """These are all endpoints of the service from now on, 10000 at most; none is taken at its word."""
+    def endpoints_changed(endpoints: Sequence[Endpoint], reason: str = "") -> None:
+        """These are all endpoints from now on, 10000 at most; none is taken at its word, for what ``reason`` says."""
 
     def endpoints_failed(reason: str) -> None:
         """The source of endpoints cannot be asked; the last ones go on to serve."""

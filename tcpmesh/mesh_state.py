@@ -95,6 +95,7 @@ class MeshState:
     identity_states: Mapping[str, IdentityState] = attrs.field(factory=dict)  # by workload name
     bundles: Mapping[TrustDomain, TrustBundle] = attrs.field(factory=dict)
     endpoints: Mapping[str, tuple[Endpoint, ...]] = attrs.field(factory=dict)  # by service; absent: nothing said yet
+    no_endpoints: Mapping[str, str] = attrs.field(factory=dict)  # by service without any: why, if discovery says so
     discovery_failures: Mapping[str, str] = attrs.field(factory=dict)  # by service: why its discovery fails now
     policies: tuple[NamedPolicy, ...] = ()
     defaults: PolicyDefaults = PolicyDefaults()

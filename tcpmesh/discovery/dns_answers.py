@@ -62,12 +62,13 @@ class Record:
 
 @attrs.frozen
 class Answer:
-    """One answer; ``code`` is 0 for a good one, 3 (NXDOMAIN) when the name does not exist."""
+    """One server's; ``code`` is 0 for a good one, 3 (NXDOMAIN) when the name does not exist."""
 
     code: int
     answers: tuple[Record, ...] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
+    final: bool = True  # whether the server knows it itself, or asks those who do (the flags AA and RA)
 
 
 @attrs.frozen
@@ -77,12 +78,14 @@ class Found:
 
     :ivar ttl: how long that is true; None when the answer does not say.
     :ivar exists: whether the name is there at all, with records of other types perhaps.
+    :ivar alias: the name that CNAMEs lead to, of which all this is said; empty for the name that was asked for.
     """
 
     records: tuple[Record, ...]
     ttl: int | None
     exists: bool = True
     additional: tuple[Record, ...] = ()
+    alias: str = ""
 
 
 @attrs.frozen
@@ -98,25 +101,28 @@ def find(answer: Answer, name: str, kind: RecordType) -> Found | Unfinished:
     """
     Take from an answer what it says of a name, following its CNAMEs.
 
-    :raises ValueError: when they lead in a circle or are too many; when the answer is a failure.
+    :raises ValueError: when they lead in a circle or are too many; when the answer is a failure, or no answer.
     """
     if answer.code not in (0, NXDOMAIN):
         raise ValueError(rcode_name(answer.code))
     aliases = {record.name: record for record in answer.answers if record.type == "CNAME"}
-    ttl, steps, asked = _MAX_TTL, 0, name
+    ttl, steps, asked, alias = _MAX_TTL, 0, name, ""
     while name in aliases:
         steps += 1
         if steps > MAX_CHAIN:
             raise ValueError(f"the CNAMEs of {asked} lead in a circle, or there are more than {MAX_CHAIN}")
         ttl = min(ttl, _sane(aliases[name].ttl))
-        name = aliases[name].data
+        name = alias = aliases[name].data
     records = tuple(sorted({r for r in answer.answers if r.type == kind and r.name == name}, key=_order))
     if records:
-        return Found(records, min(ttl, *(_sane(record.ttl) for record in records)), True, answer.additional)
+        return Found(records, min(ttl, *(_sane(record.ttl) for record in records)), True, answer.additional, alias)
     negative = [min(_sane(soa.ttl), _sane(soa.minimum)) for soa in answer.authority if soa.type == "SOA"]
     if steps and not negative and answer.code == 0:
         return Unfinished(name, ttl, steps)
-    return Found((), min(ttl, *negative) if negative else None, answer.code == 0)
+    if not negative and answer.code == 0 and not answer.final:
+        # RFC 2308 section 2.2: a referral, which is no word that there is nothing.
+        raise ValueError("it has no answer and would ask nobody: it is no server for this name, nor a resolver")
+    return Found((), min(ttl, *negative) if negative else None, answer.code == 0, alias=alias)
 
 
 def found_besides(found: Found, name: str, kind: RecordType) -> Found | None:

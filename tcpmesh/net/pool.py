@@ -221,8 +221,10 @@ class Pool:
 
     def discovery_says(self) -> str:
         """What else is to be said where no endpoint is known."""
-        failure = self._cell.current.discovery_failures.get(self.name)
-        return f"; its discovery fails: {failure}" if failure else ""
+        state = self._cell.current
+        why, failure = state.no_endpoints.get(self.name), state.discovery_failures.get(self.name)
+        said = f"; its discovery says: {why}" if why else ""
+        return f"{said}; its discovery fails: {failure}" if failure else said
 
     # --- what discovery says
 

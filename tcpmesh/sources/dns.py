@@ -149,10 +149,8 @@ class DnsDiscovery:
         if not endpoints and look.remarks:
             self._observer.endpoints_failed(f"nothing of the answer can be used: {'; '.join(look.remarks[:3])}")
             return
-        if not endpoints and self._delivered != ():
-            self._log.warn("{name}: {why}", name=self._settings.name, why=self._why_none())
         if endpoints != self._delivered or not look.failures:  # which would end a failure that goes on
-            self._deliver(endpoints)
+            self._deliver(endpoints, self._why_none() if not endpoints else "")
         if look.failures:
             self._observer.endpoints_failed("; ".join(look.failures[:3]))
 
@@ -165,17 +163,24 @@ class DnsDiscovery:
     def _why_none(self) -> str:
         name, kind = self._settings.name, self._settings.type
         kinds: tuple[RecordType, ...] = ("SRV",) if kind == "srv" else _FAMILIES[kind]
-        found = [self._lookup.last(name, one) for one in kinds]
-        if any(one is not None and not one.exists for one in found):
-            return "the name does not exist (NXDOMAIN)"
-        if any(one is not None and one.records for one in found):
-            return "the service is said not to be available (the SRV target is '.')"
-        return f"the name has no records of type {' or '.join(kinds)}"
+        found = [(one, server) for one, server in map(self._said, kinds) if one is not None]
+        for one, server in found:
+            called = f"{name}, which is another name for {one.alias!a}," if one.alias else name
+            if not one.exists:
+                return f"{called} does not exist (NXDOMAIN){server}"
+            if one.records:
+                return f"{called} is a service that is decidedly not available (the SRV target is '.'){server}"
+        return f"{called} has no records of type {' or '.join(kinds)}{server}" if found else ""
 
-    def _deliver(self, endpoints: tuple[Endpoint, ...]) -> None:
+    def _said(self, kind: RecordType) -> tuple[Found | None, str]:
+        name = self._settings.name
+        server = self._lookup.server(name, kind)
+        return self._lookup.last(name, kind), f", says {server}" if server is not None else ""
+
+    def _deliver(self, endpoints: tuple[Endpoint, ...], reason: str = "") -> None:
         self._delivered = endpoints
         if self._observer is not None:
-            self._observer.endpoints_changed(endpoints)
+            self._observer.endpoints_changed(endpoints, reason)
 
     def _failed(self, failure: Failure) -> None:
         failure.trap(LookupFailedError)
@@ -184,12 +189,8 @@ class DnsDiscovery:
             return
         stale, now = self._settings.stale, self._clock.seconds()
         if stale is not None and self._delivered and self._answered is not None and now - self._answered >= stale:
-            self._log.warn(
-                "{name}: no name server has answered for {stale} (stale): its addresses are used no longer",
-                name=self._settings.name,
-                stale=format_duration(stale),
-            )
-            self._deliver(())
+            why = f"no name server has answered for {self._settings.name} for {format_duration(stale)} (stale)"
+            self._deliver((), why)
         self._observer.endpoints_failed(str(failure.value))
 
     def _broken(self, failure: Failure) -> None:
@@ -210,9 +211,9 @@ class DnsDiscovery:
             good, bad = endpoints_at(hosts, port=self._settings.port or 0)
             look.endpoints += good
             look.remarks += bad
+        self._lookup.keep(look.used)
         if look.failures and not (look.endpoints and look.looked_up):
             raise LookupFailedError("; ".join(look.failures[:_MAX_FAILURES]))
-        self._lookup.keep(look.used)
         return look
 
     async def _find_services(self, look: _Look) -> None:
@@ -246,7 +247,7 @@ class DnsDiscovery:
         hosts: list[str] = []
         for kind in families:
             look.used.add((name, kind))
-            found = self._lookup.last(name, kind)
+            found = self._lookup.fresh(name, kind, self._settings.stale)
             if len(look.failures) < _MAX_FAILURES:
                 try:
                     found = await self._lookup.find(name, kind)

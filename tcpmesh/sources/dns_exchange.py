@@ -181,7 +181,13 @@ def read_answer(data: bytes, name: str, kind: str) -> Answer:
         asked = (_name(query.name), query.type, query.cls)
         if asked != (name, _NUMBERS[kind], dns.IN) or message.opCode != 0:
             raise ValueError("it repeats another question")
-        return Answer(message.rCode, *map(_records, (message.answers, message.authority, message.additional)))
+        return Answer(
+            message.rCode,
+            _records(message.answers),
+            _records(message.authority),
+            _records(message.additional),
+            final=bool(message.auth or message.recAv),
+        )
     except Exception as error:  # whatever the decoder raises for what a server sends
         raise ExchangeError(f"its answer cannot be read: {error or type(error).__name__}") from error
 

@@ -33,6 +33,8 @@ class LookupFailedError(Exception):
 class _Known:
     found: Found
     until: float
+    since: float
+    server: TCPAddress | None
 
 
 class Lookup:
@@ -68,6 +70,16 @@ class Lookup:
         now = self._clock.seconds()
         return min((known.until - now for known in self._known.values() if known.until > now), default=math.inf)
 
+    def fresh(self, name: str, kind: RecordType, stale: float | None) -> Found | None:
+        """The same, if it may be used as it is or was found less than ``stale`` seconds ago (None: whenever)."""
+        known, now = self._known.get((name, kind)), self._clock.seconds()
+        return known.found if known and (stale is None or now < max(known.until, known.since + stale)) else None
+
+    def server(self, name: str, kind: RecordType) -> TCPAddress | None:
+        """Who said it; None for nobody, or somebody by the way."""
+        known = self._known.get((name, kind))
+        return known.server if known is not None else None
+
     def learn(self, name: str, kind: RecordType, found: Found) -> None:
         """Somebody told it by the way."""
         self._remember((name, kind), found)
@@ -95,14 +107,17 @@ class Lookup:
                 raise LookupFailedError(f"a CNAME of {name} leads to {asked!a}, which is no name to ask for")
         if ttl is not None:
             found = attrs.evolve(found, ttl=ttl if found.ttl is None else min(ttl, found.ttl))
-        self._remember((name, kind), found)
+        if asked != name and not found.alias:
+            found = attrs.evolve(found, alias=asked)
+        self._remember((name, kind), found, self._good)
         return found
 
-    def _remember(self, key: tuple[str, str], found: Found) -> None:
+    def _remember(self, key: tuple[str, str], found: Found, server: TCPAddress | None = None) -> None:
         # Without a TTL nothing may be remembered (RFC 2308 section 5), which the least time is to us.
         wait = min(self._refresh.max, max(self._refresh.min, found.ttl or 0))
         # What came by the way has a TTL of its own: it must not be learnt again from an answer of before.
-        self._known[key] = _Known(attrs.evolve(found, additional=()), self._clock.seconds() + wait)
+        now = self._clock.seconds()
+        self._known[key] = _Known(attrs.evolve(found, additional=()), now + wait, now, server)
 
     async def _from_any(self, name: str, kind: RecordType) -> Found | Unfinished:
         servers = list(self._servers())

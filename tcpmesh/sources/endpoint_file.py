@@ -42,6 +42,7 @@ class EndpointFile:
     """Says what the file says, at the start and whenever that is something else."""
 
     def __init__(self, settings: EndpointFileSettings, context: PluginContext) -> None:
+        self._path = settings.path
         self._files: WatchedFiles[tuple[Endpoint, ...]] = WatchedFiles(
             [settings.path], _read, context.clock, context.log, interval=settings.interval, suffixes=()
         )
@@ -56,7 +57,11 @@ class EndpointFile:
 
     def start(self, observer: IDiscoveryObserver) -> None:
         """Read the file, and say what it says or what is wrong with it. (IServiceDiscovery)"""
-        self._files.start(observer.endpoints_changed, observer.endpoints_failed, patient=True)
+
+        def taken(endpoints: tuple[Endpoint, ...]) -> None:
+            observer.endpoints_changed(endpoints, "" if endpoints else f"{self._path} lists none")
+
+        self._files.start(taken, observer.endpoints_failed, patient=True)
 
     def reload(self) -> Deferred[None]:
         """Look now; what is returned fires when it was delivered, or told of. (IReloadable)"""

@@ -44,15 +44,17 @@ class FakeIdentityObserver:
 
 @implementer(IDiscoveryObserver)
 class FakeDiscoveryObserver:
-    """Remembers endpoint sets and failures; ``events`` has all of them in their order."""
+    """Remembers endpoint sets, why they were empty, and failures; ``events`` has the sets and failures in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, tuple[Endpoint, ...] | str]] = []
         self.deliveries: list[tuple[Endpoint, ...]] = []
+        self.reasons: list[str] = []
         self.failures: list[str] = []
 
-    def endpoints_changed(self, endpoints: Sequence[Endpoint]) -> None:
+    def endpoints_changed(self, endpoints: Sequence[Endpoint], reason: str = "") -> None:
         """Remember a set of endpoints."""
+        self.reasons.append(reason)
         self.events.append(("changed", tuple(endpoints)))
         self.deliveries.append(tuple(endpoints))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -126,7 +127,10 @@ class ChangingAnswersTests(DnsmasqTestCase):
         await self.until(lambda: self.status(proxy).endpoints == 0, "the name still has addresses")
         with contextlib.suppress(ConnectionResetError):
             self.assertEqual(await self.ask(await in_thread(self.connect, proxy.port("to-orders"))), b"")
-        self.assertEqual((await proxy.closed()).code, NO_ENDPOINT)
+        record = await proxy.closed()
+        self.assertEqual(record.code, NO_ENDPOINT)
+        said = f"db.mesh.test does not exist (NXDOMAIN), says 127.0.0.1:{self.dnsmasq.port}"
+        self.assertRegex(record.reason, rf"has had no endpoints for .*; its discovery says: {re.escape(said)}$")
         self.assertEqual(await self.ask(old), b"a")
 
     async def test_hundreds_of_addresses_come_over_tcp(self) -> None:

@@ -178,9 +178,16 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(find(Answer(3, authority=start), DB, "A"), Found((), 30, False))
         self.assertEqual(find(Answer(0, authority=start), DB, "A"), Found((), 30, True))
         self.assertEqual(find(Answer(3), DB, "A"), Found((), None, False))
-        self.assertEqual(find(Answer(3, (alias(DB, "b.test", 5),), start), DB, "A"), Found((), 5, False))
+        self.assertEqual(find(Answer(3, (alias(DB, "b.test", 5),), start), DB, "A"), Found((), 5, False, (), "b.test"))
         for code, word in ((2, "SERVFAIL"), (5, "REFUSED"), (1, "FORMERR"), (4, "NOTIMP"), (11, "RCODE 11")):
             self.assertEqual(str(self.assertRaises(ValueError, find, Answer(code), DB, "A")), word)
+
+    def test_a_referral_is_no_word_that_there_is_nothing(self) -> None:
+        """RFC 2308 section 2.2: of a server that neither knows nor asks, only a zone's word or a failure counts."""
+        self.assertRaises(ValueError, find, Answer(0, final=False), DB, "A")
+        start = (Record("test", "SOA", 9, minimum=9),)
+        self.assertEqual(find(Answer(0, (), start, final=False), DB, "A"), Found((), 9))
+        self.assertEqual(find(Answer(3, final=False), DB, "A"), Found((), None, False))
 
     def test_a_ttl_beyond_all_bounds_is_none(self) -> None:
         """RFC 2181 section 8."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
@@ -138,10 +139,14 @@ class AddressTests(DnsCase):
         self.assertEqual(len(self.servers.questions()), 1)
 
     def test_nothing_there_is_remembered_too(self) -> None:
-        """As long as the zone says, and told once why."""
+        """As long as the zone says, with why and who said so."""
         for answer, why in (
-            (NOBODY, "the name does not exist (NXDOMAIN)"),
-            (NONE, "the name has no records of type A"),
+            (NOBODY, f"{DB} does not exist (NXDOMAIN), says 192.0.2.1:53"),
+            (NONE, f"{DB} has no records of type A, says 192.0.2.1:53"),
+            (
+                attrs.evolve(NOBODY, answers=(Record(DB, "CNAME", 60, "b\n.test"),)),
+                f"{DB}, which is another name for 'b\\n.test', does not exist (NXDOMAIN), says 192.0.2.1:53",
+            ),
         ):
             self.servers.zone[DB, "A"] = answer
             self.started()
@@ -151,7 +156,7 @@ class AddressTests(DnsCase):
             self.assertEqual(self.servers.questions(), [])
             self.clock.pump([1] * 2)
             self.assertEqual(len(self.servers.questions()), 1)
-            self.assertEqual(self.lines(), [f"{DB}: {why}"])
+            self.assertEqual((self.observer.reasons, self.lines()), ([why, why], []))
             self.doCleanups()
             self.setUp()
 
@@ -245,10 +250,19 @@ class ServerTests(DnsCase):
         self.lines()
         self.clock.pump([1] * 200)
         self.assertEqual(self.observer.deliveries[-1], ())
-        self.assertEqual(
-            self.lines(),
-            [f"{DB}: no name server has answered for 1h (stale): its addresses are used no longer"],
-        )
+        self.assertEqual(self.observer.reasons[-1], f"no name server has answered for {DB} for 1h (stale)")
+
+    def test_stale_ends_that_for_each_family(self) -> None:
+        """One that nobody answers for goes, although the other one is answered."""
+        self.servers.zone[DB, "A"] = addresses("10.0.0.1", ttl=1)
+        self.servers.zone[DB, "AAAA"] = addresses("2001:db8::1", ttl=120)
+        self.started("both", stale=Duration(60.0))
+        self.servers.zone[DB, "AAAA"] = Answer(2)
+        self.clock.pump([1] * 115)  # its TTL is longer than stale
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432", "[2001:db8::1]:5432"])
+        self.clock.pump([1] * 10)
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432"])
+        self.assertEqual(self.observer.events[-1][0], "failed")
 
     def test_one_family_that_fails_keeps_what_it_had(self) -> None:
         """While the other one changes."""
@@ -354,7 +368,23 @@ class ServiceRecordTests(DnsCase):
         self.servers.zone[DB, "SRV"] = services(("", 0, 0, 0))
         self.started("srv")
         self.assertEqual(self.observer.deliveries, [()])
-        self.assertEqual(self.lines(), [f"{DB}: the service is said not to be available (the SRV target is '.')"])
+        self.assertEqual(
+            self.observer.reasons,
+            [f"{DB} is a service that is decidedly not available (the SRV target is '.'), says 192.0.2.1:53"],
+        )
+
+    def test_targets_that_change_each_time_are_not_remembered(self) -> None:
+        """Also while another one fails, and none can be used."""
+        discovery = self.started("srv")
+        for number in range(50):
+            name = f"t{number}.test"
+            told = [Record(name, "A", 60, "0.0.0.0"), Record(name, "AAAA", 60, "::")]
+            self.servers.zone[DB, "SRV"] = services((name, 0, 0, 1), ("bad.test", 0, 0, 1), ttl=0, additional=told)
+            self.servers.zone["bad.test", "A"] = self.servers.zone["bad.test", "AAAA"] = Answer(2)
+            discovery.reload()
+        lookup = discovery._lookup
+        known = [number for number in range(50) if lookup.last(f"t{number}.test", "A")]
+        self.assertEqual(known, [49])
 
     def test_a_target_that_does_not_resolve_costs_only_itself(self) -> None:
         """One that failed keeps what it had; when all do, all is kept."""

@@ -44,6 +44,12 @@ class ReadingTests(SynchronousTestCase):
             ),
         )
 
+    def test_reads_whether_the_server_knows_or_asks(self) -> None:
+        """AA or RA; of others an empty answer is a referral."""
+        asked = dns.question("a.test", dns.A)
+        for flags, final in ((0x8000, False), (0x8400, True), (0x8080, True), (0x8100, False)):
+            self.assertEqual(read_answer(dns.message(asked, flags=flags), "a.test", "A").final, final, hex(flags))
+
     def test_refuses_answers_to_other_questions(self) -> None:
         """Another name, type or class, and what is no answer to a query."""
         for asked in (dns.question("e.test", dns.A), dns.question(DB, dns.AAAA), dns.name(DB) + b"\0\1\0\3"):

@@ -168,6 +168,29 @@ class DeliveryTests(ControlCase):
             ],
         )
 
+    def test_why_there_are_none_is_known_while_there_are_none(self) -> None:
+        """Another reason is news, too; of endpoints that are there none is kept."""
+        discovery = self.started(A)
+        for reason in ("db.test does not exist", "db.test does not exist", "db.test has no records"):
+            self.clock.advance(PACE)
+            discovery.observer.endpoints_changed((), reason)
+            self.assertEqual((self.endpoints(), self.cell.current.no_endpoints), ((), {"orders": reason}))
+        self.assertEqual(
+            self.lines(),
+            [
+                "service 'orders' has no endpoints, its discovery says: db.test does not exist; connections to it are "
+                "refused until there is one; removed: 1",
+                "service 'orders' has no endpoints, its discovery says: db.test has no records; connections to it are "
+                "refused until there is one",
+            ],
+        )
+        self.clock.advance(PACE)
+        discovery.observer.endpoints_changed([B], "nobody knows")
+        self.assertEqual(self.cell.current.no_endpoints, {})
+        self.clock.advance(PACE)
+        discovery.observer.endpoints_changed((), "x" * 10**6)
+        self.assertEqual(len(self.cell.current.no_endpoints["orders"]), 500)
+
     def test_after_stop_nothing_is_taken(self) -> None:
         """Nor is anything left to be done."""
         discovery = self.started(A)

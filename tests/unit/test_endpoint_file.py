@@ -160,6 +160,7 @@ class FileTests(SynchronousTestCase):
         self.write("[]")
         self.pass_time()
         self.assertEqual(self.observer.deliveries[1:], [()])
+        self.assertEqual(self.observer.reasons, ["", f"{self.path} lists none"])
 
     def test_a_directory_is_no_file(self) -> None:
         """Whatever is in it; a pipe is none either, and nobody waits for its writer."""

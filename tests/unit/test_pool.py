@@ -125,6 +125,10 @@ class CandidateTests(SynchronousTestCase):
         refusal = service.call().refusal
         assert refusal is not None
         self.assertTrue(refusal.reason.endswith("for 12.3s; its discovery fails: the resolver is silent"))
+        service.cell.swap(discovery_failures={}, no_endpoints={"orders": "db.test does not exist", "other": "x"})
+        refusal = service.call().refusal
+        assert refusal is not None
+        self.assertTrue(refusal.reason.endswith("for 12.3s; its discovery says: db.test does not exist"))
 
     def test_endpoints_without_weight_are_not_tried(self) -> None:
         """Which is said."""

@@ -106,7 +106,8 @@ class DocumentTests(SynchronousTestCase):
         lines.changed(two, two[1:], change(two, two[1:]), quiet=False)
         lines.failed("db.mesh.test (A): 127.0.0.1:5353: refuses datagrams: nobody listens there", 1)
         lines.recovered(7.0)
-        lines.changed(two[1:], [], change(two[1:], []), quiet=False)
+        why = "db.mesh.test does not exist (NXDOMAIN), says 127.0.0.1:5353"
+        lines.changed(two[1:], [], change(two[1:], []), quiet=False, why_none=why)
         orders = DiscoveryLines("orders", Clock())
         orders.failed("/home/you/endpoints.yaml: there is no such file or directory", 1)
         self.assertEqual(len(events), 6)
