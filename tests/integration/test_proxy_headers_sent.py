@@ -206,14 +206,24 @@ class ServerTests(SentCase):
             self.assertEqual((record.code, record.bytes_sent, record.bytes_recv), (CLEAN, 5, 5))
 
     async def test_each_attempt_begins_with_its_own(self) -> None:
-        """The endpoint that took the retry saw one header."""
-        outer = self.outbound(
-            unused_port(), self.tls_server(), version="v2", more=", retry: {plugin: exponential, base: 1ms}"
-        )
-        for count in (1, 2):
-            self.assertEqual(await in_thread(ask, self.connect(outer.port("to-orders"))), b"HELLO")
-            await self.headers.take()
-            self.assertEqual((await outer.closed(count)).code, CLEAN)
+        """Whoever reads it and resets, ends, or is not there, and who takes the retry: the same header, once each."""
+
+        def end(connection: socket.socket) -> None:
+            connection.recv(100)
+            connection.shutdown(socket.SHUT_WR)
+
+        for version in ("v1", "v2"):
+            ports = unused_port(), self.wanting(reset), self.wanting(end), self.tls_server()
+            outer = self.outbound(
+                *ports, version=version, more=", retry: {plugin: exponential, base: 1ms, attempts: 4}"
+            )
+            client = self.connect(outer.port("to-orders"))
+            self.assertEqual(await in_thread(ask, client), b"HELLO")
+            for _ in ports[1:]:
+                header, _ = await self.headers.take()
+                self.assertEqual(header.source, address_of(client))
+            record = await outer.closed()
+            self.assertEqual((record.code, record.attempts, len(record.failures)), (CLEAN, 4, 3))
 
     async def test_our_own_inbound_listener_reads_it(self) -> None:
         """One service, one listener, and the local program's address at the far end."""
