@@ -21,6 +21,7 @@ from tcpmesh.codes import (
 )
 from tcpmesh.dataplane.preface import CHECK_ALPN, InvalidPreface, PrefaceReader
 from tcpmesh.errors import Refusal
+from tcpmesh.net.attempt import FROM_PEERS
 from tcpmesh.net.dialled_leg import Announcement
 from tcpmesh.net.dialling import Dial
 from tcpmesh.net.leg_owners import LegOwner
@@ -97,7 +98,10 @@ class TCPCheck(Check, LegOwner):
     def _failed(self, refusal: Refusal) -> None:
         self._dial = None
         self._plane.gate.leave()
-        self._outcome.errback(refusal)
+        if refusal.errno == "ECONNRESET":  # it was accepted, and reset before we came to see that
+            self._outcome.callback(None)
+        else:
+            self._outcome.errback(refusal)
 
     def _give_up(self) -> None:
         if self._dial is not None:
@@ -199,7 +203,7 @@ class _Answer:
             return _ALIVE
         text = preface.text or "without a reason"
         code = by_id(preface.code)
-        if code is None:
+        if code is None or not code.id.startswith(FROM_PEERS):
             return Refusal(REFUSED_BY_PEER, f"the peer refused with {preface.code!a}: {text!a}")
         return Refusal(code, f"refused by the peer: {text}")
 

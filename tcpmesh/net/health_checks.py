@@ -1,8 +1,9 @@
 """
-The active checks of all services: each endpoint in its turn, a bounded number at a time.
+The active checks of all services: each endpoint in its turn, a bounded number at a time, and the services by turns.
 
 Ring 3. What a check finds is for the service's health to judge. A check that could not be made, for want of an
-identity, of descriptors or of room, says nothing about the endpoint and is made again soon.
+identity, of descriptors or of room, says nothing about the endpoint and is made again soon; nor does one whose time was
+over while this process did not run.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tcpmesh.codes import INTERNAL, STOPPING
+from tcpmesh.codes import CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, INTERNAL, PREFACE_TIMEOUT, STOPPING
 from tcpmesh.errors import Refusal
-from tcpmesh.health.faults import is_fault
+from tcpmesh.health.faults import is_answer, is_fault
 from tcpmesh.health.service_health import ServiceHealth
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.announcing import header_for_check
@@ -34,7 +35,9 @@ __all__ = ["AT_ONCE", "CheckedService", "HealthChecks"]
 
 AT_ONCE = 32  # checks under way, each with a socket and for its timeout at most
 SOON = 1.0  # seconds until a check that could not be made is tried again, if its interval is not shorter
+HELD_UP = 0.5  # seconds: a timeout so late was not the endpoint's: its answer may have waited as long as we did
 
+_TIMEOUTS = (CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, PREFACE_TIMEOUT)
 _log = Logger(namespace="tcpmesh.health")
 
 
@@ -104,7 +107,7 @@ class HealthChecks:
         self._at_once = at_once
         self._make = make
         self._rounds: dict[tuple[str, Address], _Round] = {}
-        self._due: deque[_Round] = deque()
+        self._due: dict[str, deque[_Round]] = {}  # by service, the one whose turn is next first
         self._under_way = 0
         self._beginning = False
         self._started = False
@@ -135,13 +138,16 @@ class HealthChecks:
             for service in self._services
             for endpoint in state.endpoints.get(service.name, ())
         }
-        for key in self._rounds.keys() - now.keys():
-            self._rounds.pop(key).end()
+        gone = [self._rounds.pop(key) for key in self._rounds.keys() - now.keys()]
+        for each in gone:
+            each.over = True  # the end of one check lets another begin, which is to be none of theirs
+        for each in gone:
+            each.end()
         for key, (service, endpoint) in now.items():
             known = self._rounds.get(key)
             if known is None:
                 self._rounds[key] = known = _Round(service, endpoint)
-                self._due.append(known)
+                self._queue(known)
             known.endpoint = endpoint
         self._begin()
 
@@ -153,7 +159,7 @@ class HealthChecks:
         self._beginning = True
         try:
             while self._due and self._under_way < self._at_once:
-                each = self._due.popleft()
+                each = self._next()
                 if not each.over:
                     self._run(each)
         finally:
@@ -161,8 +167,20 @@ class HealthChecks:
 
     def _is_due(self, each: _Round) -> None:
         each.timer = None
-        self._due.append(each)
+        self._queue(each)
         self._begin()
+
+    def _queue(self, each: _Round) -> None:
+        self._due.setdefault(each.of.name, deque()).append(each)
+
+    def _next(self) -> _Round:
+        # By turns: a service of which hundreds do not answer must not hold up the checks of the others.
+        name = next(iter(self._due))
+        waiting = self._due.pop(name)
+        each = waiting.popleft()
+        if waiting:
+            self._due[name] = waiting
+        return each
 
     def _run(self, each: _Round) -> None:
         self._under_way += 1
@@ -186,7 +204,9 @@ class HealthChecks:
         now = self._plane.clock.seconds()
         interval = each.of.check.interval * (1 + each.of.check.jitter * (2 * self._plane.random.random() - 1))
         refusal = self._refusal(outcome, check)
-        if refusal is None or is_fault(refusal.code) or refusal.code is STOPPING:
+        if refusal is not None and is_answer(refusal.code):
+            refusal = None  # who is verified and says no is alive
+        if refusal is None or self._counts(refusal, each, now - started):
             each.of.health.checked(each.endpoint.address, refusal, now - started, now)
         else:
             _log.debug(
@@ -198,6 +218,12 @@ class HealthChecks:
             interval = min(interval, SOON)
         each.timer = self._plane.clock.callLater(max(0.0, started + interval - now), self._is_due, each)
         self._begin()
+
+    @staticmethod
+    def _counts(refusal: Refusal, each: _Round, duration: float) -> bool:
+        if refusal.code in _TIMEOUTS and duration > each.of.check.timeout + HELD_UP:
+            return False
+        return is_fault(refusal.code) or refusal.code is STOPPING
 
     @staticmethod
     def _refusal(outcome: Failure | None, check: Check) -> Refusal | None:

@@ -12,10 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh import codes
 from tcpmesh.dataplane.contexts import TLSContexts
+from tcpmesh.dataplane.preface import Preface
 from tcpmesh.errors import Refusal
+from tcpmesh.health.faults import ANSWERS
 from tcpmesh.health.service_health import ServiceHealth
 from tcpmesh.mesh_state import MeshStateCell
-from tcpmesh.net.check_connections import Check
+from tcpmesh.net.check_connections import Check, _Answer
 from tcpmesh.net.health_checks import CheckedService, HealthChecks
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.settings import Timeouts
@@ -71,20 +73,27 @@ class HealthChecksTests(SynchronousTestCase):
         self.made: list[FakeCheck] = []
         self.fail_at_once: Refusal | None = None
 
-    def make(self, *endpoints: Endpoint, at_once: int = 32, jitter: float = 0.0) -> ServiceHealth:
+    def make(
+        self, *endpoints: Endpoint, at_once: int = 32, jitter: float = 0.0, others: tuple[Endpoint, ...] = ()
+    ) -> ServiceHealth:
         check = CheckSettings("tcp", Duration(10.0), Duration(2.0), jitter, rise=1, fall=1)
         health = ServiceHealth("orders", HealthSettings(check=check))
         self.cell.observe(lambda state: health.retain(state.endpoints["orders"], self.clock.seconds()))
-        self.serve(*endpoints)
+        self.cell.swap(endpoints={"orders": endpoints, "others": others})
         nothing: Any = None
-        service = CheckedService("orders", check, nothing, health, "web", Timeouts())
-        self.checks = HealthChecks(self.plane, [service], at_once, self.one)
+        services = [
+            CheckedService("orders", check, nothing, health, "web", Timeouts()),
+            CheckedService(
+                "others", check, nothing, ServiceHealth("others", HealthSettings(check=check)), "web", Timeouts()
+            ),
+        ]
+        self.checks = HealthChecks(self.plane, services, at_once, self.one)
         self.addCleanup(self.checks.stop)
         self.checks.start()
         return health
 
     def serve(self, *endpoints: Endpoint) -> None:
-        self.cell.swap(endpoints={"orders": endpoints})
+        self.cell.swap(endpoints={**self.cell.current.endpoints, "orders": endpoints})
 
     def one(self, _plane: DataPlane, _of: CheckedService, at: Endpoint) -> Check:
         check = FakeCheck(len(self.made), at, self.clock.seconds())
@@ -148,6 +157,32 @@ class HealthChecksTests(SynchronousTestCase):
         self.end(0, Refusal(codes.STOPPING, "this proxy is stopping"))
         self.assertFalse(health.admits(A, 0.0))
 
+    def test_who_is_verified_and_says_no_lives(self) -> None:
+        """As the rule for connections has it, and the next check is in its turn."""
+        health = self.make(A)
+        for number, code in enumerate(ANSWERS):
+            found = codes.by_id(code)
+            assert found is not None
+            self.end(number, Refusal(found, "no"))
+            self.assertTrue(health.admits(A, 0.0))
+            self.clock.advance(10)
+        self.assertEqual(self.when(A), [10.0 * number for number in range(len(ANSWERS) + 1)])
+        self.assertEqual(health.checks, {"good": len(ANSWERS), "failed": 0})
+
+    def test_what_times_out_while_this_process_stands_still_says_nothing(self) -> None:
+        """Suspended for a minute: the answers may be there, unread; all are asked again, so many at a time."""
+        many = [endpoint(number) for number in range(1, 101)]
+        health = self.make(*many, at_once=10)
+        for number in range(100):
+            self.end(number)
+        self.clock.advance(10)
+        self.clock.advance(60)
+        self.assertTrue(all(health.admits(each, 0.0) for each in many))
+        self.assertEqual(health.checks, {"good": 100, "failed": 0})
+        self.assertEqual(len(self.made), 120)
+        self.clock.advance(2)
+        self.assertEqual(health.checks, {"good": 100, "failed": 10})
+
     def test_what_could_not_be_made_says_nothing_and_is_made_soon(self) -> None:
         """Without an identity, descriptors or room."""
         health = self.make(A)
@@ -177,6 +212,17 @@ class HealthChecksTests(SynchronousTestCase):
             self.end(number)
         self.assertEqual([check.at for check in self.made], many)
 
+    def test_services_take_turns(self) -> None:
+        """One of which hundreds do not answer holds up no other."""
+        many = [endpoint(number) for number in range(1, 301)]
+        other = endpoint(1000)
+        self.make(*many, at_once=4, others=(other,))
+        self.assertEqual([check.at for check in self.made], [many[0], other, many[1], many[2]])
+        self.end(1)
+        for _ in range(30):
+            self.clock.advance(0.5)
+        self.assertIn(10.0, [round(when) for when in self.when(other)])
+
     def test_thousands_that_are_over_at_once_need_no_stack(self) -> None:
         """As when there is no identity yet."""
         self.fail_at_once = Refusal(codes.NO_IDENTITY, "not yet")
@@ -199,6 +245,13 @@ class HealthChecksTests(SynchronousTestCase):
         self.assertEqual([check.at for check in self.made[3:]], [A])
         self.clock.advance(60)
         self.assertEqual(self.when(B), [0.0])
+
+    def test_nobody_who_is_gone_is_checked_in_place_of_another(self) -> None:
+        """Where all places are taken, the end of one check lets another begin: of those that are there."""
+        many = [endpoint(number) for number in range(1, 101)]
+        self.make(*many, at_once=3)
+        self.serve(A, endpoint(200))
+        self.assertEqual([check.at for check in self.made], [*many[:3], endpoint(200)])
 
     def test_another_change_of_the_state_checks_nobody(self) -> None:
         """Only the endpoints count."""
@@ -238,3 +291,22 @@ class HealthChecksTests(SynchronousTestCase):
         self.end(0, Refusal(codes.NO_IDENTITY, "not yet"))
         [event] = [event for event in events if event.get("log_namespace") == "tcpmesh.health"]
         self.assertEqual((event["log_level"], event["reason"]), (LogLevel.debug, "TM-I101 not yet"))
+
+
+class AnswerTests(SynchronousTestCase):
+    """What a check makes of a listener's preface."""
+
+    def said(self, code: str) -> str:
+        refusal = _Answer().heard(Preface(ok=False, code=code, text="no\n").encode())
+        assert refusal is not None
+        return str(refusal)
+
+    def test_believes_what_a_listener_can_know(self) -> None:
+        """As attempts do: its policies, its application, its stop."""
+        for code in ("TM-O102", "TM-U106", "TM-P102", "TM-I606"):
+            self.assertTrue(self.said(code).startswith(f"{code} refused by the peer: "), code)
+
+    def test_believes_nothing_about_ourselves(self) -> None:
+        """A peer that claims that we have no identity or no room would be asked each second, and never be judged."""
+        for code in ("TM-I101", "TM-L103", "TM-D104", "TM-X999"):
+            self.assertEqual(self.said(code), f"TM-U111 the peer refused with '{code}': 'no\\n'")
