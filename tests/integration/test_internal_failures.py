@@ -60,9 +60,9 @@ class TellingBalancer:
 class FailureTestCase(ForeignTestCase, EndingTestCase, UnixTestCase):
     def balancer(self, outer: Proxy, *raises: str) -> TellingBalancer:
         """Put one in front of the proxy's own."""
-        upstream = outer.service.composition.upstreams["orders"]
-        balancer = TellingBalancer(upstream.balancer, *raises)
-        object.__setattr__(upstream, "balancer", balancer)
+        guarded = outer.service.composition.upstreams["orders"].pool.balancer
+        balancer = TellingBalancer(guarded.balancer, *raises)
+        object.__setattr__(guarded, "balancer", balancer)
         return balancer
 
     @staticmethod

@@ -113,7 +113,7 @@ class ReferenceTests(SynchronousTestCase):
     def test_examples_it_mentions_exist(self) -> None:
         """The third party's plugins are called what the document calls them."""
         drop_in = (ROOT / "examples/third_party_plugin/twisted/plugins/acme_mesh_plugin.py").read_text()
-        names = set(re.findall(r"Example: `(acme-[a-z-]+)`", DOCUMENT))
+        names = set(re.findall(r"Examples?: `(acme-[a-z-]+)`", DOCUMENT))
         self.assertEqual(len(names), 5)
         for name in names:
             self.assertIn(f'"{name}"', drop_in)

@@ -470,7 +470,7 @@ class OutboundTests(LimitTestCase):
         """Counted once, and until the last has failed."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             nobody = int(listener.getsockname()[1])
-        retry = ", retry: {plugin: exponential, attempts: 3, base: 1ms, max: 1ms}"
+        retry = ", retry: {plugin: exponential, attempts: 3, base: 1ms, max: 1ms}, retry_budget: {minimum: 4}"
         outer = self.outbound(nobody, service=retry)
         for number in (1, 2):
             await self.refused(outer.port("to-orders"))

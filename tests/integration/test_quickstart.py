@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -70,7 +71,9 @@ class QuickStartTests(SynchronousTestCase):
         with self.assertRaises(ConnectionResetError):
             refused.sendall(b"hello\n")
             refused.recv(100)
-        running.wait_until(lambda: running.out.count('"code":"TM-P102"') == 2, "the refusal is not recorded twice")
+        running.wait_until(lambda: running.out.count('"event":"close"') == 4, "the refusal is not recorded twice")
+        refusals = [json.loads(line) for line in running.out.splitlines() if '"TM-P102"' in line]
+        self.assertEqual([record["code"] for record in refusals], ["TM-P102"] * 2)
         running.wait_until(
             lambda: "TM-P102" in running.err and "spiffe://quickstart.test/intruder" in running.err,
             "the refusal is not explained",
