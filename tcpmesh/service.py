@@ -186,7 +186,7 @@ class MeshService(MultiService):
         self._stopping = self.plane.stopping = True
         self.composition.health.stop()
         for upstream in self.composition.upstreams.values():
-            upstream.pool.stop()
+            upstream.stop()
         plane, limit = self.plane, self.settings.timeouts.shutdown
         closing = self._close_ports()
         if plane.live:

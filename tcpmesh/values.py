@@ -268,7 +268,7 @@ class RetryContext:
     """
 
     service: str
-    failures: list[AttemptFailure] = attrs.field(factory=list)
+    failures: list[AttemptFailure] = attrs.field(factory=list, on_setattr=attrs.setters.frozen)
     elapsed: float = 0.0
     remaining: float = math.inf
 

@@ -20,7 +20,7 @@ FAULTS = (
     "TM-T101",  # no answer to connect, handshake, preface
     "TM-T102",
     "TM-T103",
-    "TM-T110",  # cut off by the end of the connection's time: who always is has never answered
+    "TM-T110",  # cut off by the end of the connection's time; who asks leaves out attempts that had hardly any
     "TM-U101",  # nobody takes the connection
     "TM-U102",
     "TM-U104",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tcpmesh.codes import Code
+from tcpmesh.codes import CANCELLED, Code
 from tcpmesh.values import AttemptFailure, Endpoint
 
 if TYPE_CHECKING:
@@ -102,8 +102,12 @@ class Booking:
         pool.health.established(self.endpoint, pool.clock.seconds(), self.who)
         pool.room_changed(self.endpoint)
 
-    def failed(self, failure: AttemptFailure) -> None:
-        """The attempt failed, or was given up."""
+    def failed(self, failure: AttemptFailure, *, hurried: bool = False) -> None:
+        """
+        The attempt failed, or was given up.
+
+        :param hurried: its connection had no time left for a whole attempt, which says nothing of the endpoint.
+        """
         assert not self._is_established
         if self._is_over:
             return
@@ -113,7 +117,8 @@ class Booking:
         counts.failed[failure.code] += 1
         pool.counts.pending -= 1
         pool.balancer.failed(self.endpoint, failure)
-        pool.health.failed(self.endpoint, failure.code, failure.reason, pool.clock.seconds(), self.who)
+        code = CANCELLED if hurried else failure.code
+        pool.health.failed(self.endpoint, code, failure.reason, pool.clock.seconds(), self.who)
         pool.room_changed(self.endpoint)
 
     def lost(self, failure: AttemptFailure) -> None:

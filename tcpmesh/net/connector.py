@@ -8,15 +8,16 @@ another attempt, as the service's retries have it, while no payload byte has lef
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 
-from tcpmesh.codes import CANCELLED, CIRCUIT_OPEN, CLOSED_BEFORE_OK, ESTABLISH_TIMEOUT, INTERNAL
+from tcpmesh.codes import CANCELLED, CIRCUIT_OPEN, CLOSED_BEFORE_OK, ESTABLISH_TIMEOUT, INTERNAL, STOPPING
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
-from tcpmesh.net.attempt import Attempt, IAttempt, UpstreamConnection
+from tcpmesh.net.attempt import Attempt, IAttempt
 from tcpmesh.net.booking import Booking
+from tcpmesh.net.establishment_owner import EstablishmentOwner
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
@@ -28,20 +29,6 @@ from tcpmesh.settings import Timeouts
 from tcpmesh.values import Address, AttemptFailure, Endpoint, RetryContext
 
 _log = Logger()
-
-
-class EstablishmentOwner(UpstreamConnection, Protocol):
-    """Who wants the connection."""
-
-    @property
-    def source(self) -> Address:
-        """Where it comes from, for balancers that choose by that."""
-
-    def upstream_established(self, leg: Leg) -> None:
-        """The peer is verified and has accepted; nothing was read from it beyond its preface."""
-
-    def upstream_refused(self, refusal: Refusal) -> None:
-        """No attempt succeeded and none follows. Another service may be tried now, by an Establishment of its own."""
 
 
 class Establishment:
@@ -59,25 +46,10 @@ class Establishment:
     """
 
     __slots__ = (
-        "_attempt",
-        "_attempts",
-        "_booking",
-        "_context",
-        "_established",
-        "_failed",
-        "_make_attempt",
-        "_owner",
-        "_plane",
-        "_position",
-        "_started",
-        "_timeouts",
-        "_until",
-        "_wait",
-        "_waiter",
-        "_waits",
-        "_workload",
-        "upstream",
-    )
+        "_attempt", "_attempts", "_booking", "_context", "_established", "_failed", "_had_time", "_last",
+        "_make_attempt", "_owner", "_plane", "_position", "_started", "_timeouts", "_until", "_wait", "_waiter",
+        "_waits", "_workload", "upstream"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,6 +77,8 @@ class Establishment:
         self._waits = upstream.retries.begin(self._context, now)
         self._attempts = 0  # at this service
         self._failed: frozenset[Endpoint] = frozenset()
+        self._last: AttemptFailure | None = None  # for the reason when the time is over
+        self._had_time = False  # whether an attempt failed that was not merely cut short
         self._booking: Booking | None = None  # of the attempt under way, or of the established connection
         self._attempt: IAttempt | None = None
         self._established: Leg | None = None
@@ -123,6 +97,7 @@ class Establishment:
 
     def _try(self) -> None:
         self._wait = None
+        self.upstream.retries.pausing.pop(self, None)
         try:
             found = self.upstream.pool.book(self, self._failed, self._position, self._timeouts, self._until)
         except Refusal as refusal:
@@ -152,7 +127,7 @@ class Establishment:
     def room_refused(self, refusal: Refusal) -> None:
         """The wait was in vain. (Waiting)"""
         self._note_wait()
-        if refusal.code.retryable:
+        if refusal.code.retryable and refusal.code is not STOPPING:  # which is said of ourselves here
             self._try_again(AttemptFailure(refusal.code, refusal.reason, None, 0.0), refusal)
         else:
             self._end(refusal)
@@ -180,6 +155,8 @@ class Establishment:
             self._refused(refusal, plane.clock.seconds() - started)
         except Exception:  # noqa: BLE001  as above
             _log.failure("attempting service {service!r} failed", service=self.upstream.name)
+            if self._attempt is not None:
+                self._attempt.cancel()  # whatever of it has begun must not speak for the next one
             self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
 
     def attempt_succeeded(self, leg: Leg) -> None:
@@ -198,7 +175,9 @@ class Establishment:
         booking, self._booking = self._booking, None
         assert booking is not None
         failure = AttemptFailure(refusal.code, refusal.reason, booking.endpoint, duration)
-        booking.failed(failure)
+        hurried = refusal.code is ESTABLISH_TIMEOUT and duration < self._timeouts.connect
+        self._had_time |= not hurried
+        booking.failed(failure, hurried=hurried)
         self._try_again(failure, refusal)
 
     def resume(self, loss: Loss) -> bool:
@@ -229,6 +208,8 @@ class Establishment:
         if failure.endpoint is not None:
             self._failed |= {failure.endpoint}
             record.note_failure(str(failure.endpoint.address), failure.code, failure.reason, failure.duration)
+        if failure.code is not ESTABLISH_TIMEOUT:
+            self._last = failure
         context.failures.append(failure)
         context.elapsed = now - self._started
         context.remaining = max(0.0, self._until - now)
@@ -241,14 +222,23 @@ class Establishment:
             return
         self._plane.sink.attempt_failed(record, refusal.code, refusal.reason)
         self._wait = self._plane.clock.callLater(wait, self._try)
+        self.upstream.retries.pausing[self] = None
+
+    def stop(self) -> None:
+        """The proxy stops while the next attempt is waited for. (Pausing)"""
+        self._wait.cancel()
+        last = f"; lastly {self._last.code} {self._last.reason}" if self._last is not None else ""
+        self._end(Refusal(STOPPING, f"this proxy is stopping, attempts: {self._attempts}{last}"))
 
     def _end(self, refusal: Refusal) -> None:
         """Nothing follows; the circuit is told, which had let it try."""
         if refusal.code is ESTABLISH_TIMEOUT:
-            refusal = late(refusal, self._timeouts, self._attempts, self._context.failures)
+            refusal = late(refusal, self._timeouts, self._attempts, self._last)
         if self._position is None:
             now = self._plane.clock.seconds()
-            self.upstream.pool.health.connection_failed(refusal.code, refusal.reason, now, self)
+            # Who spent the time in the queue has tried nothing that could be to blame.
+            code = CANCELLED if refusal.code is ESTABLISH_TIMEOUT and not self._had_time else refusal.code
+            self.upstream.pool.health.connection_failed(code, refusal.reason, now, self)
         self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -281,6 +271,7 @@ class Establishment:
         pool = self.upstream.pool
         if self._wait is not None and self._wait.active():
             self._wait.cancel()
+            self.upstream.retries.pausing.pop(self, None)
         if self._waiter is not None:
             pool.leave(self._waiter)
             self._note_wait()

@@ -6,7 +6,10 @@ Ring 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Protocol
+
+from twisted.logger import Logger
 
 from tcpmesh.codes import ESTABLISH_TIMEOUT
 from tcpmesh.errors import Refusal
@@ -16,7 +19,16 @@ from tcpmesh.retry.budget import RetryBudget
 from tcpmesh.settings import ServiceSettings, Timeouts
 from tcpmesh.values import AttemptFailure, RetryContext, format_duration
 
-__all__ = ["Retries", "late"]
+__all__ = ["Pausing", "Retries", "late"]
+
+_log = Logger()
+
+
+class Pausing(Protocol):
+    """A connection between two attempts."""
+
+    def stop(self) -> None:
+        """Wait no longer."""
 
 
 class Retries:
@@ -25,14 +37,17 @@ class Retries:
 
     :param counts: where they are counted.
     :ivar budget: what is left for all connections together.
+    :ivar pausing: who waits for its next attempt.
     """
 
-    __slots__ = ("_counts", "_strategy", "budget")
+    __slots__ = ("_counts", "_stopped", "_strategy", "budget", "pausing")
 
     def __init__(self, strategy: GuardedRetry, settings: ServiceSettings, counts: ServiceCounts) -> None:
         self._strategy = strategy
         self._counts = counts
+        self._stopped = False
         self.budget = RetryBudget(settings.retry_budget)
+        self.pausing: dict[Pausing, None] = {}  # in the order in which they came
 
     def begin(self, context: RetryContext, now: float) -> Iterator[float]:
         """A connection begins: its waits, to be passed to :meth:`next_wait`."""
@@ -45,6 +60,8 @@ class Retries:
 
         :param remaining: seconds until the connection must be established.
         """
+        if self._stopped:
+            return "this proxy is stopping"
         wait = self._strategy.next_wait(waits)
         if wait is None:
             return ""
@@ -56,11 +73,24 @@ class Retries:
         self._counts.retries += 1
         return wait
 
+    def stop(self) -> None:
+        """Whoever waits for its next attempt is better served elsewhere, and nobody gets one from now on."""
+        self._stopped = True
+        pausing, self.pausing = self.pausing, {}
+        for who in pausing:
+            try:
+                who.stop()
+            except Exception:  # noqa: BLE001  the others are to be told all the same
+                _log.failure("telling a connection that this proxy stops failed")
 
-def late(refusal: Refusal, timeouts: Timeouts, attempts: int, failures: Sequence[AttemptFailure]) -> Refusal:
-    """Say of a connection that was not established in time what the time went by with."""
+
+def late(refusal: Refusal, timeouts: Timeouts, attempts: int, earlier: AttemptFailure | None) -> Refusal:
+    """
+    Say of a connection that was not established in time what the time went by with.
+
+    :param earlier: the last failure of another kind.
+    """
     reason = f"not established within {format_duration(timeouts.establish)}, attempts: {attempts}"
-    earlier = [failure for failure in failures if failure.code is not ESTABLISH_TIMEOUT]
-    if earlier:
-        reason += f", one failed with {earlier[-1].code} {earlier[-1].reason}"
+    if earlier is not None:
+        reason += f", one failed with {earlier.code} {earlier.reason}"
     return Refusal(ESTABLISH_TIMEOUT, f"{reason}; lastly {refusal.reason}")

@@ -44,6 +44,11 @@ class Upstream:
         first = next(iter(self.expected(endpoint)), None)
         return first.name if isinstance(first, DNSName) else ""
 
+    def stop(self) -> None:
+        """Nobody waits for this service from now on: neither for room, nor for another attempt."""
+        self.pool.stop()
+        self.retries.stop()
+
 
 def make_upstream(
     name: str,

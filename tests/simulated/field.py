@@ -426,7 +426,7 @@ class SimulatedField:
             case "stop":
                 self.outbound.plane.stopping = True
                 for upstream in self.outbound.upstreams.values():
-                    upstream.pool.stop()
+                    upstream.stop()
             case "cut":
                 for connection in list(self.outbound.plane.live):
                     connection.cut(SHUTDOWN, "the test cuts it")
