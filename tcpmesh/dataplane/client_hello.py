@@ -32,6 +32,9 @@ _MAX_EXTENSIONS = 256  # clients have some twenty
 _RECORD_HEADER = 5
 _MESSAGE_HEADER = 4
 _SERVER_NAME = 0
+_MAX_SERVER_NAME = (
+    255  # bytes, RFC 1035 section 2.3.4; OpenSSL takes no more. What is here goes into records and caches
+)
 _SUPPORTED_GROUPS = 10
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849; also what a browser without a key sends as grease
 
@@ -141,8 +144,10 @@ def _server_name(content: _Bytes) -> str:
         raise InvalidClientHelloError("it asks for several server names")
     if kind != _HOST_NAME:
         raise InvalidClientHelloError(f"it asks for a server name of the unknown kind {kind}")
+    if len(name) > _MAX_SERVER_NAME:
+        raise InvalidClientHelloError(f"the server name has {len(name)} bytes, and {_MAX_SERVER_NAME} are the most")
     if not name or not name.isascii() or b"\0" in name:
-        raise InvalidClientHelloError(f"the server name {shown(name[:255].decode('latin-1'))} is none")
+        raise InvalidClientHelloError(f"the server name {shown(name.decode('latin-1'))} is none")
     return name.decode("ascii")
 
 

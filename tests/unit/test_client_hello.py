@@ -136,6 +136,14 @@ class ParseTests(SynchronousTestCase):
             failure = self.assertRaises(InvalidClientHelloError, parse_client_hello, message)
             self.assertEqual(str(failure), "there are bytes behind it")
 
+    def test_takes_names_that_can_be_one(self) -> None:
+        """A stranger's name is kept in records, decisions and answers of policies: 64 KiB of it would add up."""
+        longest = b"a" * 255
+        self.assertEqual(parse_client_hello(with_name(longest)[5:]).server_name.encode(), longest)
+        for length in 256, 16_000, 60_000:
+            failure = self.assertRaises(InvalidClientHelloError, parse_client_hello, with_name(b"a" * length)[5:])
+            self.assertEqual(str(failure), f"the server name has {length} bytes, and 255 are the most")
+
     def test_takes_so_many_extensions(self) -> None:
         """More than any client has, and no more: each costs the reader time."""
         for count in (256, 257):
