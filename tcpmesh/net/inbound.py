@@ -19,6 +19,7 @@ from tcpmesh.net.dialling import Dial
 from tcpmesh.net.legs import Leg, PlainLeg
 from tcpmesh.net.probed import ProbeReply
 from tcpmesh.net.requests import inbound_request
+from tcpmesh.net.routing import another_name
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.policy.evaluate import Verdict
@@ -61,7 +62,11 @@ class InboundConnection(ArrivingConnection):
         self.end_handshake()
         self.deadline(None)
         self.record.handshake_ms = self.milliseconds_since(self._started)
+        asked = self.record.sni  # in the ClientHello that the route was chosen by
         self.note_peer(leg)
+        if self.listener.looks_at_hello and self.record.sni != asked:
+            self._refuse(another_name(asked, self.record.sni))
+            return
         state = self.plane.state.current
         try:
             peer = leg.core.verification.rejudge(state.bundles, state.deny_list)

@@ -30,7 +30,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.route_settings import OutboundRoute
 from tcpmesh.route_table import RouteTable
 
-__all__ = ["Way", "another_may_do", "no_route", "ways"]
+__all__ = ["Way", "another_may_do", "another_name", "no_route", "ways"]
 
 # What is wrong with a service as a whole, and says nothing about another one.
 _OF_THE_SERVICE = frozenset(
@@ -91,3 +91,15 @@ def no_route(hello: ClientHello) -> Refusal:
     asked = f"the server name {hello.server_name!a}" if hello.server_name else "a connection without a server name"
     hidden = "; it may hide the real one (ECH)" if hello.encrypted else ""
     return Refusal(NO_ROUTE, f"there is no route for {asked}{hidden}, and none for all others")
+
+
+def another_name(first: str, last: str) -> Refusal:
+    """
+    Say that a client asked for two names: the first one in the ClientHello that its route was chosen by, the last one
+    in the ClientHello after a HelloRetryRequest (RFC 8446 section 4.1.2, which forbids that), which TLS goes by.
+    """
+    return Refusal(
+        NO_ROUTE,
+        f"it asked for the server name {first!a}, by which its route was chosen, and for {last!a} when TLS asked again "
+        "(HelloRetryRequest); policies about the one could be evaded by the other",
+    )

@@ -6,6 +6,8 @@ import socket
 import threading
 from collections import Counter
 
+from OpenSSL import SSL
+
 from tcpmesh.codes import (
     CIRCUIT_OPEN,
     CLEAN,
@@ -23,6 +25,7 @@ from tcpmesh.codes import (
 from tests.integration.applications import push, receive, reset, until
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
 from tests.integration.own_tls import OwnTLSTestCase, first_bytes
+from tests.unit.tls_pairs import take
 
 ALL = "authorization: [{plugin: rules, policies: [{name: all, action: allow, from: [{any: authenticated}]}]}]\n"
 
@@ -163,12 +166,12 @@ class ServerNameTests(RoutesTestCase):
 class InboundTests(RoutesTestCase):
     """A peer's ClientHello says which application it wants, and who we are for it."""
 
-    def inner(self, *, more: str = "") -> Proxy:
+    def inner(self, *, more: str = "", keys: str = "") -> Proxy:
         return self.start(
             self.identity("orders", "web")
             + 'inbound: [{name: in, listen: "127.0.0.1:0", workload: orders, routes: ['
             + f'{{sni: web.test, target: "127.0.0.1:{self.saying(b"w")}", workload: web}}, '
-            + f'{{sni: "**.orders.test", target: "127.0.0.1:{self.saying(b"o")}"}}{more}]}}]\n'
+            + f'{{sni: "**.orders.test", target: "127.0.0.1:{self.saying(b"o")}"}}{more}]{keys}}}]\n'
             + ALL
         )
 
@@ -206,6 +209,20 @@ class InboundTests(RoutesTestCase):
         self.assertEqual((answer[:2], answer[5:]), (b"\x16\x03", b"\x02"))  # a ServerHello
         record = await inner.closed()
         self.assertEqual((record.route, record.workload), ("web.test", "web"))
+
+    async def test_who_asks_for_another_name_when_asked_again(self) -> None:
+        """Is refused: its route is that of the first name, and policies would be asked about the second."""
+        inner = self.inner(keys=", tls: {groups: [P-384]}")
+        stranger = self.stranger(inner.port("in"), self.leaf(), sni=b"web.test")
+        self.assertRaises(SSL.WantReadError, stranger.tls.do_handshake)  # its key share is not for P-384
+        stranger.socket.sendall(take(stranger.tls))
+        stranger.tls.set_tlsext_host_name(b"a.orders.test")
+        seen = await in_thread(stranger.watch)
+        self.assertEqual((seen.data, seen.ending), (b"", "ECONNRESET"))
+        record = await inner.closed()
+        self.assertEqual((record.code, record.route, record.sni), (NO_ROUTE, "web.test", "a.orders.test"))
+        self.assertIn("it asked for the server name 'web.test', by which its route was chosen", record.reason)
+        self.assertEqual((record.decision, record.established), ("", False))
 
     async def test_without_the_identity_of_its_route(self) -> None:
         """Nothing is shown, whichever others there are."""
