@@ -171,7 +171,7 @@ class BadNetworkTests(FieldTestCase):
         self.assertEqual((self.services["one"].received, self.services["two"].received), ([b""], []))
 
     def test_loss_and_a_narrow_wire_change_no_byte(self) -> None:
-        """One packet of twenty is lost in each direction, and there is little room: TCP mends it, unseen."""
+        """One packet of twenty to the server is lost, and there is little room: TCP mends it, unseen."""
         self.filter("one", "numgen random mod 20 == 0 counter drop")
         narrow = ["qdisc", "add", "dev", "one", "root", "tbf", "rate", "50mbit", "burst", "16kb", "latency", "20ms"]
         tried = run(*self.client.enter, self.tc, *narrow, status=None)
