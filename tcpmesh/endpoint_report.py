@@ -18,7 +18,6 @@ from tcpmesh.net.booking import EndpointCounts
 from tcpmesh.net.pool import Pool
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.observe.records import SCHEMA_VERSION, as_json_line, rfc3339
-from tcpmesh.settings import ServiceSettings
 from tcpmesh.values import Endpoint
 
 __all__ = ["EndpointReport"]
@@ -145,7 +144,7 @@ class EndpointReport:
             "zone": endpoint.zone,
             "priority": endpoint.priority,
             "weight": endpoint.weight,
-            "state": self._state(service.settings, health, counts),
+            "state": self._state(service, endpoint, health, counts),
             "left_s": self._left(health.until),
             "share": round(health.share, 3),
             "open": counts.open,
@@ -184,10 +183,13 @@ class EndpointReport:
         return described
 
     @staticmethod
-    def _state(settings: ServiceSettings, health: EndpointState, counts: EndpointCounts) -> str:
-        limit = settings.limits.per_endpoint
-        is_full = limit is not None and counts.total >= limit
-        return "full" if is_full and health.state not in ("down", "ejected") else health.state
+    def _state(service: Upstream, endpoint: Endpoint, health: EndpointState, counts: EndpointCounts) -> str:
+        if health.state in ("down", "ejected"):
+            return health.state
+        if service.drains(endpoint):
+            return "drain"
+        limit = service.settings.limits.per_endpoint
+        return "full" if limit is not None and counts.total >= limit else health.state
 
     # --- times: those of the reactor's clock say how long ago, which the wall clock makes a moment
 

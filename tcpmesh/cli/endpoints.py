@@ -38,9 +38,10 @@ def endpoints(ctx: click.Context, services: tuple[str, ...], admin: str | None, 
     Show the endpoints of a running proxy's services, or of those that are named, and why they are not used.
 
     STATE is up, slow-start, probation (the next connection decides), ejected (after failures, for the time that is
-    left), down (by its checks) or full (limits.per_endpoint). FAILED counts attempts by code since the endpoint is
-    known. Exit status: 0 when every service can be tried, 1 when one cannot (no endpoint is usable, or its circuit is
-    open) or the configuration is invalid, 2 when no proxy could be asked, 64 when there is no such service.
+    left), down (by its checks), full (limits.per_endpoint) or drain (weight 0: keeps its connections, gets no new
+    ones). FAILED counts attempts by code since the endpoint is known. Exit status: 0 when every service can be tried,
+    1 when one cannot (no endpoint is usable, or its circuit is open) or the configuration is invalid, 2 when no proxy
+    could be asked, 64 when there is no such service.
     """
     address = admin_address(admin, config)
     query = urlencode([("service", name) for name in services])

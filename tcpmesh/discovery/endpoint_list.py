@@ -12,7 +12,6 @@ import attrs
 
 from tcpmesh.discovery.endpoint_rules import (
     MAX_ENDPOINTS,
-    MAX_NUMBER,
     expectation_complaint,
     metadata_complaint,
     number_complaint,
@@ -25,10 +24,7 @@ __all__ = ["ListedEndpoint", "address_of", "check_list", "endpoints_of"]
 
 
 def _check_weight(_instance: object, _attribute: object, value: int) -> None:
-    if value == 0:
-        raise ValueError("a weight of 0 gets no connection; 1 is the least, and one that is to get none is not listed")
-    if not 1 <= value <= MAX_NUMBER:
-        raise ValueError(f"a weight is a whole number from 1 to {MAX_NUMBER}, not {value}")
+    _refuse(number_complaint("weight", value))
 
 
 def _check_zone(_instance: object, _attribute: object, value: str | None) -> None:
@@ -60,7 +56,7 @@ class ListedEndpoint:
     """An endpoint of which more is said than its address."""
 
     address: Address
-    weight: int = attrs.field(default=1, validator=_check_weight)  # its share among those of its priority
+    weight: int = attrs.field(default=1, validator=_check_weight)  # its share among those of its priority; 0: none
     zone: str | None = attrs.field(default=None, validator=_check_zone)
     priority: int = attrs.field(default=0, validator=_check_priority)  # the least are used first
     expect: tuple[ExpectedIdentity, ...] | None = attrs.field(default=None, validator=_check_expect)

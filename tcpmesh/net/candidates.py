@@ -143,5 +143,5 @@ class Candidates:
             if why:
                 return Refusal(ALL_UNAVAILABLE, f"none of {count} endpoints of service {name!r} can be used: {why}")
         if all(endpoint.weight < 1 for endpoint in endpoints):
-            return Refusal(NO_ENDPOINT, f"none of {count} endpoints of service {name!r} has a weight")
+            return Refusal(NO_ENDPOINT, f"all endpoints of service {name!r} have weight 0 ({count})")
         return Refusal(NO_ENDPOINT, f"the balancer {self._balancer.plugin!r} offers none of {count} endpoints")

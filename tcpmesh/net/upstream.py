@@ -37,6 +37,10 @@ class Upstream:
         """Who must answer at the endpoint."""
         return endpoint.expect or tuple(self.settings.expect)
 
+    def drains(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint keeps its connections and gets no new ones: weight 0, and no port leads to it alone."""
+        return endpoint.weight < 1 and self.positions is None
+
     def sni(self, endpoint: Endpoint) -> str:
         """The server name to ask for: as configured, else the DNS name that is expected; none for SPIFFE peers."""
         if self.settings.sni is not None:

@@ -25,8 +25,8 @@ __all__ = ["MAX_ENDPOINTS", "UpstreamMetrics"]
 
 MAX_ENDPOINTS = 1000  # with labels of their own, of all services together
 
-_STATES = ("up", "slow-start", "probation", "ejected", "down", "full")
-_NOT_READY = ("ejected", "down", "full")
+_STATES = ("up", "slow-start", "probation", "ejected", "down", "full", "drain")
+_NOT_READY = ("ejected", "down", "full", "drain")
 _CHANGES = ("ejected", "back", "down", "up")
 _CIRCUITS = ("closed", "open", "half-open")
 
@@ -192,27 +192,27 @@ class UpstreamMetrics(Collector):
 
 
 def _states(upstream: Upstream, now: float) -> Counter[str]:
-    """How many endpoints are in each state; those at which nothing is wrong are not looked at."""
+    """How many endpoints are in each state; the health of those at which nothing is wrong is not asked."""
     pool = upstream.pool
     found: Counter[str] = Counter(one.state for one in pool.health.limited(now))
     found["up"] += len(pool.endpoints) - found.total()
-    for word in _full(pool, now):
-        found[word] -= 1
-        found["full"] += 1
+    drained = {endpoint.address for endpoint in pool.endpoints if upstream.drains(endpoint)}
+    for state, addresses in (("drain", drained), ("full", _full(pool) - drained)):
+        for address in addresses:
+            word = pool.health.state(address, now).state
+            if word not in _NOT_READY:
+                found[word] -= 1
+                found[state] += 1
     return found
 
 
-def _full(pool: Pool, now: float) -> Iterator[str]:
-    """Of each endpoint that is full, the state that it would be in otherwise."""
+def _full(pool: Pool) -> set[Address]:
+    """The endpoints that have as many connections as they may."""
     limit = pool.limits.per_endpoint
     if limit is None:
-        return
+        return set()
     there = {endpoint.address for endpoint in pool.endpoints}
-    for address, counts in pool.addresses.items():
-        if counts.total >= limit and address in there:
-            word = pool.health.state(address, now).state
-            if word not in _NOT_READY:
-                yield word
+    return {address for address, counts in pool.addresses.items() if counts.total >= limit and address in there}
 
 
 def _family(

@@ -130,6 +130,30 @@ class FileTests(MeshTestCase):
         await proxy.tap.when(lambda: any(record.code is ENDPOINT_REMOVED for record in proxy.tap.close))
         self.assertRaises(ConnectionResetError, old.recv, 1)
 
+    async def test_a_weight_of_zero_empties_an_endpoint(self) -> None:
+        """Its connections go on, new ones go elsewhere; with a weight it is back, and with none left nothing is."""
+        first, second = (f"127.0.0.1:{port}" for port in self.ports)
+        self.write(first)
+        proxy = self.start_service()
+        old = await in_thread(self.connect, proxy.port("to-orders"))
+        await proxy.opened()
+        self.write({"address": first, "weight": 0}, second)
+        await self.until(lambda: self.known(proxy) == self.ports, "the change was not seen")
+        self.assertEqual([await self.ask(proxy) for _ in range(4)], [b"b"] * 4)
+        self.assertEqual(await in_thread(lambda: (old.sendall(b"?"), old.recv(10))[1]), b"a")
+        self.write({"address": first, "weight": 1})
+        await self.until(lambda: self.known(proxy) == self.ports[:1], "the change was not seen")
+        self.assertEqual(await self.ask(proxy), b"a")
+        self.write({"address": first, "weight": 0})
+        await self.until(lambda: self.weights(proxy) == [0], "the change was not seen")
+        self.assertEqual(await self.ask(proxy), b"")
+        await proxy.tap.when(lambda: any(record.code is NO_ENDPOINT for record in proxy.tap.close))
+        [refused] = [record.reason for record in proxy.tap.close if record.code is NO_ENDPOINT]
+        self.assertEqual(refused, "all endpoints of service 'orders' have weight 0 (1)")
+
+    def weights(self, proxy: Proxy) -> list[int]:
+        return [endpoint.weight for endpoint in proxy.service.composition.state.current.endpoints["orders"]]  # type: ignore[union-attr]
+
     async def test_a_bad_file_leaves_the_last_good_endpoints(self) -> None:
         """Spoilt, empty, gone; the word that there are none is another thing, and so is the reason then."""
         self.write(f"127.0.0.1:{self.ports[0]}")

@@ -77,6 +77,15 @@ class EndpointsTests(AdminSocketCase):
         Path(self.path).unlink(missing_ok=True)
         self.answer(answer)
 
+    def test_says_what_drains(self) -> None:
+        """A service whose endpoints all have weight 0 cannot be tried, and the status says so."""
+        self.fleet.add("orders", endpoint(1, weight=0), endpoint(2))
+        status, out, _ = self.ask()
+        self.assertEqual(status, 0)
+        self.assertIn("orders: 2 endpoints (1 drain, 1 up)", out)
+        self.fleet.discover("orders", endpoint(1, weight=0), endpoint(2, weight=0))
+        self.assertEqual(self.ask()[0], 1)
+
     def test_shows_each_service_with_its_endpoints(self) -> None:
         """Only the columns that say something; two services are apart."""
         self.fleet.add("orders", endpoint(1, zone="eu-1a"), endpoint(2, priority=1, weight=3))

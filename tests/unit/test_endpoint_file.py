@@ -63,7 +63,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(
             self.problems(
                 "- {address: '10.0.0.1:1', wieght: 2}\n- db.test:5432\n- '10.0.0.1'\n- {weight: 3}\n"
-                "- {address: '10.0.0.2:1', weight: 0}\n- {address: '10.0.0.2:1', zone: a, zone: b}\n"
+                "- {address: '10.0.0.2:1', weight: -1}\n- {address: '10.0.0.2:1', zone: a, zone: b}\n"
             ),
             [
                 "/e/x.yaml:1:27: unknown key 'wieght' in endpoints[0]; did you mean 'weight'?",
@@ -72,8 +72,7 @@ class DocumentTests(SynchronousTestCase):
                 "/e/x.yaml:3:3: endpoints[2]: '10.0.0.1' has no port; write 127.0.0.1:5432, [::1]:5432 or "
                 "unix:/run/app.sock",
                 "/e/x.yaml:4:3: key 'address' is missing in endpoints[3]",
-                "/e/x.yaml:5:35: endpoints[4].weight: a weight of 0 gets no connection; 1 is the least, and one that "
-                "is to get none is not listed",
+                "/e/x.yaml:5:35: endpoints[4].weight: a weight is a whole number from 0 to 65535, not '-1'",
                 "/e/x.yaml:6:36: key 'zone' is given twice; first in line 6",
             ],
         )

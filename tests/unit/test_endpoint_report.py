@@ -205,6 +205,13 @@ class EndpointReportTests(SynchronousTestCase):
         self.assertEqual(states.pop(str(booking.endpoint.address)), "full")
         self.assertEqual(list(states.values()), ["up"])
 
+    def test_says_who_drains(self) -> None:
+        """Weight 0 means no new connections, but for ports that lead to one endpoint whatever it weighs."""
+        self.fleet.add("orders", endpoint(1, weight=0), endpoint(2))
+        self.assertEqual([one["state"] for one in self.service()["endpoints"]], ["drain", "up"])
+        self.fleet.add("kafka", endpoint(1, weight=0), ports=1)
+        self.assertEqual([one["state"] for one in self.service("kafka")["endpoints"]], ["up"])
+
     def test_says_the_limits_and_what_waits(self) -> None:
         """As configured; and the budget as it is spent."""
         self.fleet.add(

@@ -136,7 +136,7 @@ class CandidateTests(SynchronousTestCase):
         service.discover(endpoint(1, weight=0))
         refusal = service.call().refusal
         assert refusal is not None
-        self.assertEqual(refusal.reason, "none of 1 endpoints of service 'orders' has a weight")
+        self.assertEqual(refusal.reason, "all endpoints of service 'orders' have weight 0 (1)")
 
     def test_a_slow_start_gets_its_share(self) -> None:
         """An endpoint that has just come gets a tenth of its share at first, and everything when it is alone."""

@@ -78,12 +78,16 @@ class StaticDiscoveryTests(SynchronousTestCase):
         )
         hash(one)
 
+    def test_a_weight_may_be_zero(self) -> None:
+        """Such an endpoint keeps its connections and gets no new ones."""
+        [(one,)] = delivered(ListedEndpoint(FIRST, weight=0))
+        self.assertEqual(one, Endpoint(FIRST, 0))
+
     def test_refuses_what_is_out_of_bounds(self) -> None:
         """Each field says what it may be."""
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"weight": 0}, "a weight of 0 gets no connection; 1 is the least, and one that is to get none"),
-            ({"weight": 65536}, "a weight is a whole number from 1 to 65535, not 65536"),
-            ({"weight": -1}, "a weight is a whole number from 1 to 65535, not -1"),
+            ({"weight": 65536}, "a weight is a whole number from 0 to 65535, not '65536'"),
+            ({"weight": -1}, "a weight is a whole number from 0 to 65535, not '-1'"),
             ({"priority": -1}, "a priority is a whole number from 0 to 65535, not '-1'"),
             ({"zone": "a b"}, "'a b' is not the name of a zone"),
             ({"zone": "z" * 64}, "the name of a zone has at most 63 characters"),

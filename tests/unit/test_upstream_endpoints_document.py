@@ -106,7 +106,7 @@ class MetricTests(SynchronousTestCase):
     def test_names_every_word(self) -> None:
         """States of endpoints, and how they change."""
         stated = re.findall(r"^\| `([a-z-]+)` \|", section(TEXT, "How they stand"), re.MULTILINE)
-        self.assertEqual(set(stated), {*get_args(EndpointWord), "full"})
+        self.assertEqual(set(stated), {*get_args(EndpointWord), "full", "drain"})
         for change in get_args(ChangeWord):
             if not change.startswith("circuit"):
                 self.assertIn(f"`{change}`", section(TEXT, "Metrics"))

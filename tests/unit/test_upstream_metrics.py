@@ -64,7 +64,7 @@ class UpstreamMetricsTests(SynchronousTestCase):
             self.samples("tcpmesh_service_endpoints"),
             {
                 ("orders", state): float(4 if state == "up" else 0)
-                for state in ("up", "slow-start", "probation", "ejected", "down", "full")
+                for state in ("up", "slow-start", "probation", "ejected", "down", "full", "drain")
             },
         )
         bad = self.fleet.fail("orders").endpoint.address
@@ -79,6 +79,18 @@ class UpstreamMetricsTests(SynchronousTestCase):
         self.fleet.clock.advance(10)
         found = {state: count for (_, state), count in self.samples("tcpmesh_service_endpoints").items() if count}
         self.assertEqual(found, {"up": 1, "probation": 1, "full": 1, "down": 1})
+
+    def test_count_who_drains(self) -> None:
+        """Once, full or not, unless something is wrong with it; Linkerd's two words call it not ready."""
+        upstream = self.fleet.add("orders", endpoint(1), limits=ServiceLimits(per_endpoint=1))
+        self.fleet.book("orders")
+        self.fleet.discover("orders", endpoint(1, weight=0), endpoint(2, weight=0), endpoint(3))
+        upstream.pool.health.checked(endpoint(2).address, Refusal(CONNECT_REFUSED, "nobody listens"), 0.1, 0.0)
+        found = {state: count for (_, state), count in self.samples("tcpmesh_service_endpoints").items() if count}
+        self.assertEqual(found, {"up": 1, "down": 1, "drain": 1})
+        self.assertEqual(
+            self.samples("outbound_tcp_balancer_endpoints"), {("ready", "orders"): 1, ("pending", "orders"): 2}
+        )
 
     def test_count_changes_and_checks(self) -> None:
         """Each kind of change from the beginning; checks where there are some."""
