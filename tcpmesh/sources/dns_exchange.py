@@ -13,18 +13,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
+from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.names import dns
 from twisted.python.failure import Failure
 
 from tcpmesh.discovery.dns_answers import Answer, Record
 from tcpmesh.discovery.dns_guard import TYPES, check_message
+from tcpmesh.sources.dns_datagrams import Datagrams, words
 from tcpmesh.values import TCPAddress, format_duration
 
 __all__ = ["ExchangeError", "ask", "read_answer"]
 
 _NUMBERS = {name: number for number, name in TYPES.items()}
-_REFUSES = "refuses datagrams: nobody listens there"
 _MAX_STRAY = 100  # datagrams that answer something else, until the question is given up
 
 
@@ -69,22 +69,12 @@ class _Question:
         done: Deferred[Answer] = Deferred(self._cancelled)
         self._done = done
         self._call = self._reactor.callLater(self._timeout, self._late)
-        datagrams = _Datagrams(self)
         try:
-            # Port 0: the kernel chooses one at random for each question.
-            port = self._reactor.listenUDP(
-                0, datagrams, interface="::" if ":" in self._server.host else "", maxPacketSize=65535
-            )
-
-            def leave() -> None:
-                datagrams.left = True
-                port.stopListening()
-
-            self._leave = leave
-            datagrams.transport.connect(self._server.host, self._server.port)
-            datagrams.transport.write(self.text())
+            datagrams = Datagrams(self._reactor, self._server, self)
+            self._leave = datagrams.leave
+            datagrams.send(self.text())
         except Exception as error:  # noqa: BLE001  no network at all is an answer too
-            self.failed(f"cannot be asked: {error}")
+            self.failed(words(error))
         return done
 
     def text(self) -> bytes:
@@ -211,27 +201,6 @@ def _record(header: Any) -> Record:
 def _name(name: Any) -> str:
     text: str = name.name.decode("ascii", "backslashreplace")
     return text.lower()
-
-
-class _Datagrams(DatagramProtocol):
-    """Hands over what comes from the server; the socket is connected, so that nothing else does."""
-
-    transport: Any
-
-    def __init__(self, question: _Question) -> None:
-        self._question = question
-        self.left = False  # by ourselves
-
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:  # noqa: N802
-        self._question.datagram(datagram)
-
-    def connectionRefused(self) -> None:  # noqa: N802
-        self._question.failed(_REFUSES)
-
-    def stopProtocol(self) -> None:  # noqa: N802
-        """Also how the epoll reactor takes the kernel's word that nobody listens there."""
-        if not self.left:
-            self._question.failed(_REFUSES)
 
 
 class _Streams(ClientFactory):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from unittest import SkipTest
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.discovery.dns_answers import Answer, Record
@@ -74,59 +79,106 @@ class ReadingTests(SynchronousTestCase):
             self.assertRaises(ExchangeError, read_answer, whole, DB, "SRV")
 
 
-class Socket:
-    """As much of a connected UDP socket as the exchange uses."""
-
-    def __init__(self, protocol: Any) -> None:
-        self.sent: list[bytes] = []
-        self.open = True
-        protocol.transport = self
-
-    def connect(self, host: str, port: int) -> None:
-        """To the server."""
-
-    def write(self, datagram: bytes) -> None:
-        self.sent.append(datagram)
-
-    def stopListening(self) -> None:
-        self.open = False
-
-
-class WithSockets(MemoryReactorClock):
-    """A reactor that remembers the UDP sockets that it gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sockets: list[Socket] = []
-
-    def listenUDP(self, port: int, protocol: Any, **_more: Any) -> Socket:
-        self.sockets.append(Socket(protocol))
-        return self.sockets[-1]
-
-
 class AskingTests(SynchronousTestCase):
+    """Datagrams, without a reactor that runs: real sockets are read when a test says so."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(self.server.close)
+        self.server.bind(("127.0.0.1", 0))
+        self.server.settimeout(5)
+
+    def ask(self, host: str = "127.0.0.1") -> Deferred[Answer]:
+        asked = ask(self.reactor, TCPAddress(host, self.server.getsockname()[1]), DB, "A", 2.0)
+        self.addCleanup(asked.addErrback, lambda _: None)
+        self.addCleanup(asked.cancel)
+        return asked
+
+    def check_nothing_left(self) -> None:
+        self.assertEqual((self.reactor.getReaders(), self.reactor.getDelayedCalls()), ([], []))
+
+    def test_takes_the_answer_of_the_server_alone(self) -> None:
+        """What comes to its port from elsewhere, with everything right, is dropped by the kernel."""
+        asked = self.ask()
+        [reader] = self.reactor.getReaders()
+        question, place = self.server.recvfrom(1000)
+        right = question[:2] + GOOD[2:]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.sendto(right, place)
+            reader.doRead()
+            self.assertNoResult(asked)
+        self.server.sendto(right, place)
+        reader.doRead()
+        self.assertEqual(self.successResultOf(asked), read_answer(GOOD, DB, "A"))
+        self.check_nothing_left()
+        self.assertEqual(reader.fileno(), -1)
+
     def test_leaves_nothing_behind_when_cancelled(self) -> None:
         """No timer, and no socket."""
-        reactor = WithSockets()
-        asked = ask(reactor, TCPAddress("192.0.2.1", 53), DB, "A", 2.0)
-        [socket] = reactor.sockets
-        self.assertEqual((len(socket.sent), socket.open), (1, True))
+        asked = self.ask()
+        [reader] = self.reactor.getReaders()
         asked.cancel()
-        self.assertFalse(socket.open)
         self.failureResultOf(asked, CancelledError)
-        self.assertEqual(reactor.getDelayedCalls(), [])
+        self.assertEqual(reader.fileno(), -1)
+        self.check_nothing_left()
+        reader.doRead()
+        reader.connectionLost(Failure(ConnectionDone()))
 
-    def test_says_when_there_is_no_socket_to_be_had(self) -> None:
-        """Instead of raising."""
+    def test_is_told_when_nobody_listens(self) -> None:
+        """At the next reading, or as the reactor that polls has it."""
+        self.server.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for polled in (False, True):
+            asked = ask(self.reactor, TCPAddress("127.0.0.1", port), DB, "A", 2.0)
+            [reader] = self.reactor.getReaders()
+            if polled:
+                reader.connectionLost(Failure(ConnectionDone()))
+            else:
+                reader.doRead()
+            failure = self.failureResultOf(asked, ExchangeError)
+            self.assertEqual(failure.getErrorMessage(), "refuses datagrams: nobody listens there")
+            self.check_nothing_left()
 
-        class NoSockets(MemoryReactorClock):
-            def listenUDP(self, *args: object, **kwargs: object) -> object:  # type: ignore[override]
-                raise OSError(24, "Too many open files")
+    def test_says_what_else_keeps_it_from_asking(self) -> None:
+        """No such interface, no such address; instead of raising."""
+        for host, why in (("fe80::1%nowhere", "cannot be asked: "), ("fe80::1", "cannot be asked: Invalid argument")):
+            failure = self.failureResultOf(self.ask(host), ExchangeError)
+            self.assertIn(why, failure.getErrorMessage())
+            self.check_nothing_left()
 
-        reactor = NoSockets()
-        failure = self.failureResultOf(ask(reactor, TCPAddress("192.0.2.1", 53), DB, "A", 2.0), ExchangeError)
-        self.assertIn("cannot be asked: ", failure.getErrorMessage())
-        self.assertEqual(reactor.getDelayedCalls(), [])
+    def test_asks_a_server_on_the_link(self) -> None:
+        """Whose address means something with its interface alone, and came with a router's advertisement."""
+        found = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+        local = [(fields[0], fields[5]) for fields in found if fields[3] == "20" and int(fields[4], 16) & 0x40 == 0]
+        if not local:
+            raise SkipTest("no interface has a link-local IPv6 address")
+        self.server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        self.addCleanup(self.server.close)
+        self.server.bind(("::", 0))
+        self.server.settimeout(5)
+        asked = self.ask(f"{ipaddress.IPv6Address(bytes.fromhex(local[0][0]))}%{local[0][1]}")
+        question, place = self.server.recvfrom(1000)
+        self.server.sendto(question[:2] + GOOD[2:], place)
+        [reader] = self.reactor.getReaders()
+        reader.doRead()
+        self.successResultOf(asked)
+
+    def test_a_flood_leaves_others_their_turn(self) -> None:
+        """Twenty datagrams at a time; after a hundred the question is given up."""
+        asked = self.ask()
+        [reader] = self.reactor.getReaders()
+        _, place = self.server.recvfrom(1000)
+        for _ in range(120):
+            self.server.sendto(b"x" * 20, place)
+        for _ in range(5):
+            reader.doRead()
+            self.assertNoResult(asked)
+        reader.doRead()
+        self.assertIn("more than 100", self.failureResultOf(asked, ExchangeError).getErrorMessage())
+        self.check_nothing_left()
 
 
 class CostTests(SynchronousTestCase):
