@@ -37,6 +37,7 @@ _FIXED = struct.Struct("!12sBBH")
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 _UNIQUE_ID_BYTES = 128
 _SHOWN = 24
+_STRANGE = 5  # no more is shown of what is no header: it may be a password in plaintext
 
 _UNSPEC, _INET, _INET6, _UNIX = range(4)  # families, the upper half of a byte
 _STREAM, _DGRAM = 1, 2  # protocols, its lower half
@@ -72,8 +73,8 @@ class ProxyHeaderReader:
             if length is not None and len(whole) >= length:
                 return self._complete(_parse_v2(whole[:length]), length)
         elif not (V1_PREFIX.startswith(whole) or SIGNATURE.startswith(whole)):
-            tls = "the TLS handshake" if whole[0] == 0x16 else _show(whole)
-            raise Refusal(PROXY_HEADER_MISSING, f"expected a PROXY header, got {tls}")
+            found = "the TLS handshake" if whole[0] == 0x16 else _show(whole[:_STRANGE])
+            raise Refusal(PROXY_HEADER_MISSING, f"expected a PROXY header, got {found}")
         return None
 
     def _complete(self, header: ProxyHeader, length: int) -> ProxyHeader:

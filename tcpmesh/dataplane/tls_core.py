@@ -41,7 +41,7 @@ class TLSCore:
     :param records: makes the record layer for a connection.
     """
 
-    __slots__ = ("_connection", "_first_bytes_seen", "_records", "broken", "verification")
+    __slots__ = ("_connection", "_first_bytes_seen", "_records", "_server", "broken", "verification")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class TLSCore:
         self._connection = connection
         self._records = records(connection)
         self._first_bytes_seen = False
+        self._server = server
         self.verification = verification
         self.broken: Refusal | None = None  # a fatal alert or an unreadable record: nothing more comes
 
@@ -78,11 +79,15 @@ class TLSCore:
         if ciphertext and not self._first_bytes_seen:
             self._first_bytes_seen = True
             if bytes(ciphertext[:1]) not in (b"\x16", b"\x15"):
-                shown = ascii(bytes(ciphertext[:16]).decode("latin-1"))
-                if looks_like_header(ciphertext):
-                    shown = f"a PROXY header where none is due (proxy_protocol.accept_from): {shown}"
-                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {shown}")
+                raise Refusal(PLAINTEXT_PEER, f"expected a TLS handshake record, got {self._show(ciphertext)}")
         self._records.handshake(ciphertext)
+
+    def _show(self, data: bytes | memoryview) -> str:
+        """How something begins that is not TLS."""
+        if looks_like_header(data):
+            return f"a PROXY header where none is due (proxy_protocol.accept_from): {_begin(data, 16)}"
+        # A server greets. A client in plaintext may begin with a password.
+        return _begin(data, 5 if self._server else 16)
 
     def handshake(self, ciphertext: bytes | memoryview = b"") -> bool:
         """
@@ -228,3 +233,7 @@ def _empty_error_queue() -> None:
     """
     with contextlib.suppress(crypto.Error):
         crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
+
+
+def _begin(data: bytes | memoryview, length: int) -> str:
+    return ascii(bytes(data[:length]).decode("latin-1"))

@@ -40,9 +40,9 @@ class InboundTests(RefusalTestCase):
 
     async def test_plaintext(self) -> None:
         """An HTTP client gets FIN and not a byte; the reason shows how it began."""
-        received = await self.send(b"GET /\x1b[2J HTTP/1.1\r\n\r\n", then=lambda _client: None)
+        received = await self.send(b"G\x1b[2J / HTTP/1.1\r\n\r\n", then=lambda _client: None)
         self.assertEqual((received.length, received.ending), (0, END))
-        await self.assert_refused(codes.PLAINTEXT_PEER, "proxy", r"got 'GET /\x1b[2J HTTP/1'", wire="FIN")
+        await self.assert_refused(codes.PLAINTEXT_PEER, "proxy", r"got 'G\x1b[2J'", wire="FIN")
 
     async def test_garbage(self) -> None:
         """What only looks like TLS gets an alert, then FIN."""

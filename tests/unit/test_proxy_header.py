@@ -335,6 +335,13 @@ class BeginTests(HeaderCase):
             self.refused(begin, PROXY_HEADER_MISSING)
         self.assertNotIn("\x1b", self.refused(b"\x1b[2J", PROXY_HEADER_MISSING))
 
+    def test_shows_no_password(self) -> None:
+        """Whoever misses the header may speak in plaintext: Redis, for example."""
+        for sent in (b"AUTH hunter2\r\n", b"*2\r\n$4\r\nAUTH\r\n$7\r\nhunter2\r\n"):
+            reason = str(self.assertRaises(Refusal, read, sent).reason)
+            self.assertIn(f"got {sent[:5].decode()!a}", reason)
+            self.assertNotIn("hunter", reason)
+
     def test_waits_for_what_may_become_one(self) -> None:
         """Every beginning of either, to its last byte but one."""
         for whole in (encode_v1(CLIENT, FRONT), encode_v2(CLIENT, FRONT)):

@@ -69,7 +69,13 @@ class PlaintextTests(RefusalCase):
                 server = self.world.server()
                 self.refused(server, sent, codes.PLAINTEXT_PEER, "expected a TLS handshake record, got", piece=piece)
                 self.assertEqual(server.take_output(), b"")
-        self.refused(self.world.server(), NOT_TLS[0], codes.PLAINTEXT_PEER, r"'GET / HTTP/1.1\r\n'")
+        self.refused(self.world.server(), NOT_TLS[0], codes.PLAINTEXT_PEER, "got 'GET /'")
+
+    def test_a_server_shows_no_password(self) -> None:
+        """A client of Redis that was not told to use TLS begins with it."""
+        with self.assertRaises(Refusal) as raised:
+            self.world.server().feed_handshake(b"AUTH hunter2\r\n")
+        self.assertEqual(raised.exception.reason, "expected a TLS handshake record, got 'AUTH '")
 
     def test_a_client_tells_plaintext_from_tls(self) -> None:
         """A server that greets at once does not speak TLS, and its greeting is shown, escaped."""
