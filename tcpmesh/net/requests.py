@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tcpmesh.identity.certificates import not_after, not_before, serial_text
 from tcpmesh.observe.records import ConnectionRecord
+from tcpmesh.route_table import normal_server_name
 from tcpmesh.values import Address, AuthorizationRequest, PeerIdentity, Svid, TCPAddress
 
 __all__ = ["inbound_request", "outbound_request"]
@@ -22,7 +23,7 @@ def inbound_request(
         source=source,
         inbound=record.listener,
         workload=record.workload,
-        sni=record.sni,
+        sni=normal_server_name(record.sni),  # as routes compare it: else its spelling could evade a policy
         alpn=record.alpn,
         port=target.port if isinstance(target, TCPAddress) else 0,
     )

@@ -18,6 +18,7 @@ from tcpmesh.policy.linkerd import LinkerdPolicy
 from tcpmesh.policy.replay import NOWHERE, Places, parse_peer
 from tcpmesh.policy.rules import Rules
 from tcpmesh.route_settings import InboundRoute
+from tcpmesh.route_table import normal_server_name
 from tcpmesh.values import Address, AuthorizationRequest, format_duration
 
 __all__ = ["Question", "assumptions", "parse_ip", "parse_who"]
@@ -92,7 +93,8 @@ class Question:
             if route.passthrough is peer.is_authenticated:
                 raise ValueError(_wrong_peer(name, route))
             port = places.port(name, self.sni)
-            return AuthorizationRequest(peer, source, name, route.workload or "", self.sni, self.alpn, port)
+            asked = normal_server_name(self.sni)
+            return AuthorizationRequest(peer, source, name, route.workload or "", asked, self.alpn, port)
         if not peer.is_authenticated:
             raise ValueError("services are asked for by workloads of this proxy, which have an identity")
         if self.sni or self.alpn:

@@ -15,7 +15,7 @@ from tcpmesh.addresses import Address, TCPAddress, UnixAddress, parse_address, p
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.moments import parse_moment
 from tcpmesh.route_settings import InboundRoute
-from tcpmesh.route_table import RouteTable
+from tcpmesh.route_table import RouteTable, normal_server_name
 from tcpmesh.settings import Settings
 from tcpmesh.values import UNAUTHENTICATED, AuthorizationRequest, PeerIdentity
 
@@ -102,7 +102,7 @@ def request_of(fields: Mapping[str, Any], places: Places, now: float) -> Authori
         source=_source(_text(fields, "src.addr")),
         inbound="" if outbound else listener,
         workload=_text(fields, "workload"),
-        sni="" if outbound else _text(fields, "sni"),
+        sni="" if outbound else normal_server_name(_text(fields, "sni")),
         alpn="" if outbound else _text(fields, "alpn"),
         port=0 if outbound else places.port(listener, _text(fields, "sni")),
         service=service if outbound else "",

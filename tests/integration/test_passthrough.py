@@ -10,6 +10,7 @@ from tcpmesh.codes import (
     CLEAN,
     CLIENT_HELLO_TIMEOUT,
     CONNECT_REFUSED,
+    DENIED_BY_RULE,
     NO_BYTE,
     NO_ROUTE,
     NO_RULE_ALLOWS,
@@ -25,6 +26,7 @@ from tcpmesh.values import TCPAddress
 from tests.integration.applications import receive, reset, until
 from tests.integration.mesh import PATIENCE, Proxy, in_thread, unused_port
 from tests.integration.own_tls import OPEN, OwnTLSTestCase, first_bytes, is_end
+from tests.unit.test_client_hello import openssl_hello
 
 RESET_SEEN = "ECONNRESET"
 
@@ -280,6 +282,34 @@ class InboundTests(OwnTLSTestCase):
         hello = first_bytes(self.client_context(), "x.a.test")
         await in_thread(self.plain, inner.port("in"), hello)
         self.assertEqual((await inner.closed(2)).code, NO_RULE_ALLOWS)
+
+    async def test_no_spelling_of_a_name_evades_a_policy(self) -> None:
+        """Routes and policies compare the same name, or none for what can be none."""
+        policies = "".join(
+            f"{{name: {name}, action: {action}, from: [{{any: unauthenticated}}], to: {{inbound: [in]{sni}}}}}, "
+            for name, action, sni in (
+                ("shut", "deny", ", sni: [a.test]"),
+                ("open", "allow", ', sni: ["*.test", "**.c.test"]'),
+            )
+        )
+        inner = self.start_passing(
+            self.target.port, top=f"authorization: [{{plugin: rules, policies: [{policies}]}}]\n"
+        )
+        too_long = b"c" * 63 + b"." + b"c" * 63 + b"." + b"c" * 63 + b"." + b"c" * 55 + b".c.test"
+        for count, (name, code, policy) in enumerate(
+            (
+                (b"a.test", DENIED_BY_RULE, "shut"),
+                (b"A.Test.", DENIED_BY_RULE, "shut"),
+                (b"a.test..", NO_RULE_ALLOWS, ""),
+                (too_long, NO_RULE_ALLOWS, ""),
+            ),
+            1,
+        ):
+            received = await in_thread(self.plain, inner.port("in"), openssl_hello(name))
+            self.assertEqual(received.ending, RESET_SEEN)
+            record = await inner.closed(count)
+            self.assertEqual((record.code, record.policy, record.sni), (code, policy, name.decode()))
+        self.assertFalse(self.target.was_dialled)
 
     async def test_nothing_but_tls_is_passed_through(self) -> None:
         """Whatever the policies say."""

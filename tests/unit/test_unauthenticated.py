@@ -283,6 +283,10 @@ class ExplainTests(SynchronousTestCase):
         web = "spiffe://example.test/web"
         request = Question(who=web, to="orders-in", sni="a.test").request(self.PLACES, 0.0)
         self.assertEqual((request.port, request.workload), (5000, "orders"))
+        # As a connection asks: in the form in which names are compared.
+        self.assertEqual(Question(who=web, to="orders-in", sni="A.Test.").request(self.PLACES, 0.0).sni, "a.test")
+        fields = {"direction": "inbound", "listener": "orders-in", "src.addr": "192.0.2.1:1", "src.identity": web}
+        self.assertEqual(request_of({**fields, "sni": "A.Test."}, self.PLACES, 0.0).sni, "a.test")
         for question, said in (
             (Question(who=web, to="orders-in"), "passes TLS through, so that every peer is unauthenticated"),
             (Question(who="unauthenticated", to="orders-in", sni="a.test"), "route a.test of inbound listener"),
