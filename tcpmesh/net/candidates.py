@@ -20,6 +20,8 @@ from tcpmesh.values import Address, Endpoint
 __all__ = ["Candidates"]
 
 _NOBODY: frozenset[Endpoint] = frozenset()
+_OFFERS = 8  # of endpoints that begin slowly, for one attempt
+_SWEEP = 1.0  # seconds between looks at all of these
 
 
 class Candidates:
@@ -51,7 +53,9 @@ class Candidates:
         self._admitted_of: tuple[Endpoint, ...] = ()
         self._away: frozenset[Address] = frozenset()  # of the admitted ones
         self._free: tuple[Endpoint, ...] = ()
-        self._thinned: tuple[Endpoint, ...] = ()
+        self._swept = clock.seconds()
+        self._roomy: tuple[tuple[Endpoint, ...], ...] = ()
+        self._roomy_of: tuple[tuple[Endpoint, ...], ...] | None = None
 
     def choose(
         self, endpoints: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
@@ -67,16 +71,21 @@ class Candidates:
         circles = self._without(endpoints, away) if away else self._tiers.circles(endpoints)
         if self._full:
             circles = tuple(circles)
-            roomy = self._with_room(circles)
-            if circles and not roomy:
+            if circles is not self._roomy_of:
+                self._roomy, self._roomy_of = self._with_room(circles), circles
+            if circles and not self._roomy:
                 return None
-            circles = roomy
+            circles = self._roomy
         endpoint = self._pick(circles, exclude, source)
         if endpoint is None and exclude:
             endpoint = self._pick(circles, _NOBODY, source)
         if endpoint is None:
             raise self._none(endpoints)
         return endpoint
+
+    def room_changed(self) -> None:
+        """Others are full now than were before."""
+        self._roomy_of = None
 
     def _without(self, endpoints: tuple[Endpoint, ...], away: frozenset[Address]) -> tuple[tuple[Endpoint, ...], ...]:
         """The circles of those that are not away; made anew when these have changed."""
@@ -89,16 +98,34 @@ class Candidates:
         self, circles: Iterable[tuple[Endpoint, ...]], exclude: frozenset[Endpoint], source: Address | None
     ) -> Endpoint | None:
         for circle in circles:
-            if self._health.impaired:
-                thinned = self._thin(circle)
-                if thinned is not circle:
-                    endpoint = self._balancer.pick(thinned, exclude, source)
-                    if endpoint is not None:
-                        return endpoint
             endpoint = self._balancer.pick(circle, exclude, source)
             if endpoint is not None:
-                return endpoint
+                return self._unless_early(endpoint, circle, exclude, source) if self._health.impaired else endpoint
         return None
+
+    def _unless_early(
+        self, first: Endpoint, circle: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
+    ) -> Endpoint:
+        """
+        Take who was picked first, or pass over, by chance, who is to get less than its share, if there are others.
+
+        The balancer is asked again about the tuple that it knows: it would have to prepare itself for every other one.
+        """
+        now = self._clock.seconds()
+        if now >= self._swept + _SWEEP:
+            self._swept = now
+            self._health.starting(now)  # forgets whose slow start is over, picked or not
+        endpoint = first
+        for _ in range(_OFFERS):
+            share = self._health.share(endpoint, now)
+            if share >= 1.0 or self._random.random() < share:
+                return endpoint
+            exclude |= {endpoint}
+            another = self._balancer.pick(circle, exclude, source)
+            if another is None:
+                return first
+            endpoint = another
+        return endpoint
 
     def _with_room(self, circles: Iterable[tuple[Endpoint, ...]]) -> tuple[tuple[Endpoint, ...], ...]:
         """What is left of them. A standby stands by for those that fail and not for those that are full."""
@@ -119,22 +146,6 @@ class Candidates:
             if free:
                 found.append(free)
         return tuple(found)
-
-    def _thin(self, circle: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
-        """Leave out, by chance, who is to get less than its share, unless nobody else is there."""
-        starting = self._health.starting(self._clock.seconds())
-        if not starting:
-            return circle
-        left = tuple(
-            endpoint
-            for endpoint in circle
-            if (share := starting.get(endpoint.address, 1.0)) >= 1.0 or self._random.random() < share
-        )
-        if not left or len(left) == len(circle):
-            return circle
-        if left != self._thinned:
-            self._thinned = left
-        return self._thinned
 
     def _none(self, endpoints: tuple[Endpoint, ...]) -> Refusal:
         health, name, count = self._health, self._name, len(endpoints)

@@ -108,6 +108,7 @@ class Pool:
         if self._is_limited:
             if endpoint.address in self._full and self._has_room(endpoint):
                 self._full.discard(endpoint.address)
+                self._candidates.room_changed()
             self._room.serve()
 
     def stop(self) -> None:
@@ -154,6 +155,7 @@ class Pool:
         booking = Booking(self, endpoint, counts, who)
         if self._limits.per_endpoint is not None and counts.total >= self._limits.per_endpoint:
             self._full.add(endpoint.address)
+            self._candidates.room_changed()
         return booking
 
     def take(self, exclude: frozenset[Endpoint], position: int | None, who: Waiting) -> Booking | Refusal:

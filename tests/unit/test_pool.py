@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tcpmesh import codes
+from tcpmesh.balance.round_robin import RoundRobin
+from tcpmesh.balance.tiers import Tiers
 from tcpmesh.balance_interfaces import ISourceBalancer
+from tcpmesh.net.arms_length import GuardedBalancer
+from tcpmesh.net.candidates import Candidates
 from tcpmesh.upstream_settings import CircuitSettings, EjectionSettings, HealthSettings, ServiceLimits
 from tcpmesh.values import Address, AttemptFailure, Duration, Endpoint
 from tests.unit.pools import ONE_STRIKE, Caller, Ledger, Service, endpoint
 
 A, B, C = endpoint(1), endpoint(2), endpoint(3)
+NONE: frozenset[Endpoint] = frozenset()
 
 
 def failure(where: Endpoint, code: codes.Code = codes.CONNECT_REFUSED) -> AttemptFailure:
@@ -148,6 +154,53 @@ class CandidateTests(SynchronousTestCase):
         # 0.145 of the draws leave B in, and of these it gets every second one.
         self.assertTrue(50 < picks.count(B) < 350, picks.count(B))
         self.assertEqual({chosen(service.call(exclude=frozenset({A}))) for _ in range(20)}, {B})
+
+    def test_a_slow_start_costs_no_new_tuple(self) -> None:
+        """Balancers prepare themselves for each; of ten thousand endpoints that takes longer than a connection."""
+        service = Service(health=HealthSettings(ejection=EjectionSettings(failures=0), slow_start=Duration(100.0)))
+        service.discover(A)
+        everything = service.discover(*(endpoint(number) for number in range(1, 11)))
+        for _ in range(200):
+            service.call()
+        self.assertEqual({id(endpoints) for endpoints, _ in service.ledger.asked}, {id(everything)})
+        self.assertTrue(200 < len(service.ledger.asked) <= 200 * 9, len(service.ledger.asked))
+
+    def test_slow_starts_are_over_for_those_whom_nobody_picks(self) -> None:
+        """Or health would be asked about them for ever: here a standby."""
+        service = Service(health=HealthSettings(ejection=EjectionSettings(failures=0), slow_start=Duration(10.0)))
+        service.discover(A)
+        service.discover(A, endpoint(2, priority=1))
+        service.clock.advance(5.0)
+        service.call()
+        self.assertTrue(service.health.impaired)
+        service.clock.advance(5.0)
+        self.assertIs(chosen(service.call()), A)
+        self.assertFalse(service.health.impaired)
+
+    def test_who_is_full_is_looked_for_when_that_changes(self) -> None:
+        """And not for every connection."""
+
+        class Counting(set[Address]):
+            asked = 0
+
+            def __contains__(self, address: object) -> bool:
+                self.asked += 1
+                return super().__contains__(address)
+
+        service, full = Service(), Counting({A.address})
+        guarded = GuardedBalancer("orders", "round-robin", RoundRobin())
+        some = Candidates("orders", Tiers(), service.health, guarded, service.clock, full, random.Random(1))
+        endpoints = (A, B)
+        self.assertEqual([some.choose(endpoints, NONE, None) for _ in range(5)], [B] * 5)
+        self.assertEqual(full.asked, 2)
+        full.add(B.address)
+        some.room_changed()
+        self.assertEqual([some.choose(endpoints, NONE, None) for _ in range(5)], [None] * 5)
+        self.assertEqual(full.asked, 4)
+        full.discard(A.address)
+        some.room_changed()
+        self.assertIs(some.choose(endpoints, NONE, None), A)
+        self.assertIs(some.choose((C,), NONE, None), C)
 
     def test_a_balancer_that_wants_the_source_gets_it(self) -> None:
         """And is asked by pick_for alone."""
