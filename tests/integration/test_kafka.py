@@ -13,6 +13,8 @@ import sys
 import textwrap
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
+
 from tcpmesh.codes import CONNECT_REFUSED
 from tests.environments import needs
 from tests.integration import go_program
@@ -100,7 +102,7 @@ class KafkaTests(MemberTestCase):
     async def test_leads_to_no_other_broker_when_one_is_away(self) -> None:
         """Its port is refused; a client that bootstraps elsewhere is still told the same ports."""
         outer = self.start_brokers()
-        self.inner.service._ports[2][1].stopListening()
+        await maybeDeferred(self.inner.service._ports[2][1].stopListening)  # not at once with every reactor
         away = self.connect(self.ports[2])
         self.assertEqual(await in_thread(_ends, away), "reset")
         record = await outer.closed()
