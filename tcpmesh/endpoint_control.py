@@ -286,7 +286,7 @@ class EndpointControl:
 
 
 def _cut(text: str) -> str:
-    text = str(text)
+    text = "; ".join(str(text).splitlines())  # what is wrong with a file has a line each; a reason has one
     return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
 
 

@@ -51,7 +51,7 @@ def check_health(read: SettingsReader) -> Iterator[Problem]:
 def _check(read: SettingsReader, place: Place, check: CheckSettings) -> Iterator[Problem]:
     yield from _time(read, place.key("interval"), check.interval)
     if not 0.001 <= check.timeout <= check.interval:
-        yield _at(
+        yield _misfit(
             read,
             place.key("timeout"),
             f"{format_duration(check.timeout)} is not between 1ms and the interval, {format_duration(check.interval)}",
@@ -72,7 +72,7 @@ def _times(read: SettingsReader, place: Place, settings: EjectionSettings | Circ
     yield from _time(read, place.key("time"), settings.time)
     yield from _time(read, place.key("max_time"), settings.max_time)
     if settings.max_time < settings.time:
-        yield _at(
+        yield _misfit(
             read,
             place.key("max_time"),
             f"{format_duration(settings.max_time)} is shorter than time, {format_duration(settings.time)}",
@@ -98,6 +98,12 @@ def _at(read: SettingsReader, place: Place, message: str) -> Problem:
     # What is wrong may be a default: then the mapping is the place to write something else.
     parent = place.path.rpartition(".")[0]
     return Problem(f"{place}: {message}", read.marks.get(place.path, read.marks.get(parent)))
+
+
+def _misfit(read: SettingsReader, place: Place, message: str) -> Problem:
+    # Who did not write this key, but the one that it does not fit to, is told where its value comes from.
+    default = "" if place.path in read.marks else "; that is its default, so write this key, too"
+    return _at(read, place, f"{message}{default}")
 
 
 # --- whom TLS checks come from

@@ -191,5 +191,8 @@ def describe(hint: Any) -> str:
 def _describe_mapping(hint: Any) -> str:
     required = ["plugin"] if plugin_kind(hint) is not None else list(required_keys(hint))
     if not required:
-        return "a mapping"
+        known = list(schema(hint).fields) if _is_settings(hint) else []
+        if len(known) != 1:
+            return f"a mapping with any of the keys {', '.join(known)}" if known else "a mapping"
+        required = known
     return f"a mapping with the key{'s' if len(required) > 1 else ''} {', '.join(required)}"

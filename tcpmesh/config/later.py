@@ -21,10 +21,26 @@ ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         "bundles": "identity.federation",
         "deny_list": "identity.deny_list",
         "routes": "the listeners, under outbound and inbound",
+        **{key: f"services.*.{key}" for key in ("balance", "discovery", "health", "queue", "retry", "retry_budget")},
     },
     "identity": {"bundles": "identity.federation"},
-    "services.*": dict.fromkeys(("failover", "passthrough", "routes", "split"), "outbound.*.routes"),
-    "outbound.*": dict.fromkeys(("failover", "passthrough", "sni", "split"), "routes"),
+    "services.*": {
+        **dict.fromkeys(("failover", "passthrough", "routes", "split"), "outbound.*.routes"),
+        **{key: f"health.{key}" for key in ("check", "circuit", "ejection", "slow_start")},
+        **dict.fromkeys(("circuit_breaker", "circuit_breakers"), "health.circuit, and limits"),
+        **dict.fromkeys(("health_check", "health_checks"), "health.check"),
+        "endpoints": "discovery: {plugin: static, endpoints: [...]}",
+        "outlier_detection": "health.ejection",
+        **dict.fromkeys(("priority", "weight", "zone"), "each entry of discovery.endpoints"),
+    },
+    "outbound.*": {
+        **dict.fromkeys(("failover", "passthrough", "sni", "split"), "routes"),
+        **{
+            key: f"services.*.{key}"
+            for key in ("balance", "discovery", "expect", "health", "proxy_protocol", "queue", "retry", "retry_budget")
+        },
+    },
+    "outbound.*.limits": dict.fromkeys(("pending", "per_endpoint"), "services.*.limits"),
     "inbound.*": {"sni": "routes"},
     "services.*.retry:exponential": {"budget": "the service's retry_budget", "deadline": "timeouts.establish"},
 }

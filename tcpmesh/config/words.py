@@ -101,4 +101,5 @@ def _refusal(node: Scalar, hint: Any, found: Alternatives) -> str:
         return f"{meaning}; write {quoted(node.text)}"
     if node.tag in ("int", "float"):
         return f"expected {expected}, got the number {node.text[:40]}"
-    return f"expected {expected}, got {node.text[:40]}, which YAML reads as {misread(node)}"
+    read = misread(node)
+    return f"expected {expected}, got {node.text[:40]}" + (f", which YAML reads as {read}" if read != node.text else "")

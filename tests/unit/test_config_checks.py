@@ -494,3 +494,18 @@ class LaterTests(ConfigTestCase):
             variant("{name: out,", "{‸passthrough: true, name: out,"),
             "unknown key 'passthrough' in outbound[0]; this is said in routes",
         )
+        for key, where in (
+            ("weight", "each entry of discovery.endpoints"),
+            ("outlier_detection", "health.ejection"),
+            ("health_check", "health.check"),
+            ("slow_start", "health.slow_start"),
+        ):
+            self.check_problems(
+                variant("    expect:", f"    ‸{key}: 3\n    expect:"),
+                f"unknown key '{key}' in services.orders; this is said in {where}",
+            )
+        self.check_problems(with_top("‸queue: {}\nlimits: {}"), "unknown key 'queue'; this is said in services.*.queue")
+        self.check_problems(
+            variant("{name: out,", "{limits: {‸pending: 3}, name: out,"),
+            "unknown key 'pending' in outbound[0].limits; this is said in services.*.limits",
+        )

@@ -43,6 +43,12 @@ class HealthKeyTests(ConfigTestCase):
         self.assertEqual(found.slow_start, 30.0)
         self.assertEqual(found.circuit, CircuitSettings(7, Duration(5.0), Duration(60.0)))
 
+    def test_what_is_no_mapping_is_told_its_keys(self) -> None:
+        """There is no switch."""
+        self.refused(
+            "circuit: ‸true", "circuit: expected a mapping with any of the keys failures, time, max_time, got true"
+        )
+
     def test_ejection_is_bounded(self) -> None:
         """Numbers, times and the share; 0 failures are allowed and mean never."""
         self.assertEqual(self.health("ejection: {failures: 0}").ejection.failures, 0)
@@ -58,9 +64,13 @@ class HealthKeyTests(ConfigTestCase):
             )
 
     def test_a_default_that_does_not_fit_is_told_at_the_mapping(self) -> None:
-        """There is no other place for it."""
-        self.refused("ejection: ‸{time: 10m}", "ejection.max_time: 5m is shorter than time, 10m")
-        self.refused("check: ‸{type: tcp, interval: 1s}", "check.timeout: 2s is not between 1ms and the interval, 1s")
+        """There is no other place for it; and who did not write the key is told where its value comes from."""
+        default = "; that is its default, so write this key, too"
+        self.refused("ejection: ‸{time: 10m}", f"ejection.max_time: 5m is shorter than time, 10m{default}")
+        self.refused(
+            "check: ‸{type: tcp, interval: 1s}",
+            f"check.timeout: 2s is not between 1ms and the interval, 1s{default}",
+        )
 
     def test_checks_are_bounded(self) -> None:
         """A check is over before the next one, and several cannot be none."""

@@ -20,7 +20,7 @@ from tcpmesh.errors import ConfigurationError, Problem, StartError
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
 from tcpmesh.mesh_state import MeshState, MeshStateCell
-from tcpmesh.net.local_addresses import is_local
+from tcpmesh.net.local_addresses import has_route, is_local
 from tcpmesh.observe.discovery_metrics import DiscoveryMetrics
 from tcpmesh.testing import endpoint
 from tcpmesh.values import DNSName, Endpoint, TCPAddress, UnixAddress
@@ -351,6 +351,11 @@ class NonsenseTests(ControlCase):
         self.started(A, B)
         self.assertEqual(self.endpoints(), (B,))
 
+    def test_a_route_is_known_without_sending_anything(self) -> None:
+        """To itself there is one, and none where the interface does not exist."""
+        self.assertTrue(has_route("127.0.0.1"))
+        self.assertFalse(has_route("fe80::1%nowhere"))
+
 
 class FailureTests(ControlCase):
     def test_the_last_endpoints_go_on_to_serve(self) -> None:
@@ -432,6 +437,19 @@ class FailureTests(ControlCase):
         failures = [line for line in self.lines() if "TM-U113" in line]
         self.assertIn(len(failures), (BURST + 5, BURST + 6))
         self.assertIn("such lines were left out)", failures[-1])
+
+    def test_a_reason_is_one_line(self) -> None:
+        """A file may have several mistakes, and a plugin may say anything."""
+        discovery = self.started(A)
+        discovery.observer.endpoints_failed("a.yaml:1:4: no\na.yaml:2:4: neither\n")
+        self.assertEqual(self.cell.current.discovery_failures, {"orders": "a.yaml:1:4: no; a.yaml:2:4: neither"})
+        self.assertEqual(
+            self.lines(),
+            [
+                "TM-U113 discovery of service 'orders' fails, its last endpoints (1) go on to serve: a.yaml:1:4: no; "
+                "a.yaml:2:4: neither"
+            ],
+        )
 
     def test_a_reason_is_cut(self) -> None:
         """A plugin may say a megabyte."""
