@@ -34,6 +34,8 @@ def _full_name(text: str) -> str:
 
 
 def _check_name(_instance: object, _attribute: object, value: str) -> None:
+    if not value.isascii():
+        raise ValueError(f"{shown(value)} is not a DNS name in ASCII form; write its labels as xn--…")
     if not is_askable(value):
         raise ValueError(f"{shown(value)} is not a name to ask for; write it in full, such as db.example.test")
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", value.rpartition(".")[2]):

@@ -7,7 +7,7 @@ its TTL, within bounds; what they fail to say leaves the last answer in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -26,6 +26,7 @@ from tcpmesh.discovery.dns_answers import (
     services_in,
 )
 from tcpmesh.discovery.dns_settings import DnsSettings, is_askable
+from tcpmesh.discovery.intake import few
 from tcpmesh.interfaces import (
     IDiscoveryObserver,
     IReloadable,
@@ -33,10 +34,11 @@ from tcpmesh.interfaces import (
     IServiceDiscoveryFactory,
     PluginContext,
 )
+from tcpmesh.net.local_addresses import has_route
 from tcpmesh.sources.dns_exchange import ask
 from tcpmesh.sources.dns_lookup import Ask, Lookup, LookupFailedError
 from tcpmesh.sources.resolv_conf import ResolvConf
-from tcpmesh.values import Endpoint, format_duration
+from tcpmesh.values import Endpoint, TCPAddress, format_duration
 
 __all__ = ["DnsDiscovery", "DnsFactory"]
 
@@ -64,9 +66,16 @@ class DnsDiscovery:
     Asks when the TTL of what it knows has run out.
 
     :param exchange: asks one server; by default over the context's clock, which must be a reactor then.
+    :param has_route: whether this machine knows a way to an IP address.
     """
 
-    def __init__(self, settings: DnsSettings, context: PluginContext, exchange: Ask | None = None) -> None:
+    def __init__(
+        self,
+        settings: DnsSettings,
+        context: PluginContext,
+        exchange: Ask | None = None,
+        has_route: Callable[[str], bool] = has_route,
+    ) -> None:
         self._settings = settings
         self._clock = context.clock
         self._log = context.log
@@ -77,6 +86,7 @@ class DnsDiscovery:
             exchange or (lambda server, name, kind: ask(context.clock, server, name, kind, settings.timeout)),
             ResolvConf() if listed is None else lambda: listed,
         )
+        self._has_route = has_route
         self._observer: IDiscoveryObserver | None = None
         self._call: Any = None
         self._looking: Deferred[Any] | None = None
@@ -212,9 +222,20 @@ class DnsDiscovery:
             look.endpoints += good
             look.remarks += bad
         self._lookup.keep(look.used)
+        self._leave_out_unrouted(look)
         if look.failures and not (look.endpoints and look.looked_up):
             raise LookupFailedError("; ".join(look.failures[:_MAX_FAILURES]))
         return look
+
+    def _leave_out_unrouted(self, look: _Look) -> None:
+        """Of two families, the addresses of one may be of no use on a machine that has no such network."""
+        hosts = {one.address: one.address.host for one in look.endpoints if isinstance(one.address, TCPAddress)}
+        if len({":" in host for host in hosts.values()}) < 2:
+            return
+        without = [address for address, host in hosts.items() if not self._has_route(host)]
+        if without and len(without) < len(hosts):
+            look.remarks.append(f"this machine has no route to {few(without)}")
+            look.endpoints = [one for one in look.endpoints if one.address not in without]
 
     async def _find_services(self, look: _Look) -> None:
         look.used.add((self._settings.name, "SRV"))

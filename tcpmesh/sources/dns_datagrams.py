@@ -32,7 +32,7 @@ class Asker(Protocol):
         """None will come."""
 
 
-def words(error: Exception) -> str:
+def words(error: BaseException | None) -> str:
     """What keeps a server from being asked."""
     if isinstance(error, ConnectionRefusedError):
         return "refuses datagrams: nobody listens there"

@@ -70,6 +70,7 @@ class DnsCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.servers = Servers()
+        self.unrouted: set[str] = set()
         self.observer = FakeDiscoveryObserver()
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.events.append)
@@ -79,7 +80,9 @@ class DnsCase(SynchronousTestCase):
         settings = DnsSettings(
             DB, kind, None if kind == "srv" else 5432, more.pop("resolvers", [ONE]), Duration(2.0), **more
         )
-        discovery = DnsDiscovery(settings, plugin_context("db", clock=self.clock), self.servers)
+        discovery = DnsDiscovery(
+            settings, plugin_context("db", clock=self.clock), self.servers, lambda host: host not in self.unrouted
+        )
         self.addCleanup(discovery.stop)
         discovery.start(self.observer)
         return discovery
@@ -112,6 +115,25 @@ class AddressTests(DnsCase):
         self.clock.advance(60)
         self.assertEqual(self.hosts(), ["10.0.0.1:5432"])
         self.assertEqual(self.observer.failures, [])
+
+    def test_a_family_without_a_network_is_left_out(self) -> None:
+        """While the other one has a way: each connection to it would be lost. Told once; a route that comes counts."""
+        self.servers.zone[DB, "A"] = addresses("10.0.0.1", ttl=1)
+        self.servers.zone[DB, "AAAA"] = addresses("2001:db8::1", "2001:db8::2", ttl=1)
+        self.unrouted |= {"2001:db8::1", "2001:db8::2"}
+        self.started("both")
+        self.clock.pump([1] * 30)
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432"])
+        self.assertEqual(
+            self.lines(),
+            [f"{DB}: not used: this machine has no route to [2001:db8::1]:5432, [2001:db8::2]:5432"],
+        )
+        self.unrouted.discard("2001:db8::2")
+        self.clock.advance(1)
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432", "[2001:db8::2]:5432"])
+        self.unrouted |= {"10.0.0.1", "2001:db8::2"}
+        self.clock.advance(1)
+        self.assertEqual(self.hosts(), ["10.0.0.1:5432", "[2001:db8::1]:5432", "[2001:db8::2]:5432"])
 
     def test_the_ttl_says_when_to_ask_again(self) -> None:
         """Not before."""
@@ -435,6 +457,8 @@ class SettingsTests(ConfigTestCase):
              "plugin 'static'"),
             ('name: ‸"a b", port: 1', ".name: 'a b' is not a name to ask for; write it in full, such as "
              "db.example.test"),
+            ('name: ‸"bücher.test", port: 1', ".name: 'b\\xfccher.test' is not a DNS name in ASCII form; write its "
+             "labels as xn--…"),
             ("name: db.test, port: ‸0", ".port: 0 is not a port from 1 to 65535"),
             ("name: db.test, type: srv, port: ‸5", ".port: SRV records name the ports; leave port out"),
             ("name: db.test, port: 1, resolvers: ‸[]", ".resolvers: the list is empty; name a server, or leave the key "
