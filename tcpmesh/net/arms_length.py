@@ -21,6 +21,7 @@ __all__ = ["GuardedBalancer", "GuardedRetry"]
 
 _log = Logger()
 _LONGEST_WAIT = 3600.0  # seconds
+_NOBODY: frozenset[Endpoint] = frozenset()
 
 
 @attrs.frozen(eq=False)
@@ -56,8 +57,14 @@ class GuardedBalancer:
             self._failed()
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} raised an exception") from None
         # By identity first: comparing with thousands of others takes longer than the rest of a pick.
-        if endpoint is not None and id(endpoint) not in map(id, endpoints) and endpoint not in endpoints:
+        if endpoint is None:
+            return None
+        known = isinstance(endpoint, Endpoint) and (id(endpoint) in map(id, endpoints) or endpoint in endpoints)
+        if not known:
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} chose something that is not an endpoint")
+        if exclude and endpoint in exclude:  # what has failed for a connection is not tried again, whoever forgets it
+            left = tuple(one for one in endpoints if one not in exclude)
+            return self.pick(left, _NOBODY, source) if left else None
         return endpoint
 
     def expected(self, endpoint: Endpoint) -> float | None:

@@ -62,6 +62,36 @@ class GuardedBalancerTests(SynchronousTestCase):
             refusal = self.assertRaises(Refusal, self.pick, stranger)
             self.assertEqual(refusal.code, BALANCER_FAILED)
 
+    def test_what_only_says_that_it_is_equal_is_none(self) -> None:
+        """It would be asked for its address."""
+
+        class Everything:
+            def __eq__(self, other: object) -> bool:
+                return True
+
+            __hash__ = None  # type: ignore[assignment]
+
+        refusal = self.assertRaises(Refusal, self.pick, Everything())
+        self.assertEqual(refusal.code, BALANCER_FAILED)
+
+    def test_who_forgets_what_is_excluded_is_asked_without_it(self) -> None:
+        """What failed for a connection is not tried again for it while there is another, whatever the plugin."""
+
+        class Forgetful(RoundRobin):
+            def pick(self, endpoints: Any, exclude: Any) -> Any:
+                return endpoints[0]
+
+        guarded = GuardedBalancer("orders", "forgetful", Forgetful())
+        self.assertIs(guarded.pick((A, B), NONE, None), A)
+        self.assertIs(guarded.pick((A, B), frozenset({A}), None), B)
+        self.assertIsNone(guarded.pick((A, B), frozenset({A, B}), None))
+
+    def test_who_insists_on_what_is_excluded_has_failed(self) -> None:
+        """It chooses it although it is not even offered."""
+        guarded = GuardedBalancer("orders", "choosing", Choosing(A))
+        refusal = self.assertRaises(Refusal, guarded.pick, (A, B), frozenset({A}), None)
+        self.assertEqual(refusal.code, BALANCER_FAILED)
+
     def test_a_loss_is_told_to_who_wants_to_know(self) -> None:
         """Others are not asked for a method that they need not have."""
         listening = Listening()
