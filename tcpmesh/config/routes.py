@@ -18,6 +18,7 @@ from tcpmesh.settings import InboundSettings, OutboundSettings, ServiceSettings
 __all__ = ["check_routes", "expectation_missing", "passed_through_only"]
 
 _LARGEST_WEIGHT = 1_000_000
+_LONGEST_FAILOVER = 16  # services: one connection may try all of them, in one turn of the reactor
 
 
 def check_routes(read: SettingsReader) -> Iterator[Problem]:
@@ -81,6 +82,8 @@ def _services(read: SettingsReader, place: Place, route: OutboundRoute) -> Itera
         at = place.key("failover")
         if not route.failover:
             yield _at(read, at, "the list is empty; name the services in the order in which they are tried")
+        if len(route.failover) > _LONGEST_FAILOVER:
+            yield _at(read, at, f"{len(route.failover)} services are too many to try; {_LONGEST_FAILOVER} are the most")
         for index, service in enumerate(route.failover):
             if service in route.failover[:index]:
                 yield _at(read, at.item(index), f"{service!r} was tried already when its turn comes; name it once")

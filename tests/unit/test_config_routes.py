@@ -226,6 +226,22 @@ class ProblemsTests(ConfigTestCase):
             "outbound[0].routes[5].failover[2]: 'orders' was tried already when its turn comes; name it once",
         )
 
+    def test_a_failover_has_an_end(self) -> None:
+        """One connection tries 16 services, which takes a call within a call for each."""
+        names = [f"more-{number}" for number in range(16)]
+        known = 'expect: ["spiffe://example.org/x"], discovery: {plugin: static, endpoints: ["192.0.2.9:1"]}'
+        more = "services:\n" + "".join(f"  {name}: {{{known}}}\n" for name in names)
+
+        def failing_over(listed: str) -> str:
+            routes = f"routes: [{{sni: a.test, service: legacy, passthrough: true}}, {{failover: {listed}}}]"
+            return sample(routes).replace("services:\n", more)
+
+        self.load(failing_over(f"[{', '.join(names)}]"))
+        self.check_problems(
+            failing_over(f"‸[orders, {', '.join(names)}]"),
+            "outbound[0].routes[1].failover: 17 services are too many to try; 16 are the most",
+        )
+
     def test_two_routes_for_the_same_names(self) -> None:
         """In whatever case; of which the later could never be taken."""
         self.check_problems(
