@@ -227,8 +227,9 @@ class OutboundConnection(DecidingConnection):
             self._end(refusal)
             return
         self.plane.sink.attempt_failed(self.record, refusal.code, refusal.reason)
-        if self.places:
-            self.plane.limiting.release(self)
+        self.plane.limiting.release(
+            self
+        )  # it is allowed nowhere until the next decision, whether limits count it or not
         self._try(following)
 
     def _early_loss(self, loss: Loss) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from tcpmesh.codes import (
     CIRCUIT_OPEN,
@@ -22,12 +25,36 @@ from tcpmesh.codes import (
     POLICY_CONNECTIONS,
     SERVICE_CONNECTIONS,
 )
+from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.policy.rules import Rules
+from tcpmesh.policy_interfaces import IOutboundPolicy
+from tcpmesh.values import AuthorizationRequest, Decision, Effect
 from tests.integration.applications import push, receive, reset, until
 from tests.integration.mesh import Proxy, echo, in_thread, unused_port
 from tests.integration.own_tls import OwnTLSTestCase, first_bytes
+from tests.unit.policy_samples import read
 from tests.unit.tls_pairs import take
 
 ALL = "authorization: [{plugin: rules, policies: [{name: all, action: allow, from: [{any: authenticated}]}]}]\n"
+
+
+@implementer(IOutboundPolicy)
+class DbLater:
+    """Answers about the service ``db`` when the test does."""
+
+    decides_outbound = True
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[Decision]] = []
+
+    def decide(self, request: AuthorizationRequest) -> Decision | Deferred[Decision]:
+        if request.service != "db":
+            return Decision(Effect.ABSTAIN)
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def describe(self) -> Sequence[str]:
+        return ()
 
 
 class RoutesTestCase(OwnTLSTestCase):
@@ -410,6 +437,30 @@ class FailoverTests(RoutesTestCase):
         assert plane is not None
         self.assertEqual(dict(plane.limiting.in_use), {"few": 0})
         self.assertEqual(await self.said(outer.port("out")), b"2")
+
+    async def test_limits_that_change_while_the_next_service_is_asked_about(self) -> None:
+        """Nothing is counted for a service that is not yet allowed, so that nothing stays counted for ever."""
+        inner = self.inbound(self.saying(b"2"))
+        services = self.service("mail", unused_port()) + "\n" + self.service("db", inner.port("in"))
+        outer = self.start_routes(services, "{failover: [mail, db]}")
+        slow, state, plane = DbLater(), outer.service.composition.state, outer.service.plane
+        assert plane is not None
+        state.swap(policies=(NamedPolicy("slow", slow),))
+        client = self.connect(outer.port("out"))
+        await until(lambda: slow.asked, "it is asked about the second service")
+        few = (
+            "- {name: few, action: limit, limit: {connections: 5}, from: [{prefixes: [spiffe://mesh.test/]}], "
+            "to: {services: [db]}}"
+        )
+        state.swap(policies=(NamedPolicy("slow", slow), NamedPolicy("rules", Rules(read(few)))))
+        await until(lambda: len(slow.asked) == 2, "it is asked about again")
+        for answer in slow.asked:
+            answer.callback(Decision(Effect.ABSTAIN))
+        self.assertEqual(await in_thread(client.recv, 1), b"2")
+        self.assertEqual(dict(plane.limiting.in_use), {"few": 1})
+        client.close()
+        await outer.closed()
+        self.assertEqual(dict(plane.limiting.in_use), {"few": 0})
 
     async def test_a_limit_of_a_policy_is_the_last_word(self) -> None:
         """It is about the service that was to be used, as a denial is."""
