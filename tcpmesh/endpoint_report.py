@@ -126,11 +126,10 @@ class EndpointReport:
 
     def _gone(self, pool: Pool) -> list[dict[str, Any]]:
         there = {endpoint.address for endpoint in pool.endpoints}
-        found = [(address, counts) for address, counts in pool.addresses.items() if address not in there]
+        found = ((address, counts) for address, counts in pool.addresses.items() if address not in there)
         return [
             {"address": str(address), "open": counts.open, "pending": counts.pending}
-            for address, counts in found[:_GONE]
-            if counts.total
+            for address, counts in islice(found, _GONE)
         ]
 
     # --- an endpoint

@@ -60,6 +60,7 @@ class Pool:
         self._limits = settings.limits
         self._is_limited = settings.limits != ServiceLimits()
         self._by_address: dict[Address, EndpointCounts] = {}
+        self._gone: set[Address] = set()  # of these, what discovery has removed
         self._full: set[Address] = set()  # where limits.per_endpoint leaves no room
         self._candidates = Candidates(
             name,
@@ -105,6 +106,9 @@ class Pool:
 
     def room_changed(self, endpoint: Endpoint) -> None:
         """A place at the endpoint was given back, or only its dial is over: it goes to who waits."""
+        if endpoint.address in self._gone and not self._by_address[endpoint.address].total:
+            self._gone.discard(endpoint.address)
+            del self._by_address[endpoint.address]
         if self._is_limited:
             if endpoint.address in self._full and self._has_room(endpoint):
                 self._full.discard(endpoint.address)
@@ -247,3 +251,4 @@ class Pool:
         for address, counts in list(self._by_address.items()):
             if address not in there and not counts.total:
                 del self._by_address[address]
+        self._gone = self._by_address.keys() - there

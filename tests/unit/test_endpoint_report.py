@@ -277,3 +277,17 @@ class EndpointReportTests(SynchronousTestCase):
         self.assertEqual([one["address"] for one in found["endpoints"]], ["192.0.2.1:1002"])
         booking.closed()
         self.assertEqual(self.service()["gone"], [])
+
+    def test_names_so_many_who_are_gone(self) -> None:
+        """Of those that still have connections, however many have none any more."""
+        self.fleet.add("orders", *(endpoint(number) for number in range(250)))
+        bookings = [self.fleet.book("orders") for _ in range(250)]
+        self.fleet.discover("orders")
+        for booking in bookings[:120]:
+            booking.established(0.01)
+            booking.closed()
+        self.assertEqual(len(self.service()["gone"]), 100)
+        for booking in bookings[120:]:
+            booking.established(0.01)
+            booking.closed()
+        self.assertEqual(self.service()["gone"], [])

@@ -159,6 +159,26 @@ class UpstreamMetricsTests(SynchronousTestCase):
         self.assertEqual(self.samples("tcpmesh_endpoint_failed_total"), {("TM-U101", other, "orders"): 1})
         self.assertEqual(sum(self.samples("tcpmesh_endpoint_pending").values()), 1)
 
+    def test_forget_an_endpoint_with_its_last_connection(self) -> None:
+        """Discovery has removed it, and says nothing more for weeks; one that is back begins anew."""
+        self.fleet.add("orders", endpoint(1))
+        bookings = [self.fleet.book("orders") for _ in range(2)]
+        for booking in bookings:
+            booking.established(0.01)
+        self.fleet.discover("orders", endpoint(2))
+        bookings[0].closed()
+        self.assertEqual(self.samples("tcpmesh_endpoint_open"), {("192.0.2.1:1001", "orders"): 1})
+        bookings[1].closed()
+        self.assertEqual(self.samples("tcpmesh_endpoint_open"), {})
+        self.fleet.discover("orders", endpoint(1))
+        again = self.fleet.book("orders")
+        self.fleet.discover("orders", endpoint(2))
+        self.fleet.discover("orders", endpoint(1))
+        again.failed(AttemptFailure(CONNECT_REFUSED, "nobody listens", again.endpoint, 0.01))
+        self.assertEqual(
+            self.samples("tcpmesh_endpoint_failed_total"), {(CONNECT_REFUSED.id, "192.0.2.1:1001", "orders"): 1}
+        )
+
     def test_have_labels_for_so_many_endpoints(self) -> None:
         """All others of a service are one, whose counters never go back, whoever goes."""
         self.fleet.add("orders", *(endpoint(number) for number in range(10)))
