@@ -14,11 +14,12 @@ from tcpmesh.discovery.endpoint_list import endpoints_of
 from tcpmesh.discovery.positions import INDEX, Positions
 from tcpmesh.discovery.static import StaticSettings
 from tcpmesh.errors import Problem
-from tcpmesh.port_ranges import PortRange
+from tcpmesh.port_ranges import MAX_PORTS, PortRange
 from tcpmesh.settings import OutboundSettings, ServiceSettings
 
 __all__ = ["check_per_endpoint"]
 
+_MAX_PORT = 65535
 _SHOWN = 3  # of what is wrong with the endpoints of one listener
 
 
@@ -57,8 +58,10 @@ def _static(listen: PortRange, service: str, discovery: StaticSettings) -> Itera
     ports, count = len(listen), len(endpoints)
     if ports != count:
         are = "is 1 port" if ports == 1 else f"are {ports} ports"
-        wanted = PortRange(listen.host, listen.first, listen.first + count - 1)
-        yield f"{listen} {are}, but service {service!r} has {count} endpoint{'s' * (count > 1)}; write {wanted}"
+        first = min(listen.first, _MAX_PORT + 1 - count)
+        wanted = PortRange(listen.host, first, first + count - 1)
+        advice = f"write {wanted}" if count <= MAX_PORTS else f"a range has at most {MAX_PORTS} ports"
+        yield f"{listen} {are}, but service {service!r} has {count} endpoint{'s' * (count > 1)}; {advice}"
         return
     positions = Positions(ports)
     positions.update(endpoints)

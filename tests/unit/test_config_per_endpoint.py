@@ -59,6 +59,20 @@ class PerEndpointTests(ConfigTestCase):
                 f"outbound[0].listen: {listen} {words}, but service 'orders' has 3 endpoints; write 127.0.0.1:5-7",
             )
 
+    def test_is_told_only_what_it_may_write(self) -> None:
+        """No port beyond the last one, no range beyond the longest."""
+        self.check_problems(
+            each('"127.0.0.1:65535-65535"'),
+            "outbound[0].listen: 127.0.0.1:65535-65535 is 1 port, but service 'orders' has 3 endpoints; write "
+            "127.0.0.1:65533-65535",
+        )
+        endpoints = ", ".join(f'"127.0.0.1:{port}"' for port in range(1, 1002))
+        self.check_problems(
+            each('"127.0.0.2:5-7"', f"[{endpoints}]"),
+            "outbound[0].listen: 127.0.0.2:5-7 are 3 ports, but service 'orders' has 1001 endpoints; a range has at "
+            "most 1000 ports",
+        )
+
     def test_has_endpoints_whose_indexes_agree(self) -> None:
         """Each from 0, and each once."""
         entry = '{{address: "127.0.0.1:{}", metadata: {{index: "{}"}}}}'
