@@ -60,6 +60,11 @@ class Networks:
         place = bisect_right(self._firsts, number) - 1
         return place >= 0 and number <= self._lasts[place]
 
+    def cover(self, network: Network) -> bool:
+        """Whether all of a network is in them, in one or in several together."""
+        place = bisect_right(self._firsts, network.first) - 1
+        return place >= 0 and network.last <= self._lasts[place]
+
 
 def parse_network(text: str) -> Network:
     """

@@ -66,6 +66,15 @@ class ProxyProtocolTests(ConfigTestCase):
                 f"{PLACE}.accept_from[0]: {network.strip(chr(34))} is everybody; name the load balancers, whose word "
                 "is taken for it",
             )
+        for parts, whole in (
+            ("0.0.0.0/1, 128.0.0.0/1, 10.0.0.0/8", "0.0.0.0/0"),
+            ("0.0.0.0/1, 128.0.0.0/2, 192.0.0.0/2", "0.0.0.0/0"),
+            ('"8000::/1", "::/1"', "::/0"),
+        ):
+            self.check_problems(
+                inbound(f"{{accept_from: ‸[{parts}]}}"),
+                f"{PLACE}.accept_from: together they hold {whole}, which is everybody; name the load balancers",
+            )
 
     def test_refuses_what_means_nothing(self) -> None:
         """Empty lists, names instead of networks, times out of bounds."""
