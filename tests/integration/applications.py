@@ -40,6 +40,16 @@ class Received(NamedTuple):
     ending: str  # END, or the name of the error
 
 
+def says(word: bytes) -> Callable[[socket.socket], None]:
+    """An application that says a word to each byte."""
+
+    def serve(connection: socket.socket) -> None:
+        while connection.recv(1):
+            connection.sendall(word)
+
+    return serve
+
+
 def stream(size: int, seed: int = 0) -> bytes:
     """Bytes that look random and are the same each time."""
     return random.Random(seed).randbytes(size)

@@ -12,21 +12,12 @@ from twisted.internet.task import deferLater
 
 from tcpmesh.codes import ENDPOINT_REMOVED, NO_ENDPOINT
 from tcpmesh.endpoint_control import DiscoveryStatus
+from tests.integration.applications import says
 from tests.integration.dnsmasq import Dnsmasq
 from tests.integration.mesh import PATIENCE, MeshTestCase, Proxy, in_thread, reactor
 from tests.integration.processes import free_port
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
-
-
-def says(word: bytes) -> Callable[[socket.socket], None]:
-    """An application that says a word to each byte."""
-
-    def serve(connection: socket.socket) -> None:
-        while connection.recv(1):
-            connection.sendall(word)
-
-    return serve
 
 
 class DnsmasqTestCase(MeshTestCase):

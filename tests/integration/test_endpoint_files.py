@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tcpmesh.codes import ENDPOINT_REMOVED, ID_DIFFERS, NO_ENDPOINT, RESOLVE_TIMEOUT
+from tests.integration.applications import says
 from tests.integration.mesh import PATIENCE, MeshTestCase, Proxy, in_thread, reactor
 from tests.integration.processes import TCPMESH
 from tests.integration.servers import run, temporary_directory
@@ -59,16 +59,6 @@ class CheckTests(SynchronousTestCase):
         )
         endpoints.write_text("[]")
         self.assertEqual(check(0), "")
-
-
-def says(word: bytes) -> Callable[[socket.socket], None]:
-    """An application that says a word to each byte."""
-
-    def serve(connection: socket.socket) -> None:
-        while connection.recv(1):
-            connection.sendall(word)
-
-    return serve
 
 
 class FileTests(MeshTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl  # noqa: TID251  an application's own TLS, not ours
+from collections.abc import Callable
 
 from tcpmesh.codes import (
     CANCELLED,
@@ -29,6 +30,19 @@ from tests.integration.own_tls import OPEN, OwnTLSTestCase, first_bytes, is_end
 from tests.unit.test_client_hello import openssl_hello
 
 RESET_SEEN = "ECONNRESET"
+
+
+def until_hello(hello: bytes, seen: list[bytes]) -> Callable[[socket.socket], None]:
+    """A server that notes what comes up to the end of the ClientHello, and says a byte."""
+
+    def serve(connection: socket.socket) -> None:
+        received = b""
+        while not received.endswith(hello):
+            received += connection.recv(65536)
+        seen.append(received)
+        connection.sendall(b"x")
+
+    return serve
 
 
 class OutboundTests(OwnTLSTestCase):
@@ -162,15 +176,7 @@ class OutboundTests(OwnTLSTestCase):
         """A PROXY header before the ClientHello; it is no payload."""
         seen: list[bytes] = []
         hello = first_bytes(self.client_context(), "a.test")
-
-        def serve(connection: socket.socket) -> None:
-            received = b""
-            while not received.endswith(hello):
-                received += connection.recv(65536)
-            seen.append(received)
-            connection.sendall(b"x")
-
-        outer = self.passing(self.application(serve), service=", proxy_protocol: v1")
+        outer = self.passing(self.application(until_hello(hello, seen)), service=", proxy_protocol: v1")
         received = await in_thread(lambda: self.plain(outer.port("out"), hello, fin=True))
         self.assertEqual(received.length, 1)
         record = await outer.closed()
@@ -380,15 +386,7 @@ class InboundTests(OwnTLSTestCase):
         """Before the peer's ClientHello, of which no byte is missing."""
         seen: list[bytes] = []
         hello = first_bytes(self.client_context(), "a.test")
-
-        def serve(connection: socket.socket) -> None:
-            received = b""
-            while not received.endswith(hello):
-                received += connection.recv(65536)
-            seen.append(received)
-            connection.sendall(b"x")
-
-        inner = self.start_passing(self.application(serve), more=", proxy_protocol: {send: v1}")
+        inner = self.start_passing(self.application(until_hello(hello, seen)), more=", proxy_protocol: {send: v1}")
         received = await in_thread(lambda: self.plain(inner.port("in"), hello, fin=True))
         self.assertEqual(received.length, 1)
         record = await inner.closed()

@@ -44,6 +44,22 @@ authorization:
       - {name: some, action: allow, from: [{ids: ["spiffe://example.org/web"]}], to: {inbound: [in]}}
 """
 
+# What stands around the rest of a service in documents.
+AROUND_A_SERVICE = """\
+version: 1
+trust_domain: example.org
+identity:
+  sources: {local: {plugin: embedded, state: state}}
+  workloads: {web: {id: "spiffe://example.org/web"}}
+outbound:
+  - {name: out, listen: "127.0.0.1:15000", service: orders, workload: web}
+"""
+SERVICE = """\
+services:
+  orders:
+    expect: ["spiffe://example.org/orders"]
+"""
+
 
 @attrs.frozen
 class OwnSettings:

@@ -15,22 +15,9 @@ from tcpmesh.config import loads
 from tcpmesh.interfaces import BALANCE
 from tcpmesh.plugins import PluginRegistry
 from tests.documents import ROOT, blocks, links, section
+from tests.unit.config_samples import AROUND_A_SERVICE, SERVICE
 
 TEXT = (ROOT / "docs" / "upstream-balancing.md").read_text(encoding="utf-8")
-REST = """\
-version: 1
-trust_domain: example.org
-identity:
-  sources: {local: {plugin: embedded, state: state}}
-  workloads: {web: {id: "spiffe://example.org/web"}}
-outbound:
-  - {name: out, listen: "127.0.0.1:15000", service: orders, workload: web}
-"""
-SERVICE = """\
-services:
-  orders:
-    expect: ["spiffe://example.org/orders"]
-"""
 DISCOVERY = '    discovery: {plugin: static, endpoints: ["192.0.2.10:4143"]}\n'
 
 
@@ -56,7 +43,7 @@ class DocumentTests(SynchronousTestCase):
             if "service" in block.words:
                 inner = textwrap.indent(block.text, "    ")
                 text = SERVICE + inner + ("" if "discovery:" in inner else DISCOVERY)
-            settings = loads((REST + text).encode(), Path("/etc/mesh/tcpmesh.yaml"), plugins)
+            settings = loads((AROUND_A_SERVICE + text).encode(), Path("/etc/mesh/tcpmesh.yaml"), plugins)
             self.assertIn(settings.services["orders"].balance.plugin, plugins.names(BALANCE))
 
     def test_the_tables_are_what_comes_out(self) -> None:

@@ -30,20 +30,9 @@ from tcpmesh.plugins import PluginRegistry
 from tcpmesh.sources.dns_lookup import ROUNDS
 from tcpmesh.testing import endpoint
 from tests.documents import ROOT, blocks, section
+from tests.unit.config_samples import AROUND_A_SERVICE, SERVICE
 
 TEXT = (ROOT / "docs" / "upstream-discovery.md").read_text(encoding="utf-8")
-REST = """\
-version: 1
-trust_domain: example.org
-identity:
-  sources: {local: {plugin: embedded, state: state}}
-  workloads: {web: {id: "spiffe://example.org/web"}}
-outbound:
-  - {name: out, listen: "127.0.0.1:15000", service: orders, workload: web}
-services:
-  orders:
-    expect: ["spiffe://example.org/orders"]
-"""
 
 
 def first_cells(text: str) -> list[str]:
@@ -58,7 +47,7 @@ class DocumentTests(SynchronousTestCase):
         chosen = []
         for block in blocks(TEXT):
             if "service" in block.words:
-                text = REST + textwrap.indent(block.text, "    ")
+                text = AROUND_A_SERVICE + SERVICE + textwrap.indent(block.text, "    ")
                 settings = loads(text.encode(), Path("/etc/mesh/tcpmesh.yaml"), plugins)
                 chosen.append(settings.services["orders"].discovery.plugin)
             elif "endpoints" in block.words:

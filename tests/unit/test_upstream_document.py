@@ -12,7 +12,7 @@ from tcpmesh.interfaces import BALANCE, DISCOVERY, RETRY
 from tcpmesh.plugins import PluginRegistry
 from tcpmesh.settings import OutboundSettings, ServiceSettings, keys
 from tests.documents import ROOT, blocks
-from tests.unit.test_upstream_balancing_document import REST, SERVICE
+from tests.unit.config_samples import AROUND_A_SERVICE, SERVICE
 
 TEXT = (ROOT / "docs" / "upstream.md").read_text(encoding="utf-8")
 # Keys of a service or of an outbound listener that have nothing to do with the way to an endpoint.
@@ -28,7 +28,7 @@ class OverviewTests(SynchronousTestCase):
         examples = [block for block in blocks(TEXT) if block.language == "yaml"]
         self.assertEqual(len(examples), 2)
         for block in examples:
-            text = REST + SERVICE + textwrap.indent(block.text, "    ")
+            text = AROUND_A_SERVICE + SERVICE + textwrap.indent(block.text, "    ")
             service = loads(text.encode(), Path("/etc/mesh/tcpmesh.yaml"), PluginRegistry()).services["orders"]
             self.assertNotEqual(service.retry.plugin, "none")
 
