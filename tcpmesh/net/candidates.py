@@ -22,6 +22,7 @@ __all__ = ["Candidates"]
 _NOBODY: frozenset[Endpoint] = frozenset()
 _OFFERS = 8  # of endpoints that begin slowly, for one attempt
 _SWEEP = 1.0  # seconds between looks at all of these
+_SAID = 0.1  # for so many seconds it stays said why there is none: the times in it have one decimal
 
 
 class Candidates:
@@ -54,6 +55,9 @@ class Candidates:
         self._away: frozenset[Address] = frozenset()  # of the admitted ones
         self._free: tuple[Endpoint, ...] = ()
         self._swept = clock.seconds()
+        self._said: Refusal  # of these endpoints, at that time
+        self._said_of: tuple[tuple[Endpoint, ...], frozenset[Address]] = ((), self._away)
+        self._said_at = 0.0
         self._roomy: tuple[tuple[Endpoint, ...], ...] = ()
         self._roomy_of: tuple[tuple[Endpoint, ...], ...] | None = None
 
@@ -148,6 +152,13 @@ class Candidates:
         return tuple(found)
 
     def _none(self, endpoints: tuple[Endpoint, ...]) -> Refusal:
+        """Say why. When nobody can be tried, thousands may ask at the same time, and it takes a look at everybody."""
+        now = self._clock.seconds()
+        if (endpoints, self._away) != self._said_of or now >= self._said_at + _SAID:
+            self._said, self._said_of, self._said_at = self._why_none(endpoints), (endpoints, self._away), now
+        return Refusal(self._said.code, self._said.reason)  # raised: an exception of its own for each
+
+    def _why_none(self, endpoints: tuple[Endpoint, ...]) -> Refusal:
         health, name, count = self._health, self._name, len(endpoints)
         if health.impaired:
             why = health.why_none(endpoints, self._clock.seconds())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -12,6 +13,7 @@ from tcpmesh import codes
 from tcpmesh.balance.round_robin import RoundRobin
 from tcpmesh.balance.tiers import Tiers
 from tcpmesh.balance_interfaces import ISourceBalancer
+from tcpmesh.errors import Refusal
 from tcpmesh.net.arms_length import GuardedBalancer
 from tcpmesh.net.candidates import Candidates
 from tcpmesh.upstream_settings import CircuitSettings, EjectionSettings, HealthSettings, ServiceLimits
@@ -115,6 +117,38 @@ class CandidateTests(SynchronousTestCase):
         self.assertIn("none of 5 endpoints of service 'orders' can be used: 192.0.2.1:1000 is ejected", refusal.reason)
         self.assertIn("TM-U101 nobody listens", refusal.reason)
         self.assertIn("; and 2 more", refusal.reason)
+
+    def test_why_all_are_unavailable_is_worked_out_now_and_then(self) -> None:
+        """Each connection has its own refusal; that of thousands is not put together anew for each."""
+        service = Service(health=ONE_STRIKE)
+        service.discover(A, B)
+        asked: list[float] = []
+        why_none = service.health.why_none
+
+        class Watched:
+            def __getattr__(self, name: str) -> object:
+                return getattr(service.health, name)
+
+            def why_none(self, endpoints: Sequence[Endpoint], now: float) -> str:
+                asked.append(now)
+                return why_none(endpoints, now)
+
+        health: Any = Watched()
+        guarded = GuardedBalancer("orders", "round-robin", RoundRobin())
+        some = Candidates("orders", Tiers(), health, guarded, service.clock, None, random.Random(1))
+        for where in (A, B):
+            service.health.failed(where, codes.CONNECT_REFUSED, "nobody listens", 0.0, self)
+        endpoints = (A, B)
+        first, second = (self.assertRaises(Refusal, some.choose, endpoints, NONE, None) for _ in range(2))
+        self.assertIsNot(first, second)
+        self.assertEqual(first.reason, second.reason)
+        service.clock.advance(0.1)
+        third = self.assertRaises(Refusal, some.choose, endpoints, NONE, None)
+        self.assertIn("ejected for another 9.9s", third.reason)
+        service.health.checked(A.address, Refusal(codes.CONNECT_REFUSED, "x"), 0.0, 0.1)
+        service.health.retain((A,), 0.1)
+        self.assertRaises(Refusal, some.choose, (A,), NONE, None)
+        self.assertEqual(asked, [0.0, 0.1, 0.1])
 
     def test_no_endpoints_says_since_when_and_what_discovery_says(self) -> None:
         """An empty list is an answer, and not waited for."""
