@@ -106,12 +106,12 @@ class HealthChecks:
         self._services = services
         self._at_once = at_once
         self._make = make
-        self._rounds: dict[tuple[str, Address], _Round] = {}
+        self._rounds: dict[str, dict[Address, _Round]] = {service.name: {} for service in services}
         self._due: dict[str, deque[_Round]] = {}  # by service, the one whose turn is next first
         self._under_way = 0
         self._beginning = False
         self._started = False
-        self._seen: Any = None
+        self._seen: dict[str, tuple[Endpoint, ...]] = {}
 
     def start(self) -> None:
         """Check every endpoint now, and from now on."""
@@ -122,34 +122,38 @@ class HealthChecks:
     def stop(self) -> None:
         """End all checks, those under way too."""
         self._started = False
-        rounds, self._rounds = self._rounds, {}
         self._due.clear()
-        for each in rounds.values():
-            each.end()
+        for rounds in self._rounds.values():
+            for each in rounds.values():
+                each.end()
+            rounds.clear()
 
     # --- which endpoints
 
     def _follow(self, state: MeshState) -> None:
-        if not self._started or state.endpoints is self._seen:
+        if not self._started:
             return
-        self._seen = state.endpoints
-        now = {
-            (service.name, endpoint.address): (service, endpoint)
-            for service in self._services
-            for endpoint in state.endpoints.get(service.name, ())
-        }
-        gone = [self._rounds.pop(key) for key in self._rounds.keys() - now.keys()]
+        for service in self._services:
+            endpoints = state.endpoints.get(service.name, ())
+            if endpoints is not self._seen.get(service.name, ()):
+                self._seen[service.name] = endpoints
+                self._follow_service(service, endpoints)
+        self._begin()
+
+    def _follow_service(self, service: CheckedService, endpoints: tuple[Endpoint, ...]) -> None:
+        rounds = self._rounds[service.name]
+        there = {endpoint.address for endpoint in endpoints}
+        gone = [rounds.pop(address) for address in rounds.keys() - there]
         for each in gone:
             each.over = True  # the end of one check lets another begin, which is to be none of theirs
         for each in gone:
             each.end()
-        for key, (service, endpoint) in now.items():
-            known = self._rounds.get(key)
+        for endpoint in endpoints:
+            known = rounds.get(endpoint.address)
             if known is None:
-                self._rounds[key] = known = _Round(service, endpoint)
+                known = rounds[endpoint.address] = _Round(service, endpoint)
                 self._queue(known)
             known.endpoint = endpoint
-        self._begin()
 
     # --- when
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -252,6 +253,24 @@ class HealthChecksTests(SynchronousTestCase):
         self.make(*many, at_once=3)
         self.serve(A, endpoint(200))
         self.assertEqual([check.at for check in self.made], [*many[:3], endpoint(200)])
+
+    def test_a_change_of_one_service_costs_the_others_nothing(self) -> None:
+        """Endpoints of which there may be thousands are looked at when they change."""
+
+        class Looked(tuple[Endpoint, ...]):
+            __slots__ = ()
+            times: ClassVar[int] = 0
+
+            def __iter__(self) -> Iterator[Endpoint]:
+                Looked.times += 1
+                return super().__iter__()
+
+        self.make(A, others=Looked((B, C)))
+        before = Looked.times
+        self.assertGreater(before, 0)
+        self.serve(A, endpoint(4))
+        self.assertEqual([check.at for check in self.made[-1:]], [endpoint(4)])
+        self.assertEqual(Looked.times, before)
 
     def test_another_change_of_the_state_checks_nobody(self) -> None:
         """Only the endpoints count."""

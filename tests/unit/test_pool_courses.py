@@ -178,7 +178,9 @@ class CourseTests(SynchronousTestCase):
             self.assert_booked(course)
             course.service.clock.advance(1)
             self.assertEqual(course.service.clock.getDelayedCalls(), [], number)
-            there = course.there = course.service.discover(*course.there, *set(course.all) - set(course.there))
+            there = course.there = course.service.discover(
+                *course.there, *(each for each in course.all if each not in course.there)
+            )
             for each in there:
                 course.health.checked(each.address, None, 0.01, course.now)
             course.service.clock.advance(3)
