@@ -98,6 +98,9 @@ class Establishment:
     def _try(self) -> None:
         self._wait = None
         self.upstream.retries.pausing.pop(self, None)
+        if self._plane.clock.seconds() >= self._until:  # another service may give less time than the one before
+            self._end(Refusal(ESTABLISH_TIMEOUT, "there was no time left to try"))
+            return
         try:
             found = self.upstream.pool.book(self, self._failed, self._position, self._timeouts, self._until)
         except Refusal as refusal:
