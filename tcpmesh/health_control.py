@@ -66,7 +66,8 @@ class HealthControl:
         """Begin the active checks, if any service has some."""
         if not any(service.health.check for service in self._settings.services.values()):
             return
-        from tcpmesh.net.health_checks import CheckedService, HealthChecks  # memory that most proxies need not spend
+        # Memory that most proxies need not spend.
+        from tcpmesh.net.health_checks import AT_ONCE, CheckedService, HealthChecks
 
         checked = []
         for name, service in self._settings.services.items():
@@ -75,7 +76,8 @@ class HealthControl:
                 workload = check_workload(name, check, self._settings.outbound) if check.type == "tls" else ""
                 times = self._settings.timeouts.override(service.timeouts)
                 checked.append(CheckedService(name, check, upstreams[name], self.services[name], workload, times))
-        self._checks = HealthChecks(plane, checked)
+        # A small proxy whose endpoints do not answer must have room left for applications.
+        self._checks = HealthChecks(plane, checked, max(1, min(AT_ONCE, plane.gate.max_connections // 4)))
         self._checks.start()
 
     def stop(self) -> None:

@@ -334,6 +334,18 @@ class PlaceTests(HealthCheckTestCase):
             await outer.service.stopService()
             await until(lambda plane=plane: not (plane.gate.connections or plane.gate.sockets), "all places are free")
 
+    async def test_checks_leave_room_for_applications(self) -> None:
+        """However many endpoints do not answer, a quarter of the connections is all that checks take at a time."""
+        deaf = deaf_port(self)
+        outer = self.start_outbound(
+            *(f"127.0.0.{host}:{deaf}" for host in range(1, 9)),
+            service=checked("tcp", "10s"),
+            top="limits: {connections: 8}\n",
+        )
+        plane = outer.service.plane
+        assert plane is not None
+        self.assertEqual(plane.gate.connections, 2)
+
     async def test_no_check_is_made_without_room(self) -> None:
         """A proxy at its limit of connections does not call its endpoints dead."""
         inner = self.start_inbound(self.application(echo))
