@@ -74,7 +74,7 @@ class Establishment:
         self._started = now if started is None else started
         self._until = self._started + timeouts.establish
         self._context = RetryContext(upstream.name)
-        self._waits = upstream.retries.begin(self._context, now)
+        self._waits = upstream.retries.begin(self._context)
         self._attempts = 0  # at this service
         self._failed: frozenset[Endpoint] = frozenset()
         self._last: AttemptFailure | None = None  # for the reason when the time is over
@@ -148,6 +148,8 @@ class Establishment:
         self._attempts += 1
         self._booking = booking
         started = plane.clock.seconds()
+        if self._attempts == 1:
+            self.upstream.retries.budget.connection(started)
         try:
             state, where, until = plane.state.current, booking.endpoint, self._until
             self._attempt = self._make_attempt(

@@ -49,9 +49,8 @@ class Retries:
         self.budget = RetryBudget(settings.retry_budget)
         self.pausing: dict[Pausing, None] = {}  # in the order in which they came
 
-    def begin(self, context: RetryContext, now: float) -> Iterator[float]:
-        """A connection begins: its waits, to be passed to :meth:`next_wait`."""
-        self.budget.connection(now)
+    def begin(self, context: RetryContext) -> Iterator[float]:
+        """A connection begins: its waits, to be passed to :meth:`next_wait`. Its first attempt counts in the budget."""
         return self._strategy.attempts(context)
 
     def next_wait(self, waits: Iterator[float], now: float, remaining: float) -> float | str:

@@ -262,6 +262,26 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(proxy.places, (1, 0))
 
 
+class BudgetTests(SynchronousTestCase):
+    def test_connections_that_were_not_tried_do_not_count(self) -> None:
+        """Nine that find no room, of ten, are no reason for more retries at who has no room."""
+        proxy = Proxy([1.0], budget=RetryBudgetSettings(share=0.5, minimum=0), limits=ServiceLimits(connections=1))
+        for _ in range(10):
+            proxy.connect()
+        self.assertEqual(len(proxy.attempts), 1)
+        self.assertEqual(proxy.upstream.retries.budget.spent(0.0), (0, 0))
+
+    def test_every_connection_that_was_tried_counts_once(self) -> None:
+        """Its further attempts are retries."""
+        proxy = Proxy([1.0, 1.0], budget=RetryBudgetSettings(share=1.0, minimum=0))
+        proxy.connect()
+        proxy.connect()
+        proxy.attempts[0].fails()
+        proxy.clock.advance(1.0)
+        proxy.attempts[2].fails()
+        self.assertEqual(proxy.upstream.retries.budget.spent(1.0), (2, 2))
+
+
 class MisbehaviourTests(SynchronousTestCase):
     """Strategies, and what starts attempts, gone wrong: each connection gets its one end."""
 

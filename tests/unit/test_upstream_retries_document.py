@@ -92,7 +92,9 @@ class RetriedTests(ConfigTestCase):
         counts = ServiceCounts()
         retries = Retries(GuardedRetry("orders", "fixed", Fixed(FixedSettings(attempts=9))), settings, counts)
         contexts = [RetryContext("orders"), RetryContext("orders")]
-        waits = [retries.begin(context, 0.0) for context in contexts]
+        waits = [retries.begin(context) for context in contexts]
+        for _ in contexts:
+            retries.budget.connection(0.0)
         for _ in range(3):
             self.assertEqual(retries.next_wait(waits[0], 0.0, 30.0), 0.1)
         why = retries.next_wait(waits[1], 0.0, 30.0)
