@@ -23,9 +23,13 @@ class DialledLeg(TLSLeg):
     __slots__ = ()
 
     def connectionMade(self) -> None:
-        """Tell the owner before the handshake begins. (IProtocol)"""
+        """Tell the owner before the handshake begins: from then on it counts the socket. (IProtocol)"""
         self.owner.connected()
+        self.announce()
         super().connectionMade()
+
+    def announce(self) -> None:
+        """Write what goes before TLS."""
 
 
 class AnnouncedLeg(DialledLeg):
@@ -35,10 +39,9 @@ class AnnouncedLeg(DialledLeg):
 
     announcement: Announcement
 
-    def connectionMade(self) -> None:
-        """Write the header before anything else; what the kernel does not take goes before TLS all the same."""
+    def announce(self) -> None:
+        """Write the header; what the kernel does not take goes before TLS all the same."""
         self.transport.write(self.announcement(self.transport))
-        super().connectionMade()
 
 
 def dialled_leg(announcement: Announcement | None, *arguments: Any, **options: Any) -> DialledLeg:

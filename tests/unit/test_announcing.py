@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -190,6 +190,20 @@ class LegTests(SynchronousTestCase):
         owner = Owner()
         leg = dialled_leg(None, owner, owner, Core(), None, Plane(), client=True)
         self.assertIs(type(leg), DialledLeg)
+
+    def test_an_error_of_ours_ends_what_was_counted(self) -> None:
+        """The owner hears that it is connected before anything can fail: else it would count down what it never did."""
+
+        def fail(_transport: object) -> bytes:
+            raise ArithmeticError("no header")
+
+        owner = Owner()
+        leg = dialled_leg(fail, owner, owner, Core(), None, Plane(), client=True)
+        transport = StringTransport()
+        leg.makeConnection(transport)
+        self.assertEqual(owner.told, ["connected", "lost"])
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(ArithmeticError)), 1)
 
     def test_nothing_overtakes_a_header_that_the_kernel_does_not_take_whole(self) -> None:
         """What is queued is header, then ClientHello, however little goes at a time."""
