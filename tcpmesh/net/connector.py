@@ -46,7 +46,7 @@ class Establishment:
     """
 
     __slots__ = (
-        "_attempt", "_attempts", "_booking", "_context", "_established", "_failed", "_had_time", "_last",
+        "_attempt", "_attempts", "_began", "_booking", "_context", "_established", "_failed", "_had_time", "_last",
         "_make_attempt", "_owner", "_plane", "_position", "_started", "_timeouts", "_until", "_wait", "_waiter",
         "_waits", "_workload", "upstream"
     )  # fmt: skip
@@ -72,6 +72,7 @@ class Establishment:
         self._position = position
         self._make_attempt = make_attempt
         self._started = now if started is None else started
+        self._began = now  # the last attempt
         self._until = self._started + timeouts.establish
         self._context = RetryContext(upstream.name)
         self._waits = upstream.retries.begin(self._context)
@@ -147,9 +148,9 @@ class Establishment:
         self._owner.record.attempts += 1
         self._attempts += 1
         self._booking = booking
-        started = plane.clock.seconds()
+        self._began = began = plane.clock.seconds()
         if self._attempts == 1:
-            self.upstream.retries.budget.connection(started)
+            self.upstream.retries.budget.connection(began)
         try:
             state, where, until = plane.state.current, booking.endpoint, self._until
             self._attempt = self._make_attempt(
@@ -157,12 +158,12 @@ class Establishment:
             )
             self._attempt.start()
         except Refusal as refusal:
-            self._refused(refusal, plane.clock.seconds() - started)
+            self._refused(refusal, plane.clock.seconds() - began)
         except Exception:  # noqa: BLE001  as above
             _log.failure("attempting service {service!r} failed", service=self.upstream.name)
             if self._attempt is not None:
                 self._attempt.cancel()  # whatever of it has begun must not speak for the next one
-            self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - started)
+            self._refused(Refusal(INTERNAL, "attempting the service failed"), plane.clock.seconds() - began)
 
     def attempt_succeeded(self, leg: Leg) -> None:
         """The endpoint accepted. (AttemptOwner)"""
@@ -199,7 +200,7 @@ class Establishment:
         self._established = self._booking = None
         # An alert keeps its own code; any other loss at this point is a refusal without words.
         code = loss.code if loss.code.retryable else CLOSED_BEFORE_OK
-        failure = AttemptFailure(code, loss.reason, booking.endpoint, now - self._started)
+        failure = AttemptFailure(code, loss.reason, booking.endpoint, now - self._began)
         booking.lost(failure)
         self._try_again(failure, Refusal(code, loss.reason))
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -17,6 +18,8 @@ from tcpmesh.health.service_health import ServiceHealth
 from tcpmesh.interfaces import IRetryStrategy
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.net.connector import Establishment
+from tcpmesh.net.leg_owners import Loss
+from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import make_upstream
 from tcpmesh.observe.records import ConnectionRecord
 from tcpmesh.settings import PluginChoice, ServiceSettings, Timeouts
@@ -260,6 +263,24 @@ class StopTests(SynchronousTestCase):
         proxy.upstream.stop()
         self.assertEqual((gone.refusals, going.refusals), ([], []))
         self.assertEqual(proxy.places, (1, 0))
+
+
+class ResumeTests(SynchronousTestCase):
+    def test_what_was_lost_took_the_time_of_its_own_attempt(self) -> None:
+        """And not of all before it: balancers shun an endpoint for as long as that."""
+        proxy = Proxy([2.0, 1.0])
+        client, made = proxy.connect()
+        proxy.attempts[0].fails()
+        proxy.clock.advance(2.0)
+        leg: Any = object.__new__(TLSLeg)
+        leg.core = SimpleNamespace(alpn=b"")
+        proxy.attempts[1].owner.attempt_succeeded(leg)
+        self.assertIs(client.leg, leg)
+        proxy.clock.advance(0.5)
+        self.assertTrue(made.resume(Loss(codes.RESET, "reset by the server", "ECONNRESET")))
+        self.assertEqual([failed.ms for failed in client.record.failures], [0.0, 500.0])
+        proxy.clock.advance(1.0)
+        self.assertEqual((len(proxy.attempts), proxy.places), (3, (1, 0)))
 
 
 class BudgetTests(SynchronousTestCase):
