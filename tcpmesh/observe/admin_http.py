@@ -16,9 +16,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IPush
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web import server
-from twisted.web.http import Request
-from twisted.web.resource import Resource
+from twisted.web.http import HTTPFactory, Request, datetimeToString
 from zope.interface import implementer
 
 __all__ = ["CONNECTIONS", "DEADLINE", "TEXT", "Answer", "Route", "guarded"]
@@ -34,18 +32,16 @@ Route = Callable[[Request], Answer | Deferred[Answer]]
 _log = Logger()
 
 
-class _Root(Resource):
+class _Root:
     """Answers by exact path; there is no tree, and nothing to list."""
 
     def __init__(self, routes: dict[bytes, Route], actions: dict[bytes, Route], clock: IReactorTime) -> None:
-        super().__init__()
-        self.isLeaf = True
         self._routes = routes | actions
         self._actions = actions
         self._clock = clock
 
-    def render(self, request: Request) -> int:
-        """Answer one request and close. (IResource)"""
+    def answer(self, request: Request) -> None:
+        """Answer one request and close."""
         route = self._routes.get(request.path)
         allowed = (b"POST",) if request.path in self._actions else (b"GET", b"HEAD")
         answer: Answer | Deferred[Answer]
@@ -55,12 +51,15 @@ class _Root(Resource):
             request.setHeader(b"allow", b", ".join(allowed))
             answer = 405, TEXT, b"only " + b" and ".join(allowed) + b"\n"
         else:
-            answer = route(request)
+            try:
+                answer = route(request)
+            except Exception:  # noqa: BLE001  one answer's failure is not the interface's
+                self._failed(Failure(), request)
+                return
         if isinstance(answer, Deferred):
             self._wait(request, answer)
         else:
             self._write(request, answer)
-        return server.NOT_DONE_YET
 
     def _wait(self, request: Request, answer: Deferred[Answer]) -> None:
         """Write what comes, unless whoever asked goes away, which ends it."""
@@ -151,25 +150,40 @@ class _Nothing(io.BytesIO):
         return len(data)
 
 
-class _Request(server.Request):
-    """A request that is its connection's last."""
+class _Request(Request):
+    """A request that is its connection's last; its answer does not say which software in which version this is."""
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802  Twisted's name
+        """(Request)."""
+        self.content = _Nothing()
 
     def process(self) -> None:
         """(Request)."""
         self.channel.persistent = 0
         self.setHeader(b"connection", b"close")
-        super().process()
-
-    def setHeader(self, name: str | bytes, value: str | bytes) -> None:  # noqa: N802  Twisted's name
-        """Set a header, but not which software in which version this is. (Request)"""
-        if name != b"Server":
-            super().setHeader(name, value)
+        self.setHeader(b"date", datetimeToString())
+        self.channel.site.root.answer(self)  # type: ignore[attr-defined]
 
 
-class _Site(server.Site):
-    """A site without request log, its once-a-second timer, and bodies; tracebacks it does not show anyway."""
+class _Site(HTTPFactory):
+    """
+    Pages without request log and its once-a-second timer.
+
+    Not Twisted's ``Site``: its sessions, templates and remote pages would be two megabytes of every proxy.
+    """
 
     noisy = False
+
+    def __init__(self, root: _Root, clock: IReactorTime) -> None:
+        super().__init__(timeout=DEADLINE, reactor=clock)
+        self.root = root
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """(IProtocolFactory)."""
+        channel: Any = super().buildProtocol(addr)
+        channel.requestFactory = _Request
+        channel.site = self
+        return channel
 
     def startFactory(self) -> None:
         """(Factory)."""
@@ -179,10 +193,6 @@ class _Site(server.Site):
 
     def log(self, request: Request) -> None:
         """(HTTPFactory)."""
-
-    def getContentFile(self, _length: int | None) -> io.BytesIO:  # noqa: N802  Twisted's name
-        """(Request.gotLength)."""
-        return _Nothing()
 
 
 class _Guard(ProtocolWrapper):
@@ -211,7 +221,7 @@ class _Guarded(WrappingFactory):
     protocol = _Guard  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, site: server.Site, clock: IReactorTime) -> None:
+    def __init__(self, site: _Site, clock: IReactorTime) -> None:
         super().__init__(site)
         self.clock = clock
 
@@ -229,4 +239,4 @@ def guarded(
     :param routes: by path, for GET.
     :param actions: by path, for POST: they do something.
     """
-    return _Guarded(_Site(_Root(routes, actions or {}, clock), _Request, timeout=DEADLINE, reactor=clock), clock)
+    return _Guarded(_Site(_Root(routes, actions or {}, clock), clock), clock)

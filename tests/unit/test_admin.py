@@ -211,7 +211,8 @@ class TCPSiteTests(SiteCase):
         """The asterisk form (RFC 9112 section 3.2.4) finds nothing either."""
         for method in ("GET", "OPTIONS"):
             answer = self.ask(self.tcp, "*", method)
-            self.assertEqual(answer.body, b"")
+            self.assertEqual(answer.status, b"HTTP/1.1 404 Not Found")
+            self.assertEqual(answer.body, b"not found; here are /live /metrics /ready\n")
             self.assertNotIn("server", answer.headers)
 
     def test_ignores_query_and_host(self) -> None:
