@@ -41,6 +41,10 @@ class Ejection:
         """Whether enough failures came in a row."""
         return 0 < self.settings.failures <= self.failures
 
+    def is_unwanted(self, now: float) -> bool:
+        """Whether its probation has lasted for another ``time`` and nobody is trying it."""
+        return self.until is not None and self.trial is None and now >= self.until + self.settings.time
+
     def admits(self, now: float) -> bool:
         """Whether a connection may begin: in use, or on probation and not being tried."""
         return self.until is None or (now >= self.until and self.trial is None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tcpmesh.codes import STOPPING, Code
 from tcpmesh.errors import Refusal
+from tcpmesh.health.ejected import Ejected
 from tcpmesh.health.endpoint_health import EndpointHealth
 from tcpmesh.health.faults import is_answer, is_fault
 from tcpmesh.health.service_circuit import ServiceCircuit
@@ -61,7 +62,7 @@ class ServiceHealth:
         self._addresses: frozenset[Address] = frozenset()
         self._known: dict[Address, EndpointHealth] = {}  # of those of which there is anything to know
         self._limited: dict[Address, EndpointHealth] = {}  # of those that get less than their share
-        self._ejected: dict[Address, EndpointHealth] = {}  # or upon probation
+        self._ejected = Ejected(settings.ejection.max_share)
 
     # --- which endpoints there are
 
@@ -76,14 +77,14 @@ class ServiceHealth:
         for address in before - self._addresses:
             self._known.pop(address, None)
             self._limited.pop(address, None)
-            self._ejected.pop(address, None)
+            self._ejected.discard(address)
+        self._ejected.of_all(len(self._addresses))
         if self._settings.slow_start and before & self._addresses:
             for address in self._addresses - before:
                 known = self._known_of(address)
                 known.begin_slowly(now)
                 self._limit(address, known)
-        away = sorted(self._ejected, key=lambda address: self._ejected[address].ejection.until or 0.0)
-        for address in away[: max(0, len(away) - self._most_ejected)]:
+        for address in self._ejected.surplus():
             self._return(address, self._known[address], now, "too few endpoints are left to do without it")
         self._review()
 
@@ -189,7 +190,7 @@ class ServiceHealth:
         elif code is STOPPING and self._settings.ejection.failures:
             known = known or self._known_of(address)
             known.trouble = Trouble(code.id, cut(reason), now)
-            if known.ejection.until is None and self._has_room:
+            if known.ejection.until is None and self._make_room(now):
                 self._eject(address, known, known.ejection.eject_briefly(now))
 
     def _trial_failed(self, address: Address, known: EndpointHealth, code: Code, reason: str, now: float) -> None:
@@ -233,12 +234,12 @@ class ServiceHealth:
     # --- ejecting and returning
 
     def _eject_if_due(self, address: Address, known: EndpointHealth, now: float) -> None:
-        if known.ejection.is_due and self._has_room:
+        if known.ejection.is_due and self._make_room(now):
             self._eject(address, known, known.ejection.eject(now))
 
     def _eject(self, address: Address, known: EndpointHealth, seconds: float) -> None:
         known.slow_since = None
-        self._ejected[address] = known
+        self._ejected.add(address, known.ejection)
         self._limit(address, known)
         count = known.ejection.failures
         text = f"failures in a row: {count}, the last with {known.trouble}" if count else str(known.trouble)
@@ -246,19 +247,19 @@ class ServiceHealth:
 
     def _return(self, address: Address, known: EndpointHealth, now: float, reason: str) -> None:
         known.ejection.take_back(now)
-        self._ejected.pop(address, None)
+        self._ejected.discard(address)
         known.begin_slowly(now)
         self._limit(address, known)
         self._tell(address, "back", reason)
 
-    @property
-    def _most_ejected(self) -> int:
-        # 0.7 of ten are seven, whatever floating point makes of the product.
-        return int(self._settings.ejection.max_share * len(self._addresses) + 1e-9)
-
-    @property
-    def _has_room(self) -> bool:
-        return len(self._ejected) < self._most_ejected
+    def _make_room(self, now: float) -> bool:
+        if self._ejected.has_room:
+            return True
+        # A standby, or one without weight, may be upon probation for ever: nobody goes there to find out.
+        unwanted = self._ejected.unwanted(now)
+        if unwanted is not None:
+            self._return(unwanted, self._known[unwanted], now, "nobody tried it, and another one fails")
+        return unwanted is not None
 
     # --- bookkeeping
 

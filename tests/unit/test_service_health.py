@@ -170,6 +170,24 @@ class EjectionTests(HealthCase):
         self.breaks(health, B)
         self.assertEqual(self.admitted(health, A, B, C), [A, C])
 
+    def test_a_standby_that_nobody_tries_takes_nobody_s_place(self) -> None:
+        """The former primary, upon probation for ever, gives way when the present one fails; no other way round."""
+        health = self.make(A, B)
+        self.breaks(health, A, 5)
+        self.changes()
+        self.now += 19.9
+        self.breaks(health, B, 5)
+        self.assertEqual(self.changes(), [])
+        self.now += 0.1
+        trial = object()
+        health.opened(A, self.now, trial)
+        self.breaks(health, B)
+        self.assertEqual(self.changes(), [])
+        health.failed(A, codes.CANCELLED, "gone", self.now, trial)
+        self.breaks(health, B)
+        self.assertEqual(self.changes(), [(A.address, "back", 0.0), (B.address, "ejected", 10.0)])
+        self.assertEqual(self.admitted(health, A, B), [A])
+
     def test_never_means_never(self) -> None:
         """``failures: 0``, also for one that is stopping."""
         health = self.make(A, B, ejection=EjectionSettings(failures=0))
