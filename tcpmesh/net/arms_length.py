@@ -21,7 +21,28 @@ __all__ = ["GuardedBalancer", "GuardedRetry"]
 
 _log = Logger()
 _LONGEST_WAIT = 3600.0  # seconds
+_KINDS = 16  # of mistakes that are counted apart
 _NOBODY: frozenset[Endpoint] = frozenset()
+
+
+class _Complaints:
+    """
+    Says what a plugin does wrong, and not for every connection: the first time, the second, the fourth, the eighth, …
+
+    Each kind of mistake is counted for itself, so that a new one is said at once.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def due(self, kind: str) -> int:
+        """How often it has happened, 0 when that is not to be said."""
+        if kind not in self._counts and len(self._counts) >= _KINDS:
+            kind = ""  # a plugin makes up its exceptions
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        return 0 if count & (count - 1) else count
 
 
 @attrs.frozen(eq=False)
@@ -38,6 +59,7 @@ class GuardedBalancer:
     wants_source: bool = attrs.field(
         init=False, default=attrs.Factory(lambda self: bool(ISourceBalancer.providedBy(self.balancer)), takes_self=True)
     )
+    _complaints: _Complaints = attrs.field(init=False, factory=_Complaints)
 
     def pick(
         self, endpoints: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
@@ -53,8 +75,8 @@ class GuardedBalancer:
                 endpoint = self.balancer.pick(endpoints, exclude)
             else:
                 endpoint = self.balancer.pick_for(endpoints, exclude, source)  # type: ignore[attr-defined]
-        except Exception:  # noqa: BLE001  a plugin's failure is an answer
-            self._failed()
+        except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
+            self._failed(error)
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} raised an exception") from None
         # By identity first: comparing with thousands of others takes longer than the rest of a pick.
         if endpoint is None:
@@ -74,30 +96,30 @@ class GuardedBalancer:
         try:
             seconds = self.balancer.expected(endpoint)  # type: ignore[attr-defined]
             return None if seconds is None else float(seconds)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
             return None
 
     def opened(self, endpoint: Endpoint) -> None:
         """Tell that dialling begins."""
         try:
             self.balancer.opened(endpoint)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
     def established(self, endpoint: Endpoint, duration: float) -> None:
         """Tell that the endpoint accepted."""
         try:
             self.balancer.established(endpoint, duration)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
     def failed(self, endpoint: Endpoint, failure: AttemptFailure) -> None:
         """Tell that an attempt failed."""
         try:
             self.balancer.failed(endpoint, failure)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
     def lost(self, endpoint: Endpoint, failure: AttemptFailure) -> None:
         """Tell, who wants to know, that an established connection broke before any payload byte had moved."""
@@ -105,18 +127,20 @@ class GuardedBalancer:
             return
         try:
             self.balancer.lost(endpoint, failure)  # type: ignore[attr-defined]
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
     def closed(self, endpoint: Endpoint) -> None:
         """Tell that an established connection ended."""
         try:
             self.balancer.closed(endpoint)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
 
-    def _failed(self) -> None:
-        _log.failure("balancer {name!r} of service {service!r} failed", name=self.plugin, service=self.service)
+    def _failed(self, error: Exception) -> None:
+        if count := self._complaints.due(type(error).__name__):
+            text = "balancer {name!r} of service {service!r} failed, times: {count}"
+            _log.failure(text, name=self.plugin, service=self.service, count=count)
 
 
 @attrs.frozen(eq=False)
@@ -126,13 +150,14 @@ class GuardedRetry:
     service: str
     plugin: str
     strategy: IRetryStrategy
+    _complaints: _Complaints = attrs.field(init=False, factory=_Complaints)
 
     def attempts(self, context: RetryContext) -> Iterator[float]:
         """The waits for one connection."""
         try:
             return iter(self.strategy.attempts(context))
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
             return iter(())
 
     def next_wait(self, waits: Iterator[float]) -> float | None:
@@ -142,22 +167,17 @@ class GuardedRetry:
             if wait is None:
                 return None
             wait = float(wait)
-        except Exception:  # noqa: BLE001
-            self._failed()
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
             return None
         if not 0 <= wait < _LONGEST_WAIT:
-            _log.error(
-                "retry strategy {name!r} of service {service!r} gave the wait {wait!r}; not retrying",
-                name=self.plugin,
-                service=self.service,
-                wait=wait,
-            )
+            if count := self._complaints.due("wait"):
+                text = "retry strategy {name!r} of service {service!r} gave the wait {wait!r}, times: {count}; no retry"
+                _log.error(text, name=self.plugin, service=self.service, wait=wait, count=count)
             return None
         return wait
 
-    def _failed(self) -> None:
-        _log.failure(
-            "retry strategy {name!r} of service {service!r} failed; not retrying",
-            name=self.plugin,
-            service=self.service,
-        )
+    def _failed(self, error: Exception) -> None:
+        if count := self._complaints.due(type(error).__name__):
+            text = "retry strategy {name!r} of service {service!r} failed, times: {count}; not retrying"
+            _log.failure(text, name=self.plugin, service=self.service, count=count)

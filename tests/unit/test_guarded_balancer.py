@@ -92,6 +92,28 @@ class GuardedBalancerTests(SynchronousTestCase):
         refusal = self.assertRaises(Refusal, guarded.pick, (A, B), frozenset({A}), None)
         self.assertEqual(refusal.code, BALANCER_FAILED)
 
+    def test_one_that_always_raises_does_not_fill_the_log(self) -> None:
+        """A thousand connections are eleven lines; another mistake is said at once, and many kinds are one."""
+
+        class Raising(RoundRobin):
+            error: type[Exception] = KeyError
+
+            def opened(self, endpoint: Endpoint) -> None:
+                raise self.error
+
+        balancer = Raising()
+        guarded = GuardedBalancer("orders", "raising", balancer)
+        for _ in range(1024):
+            guarded.opened(A)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 11)
+        balancer.error = OSError
+        guarded.opened(A)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        for number in range(1000):
+            balancer.error = type(f"Error{number}", (Exception,), {})
+            guarded.opened(A)
+        self.assertLess(len(self.flushLoggedErrors()), 30)
+
     def test_a_loss_is_told_to_who_wants_to_know(self) -> None:
         """Others are not asked for a method that they need not have."""
         listening = Listening()
