@@ -25,7 +25,7 @@ from tcpmesh.net.legs import Leg
 from tcpmesh.net.passthrough import PassthroughAttempt
 from tcpmesh.net.prelude import Prelude, ReplayingLeg
 from tcpmesh.net.requests import outbound_request
-from tcpmesh.net.routing import Way, another_may_do, no_route
+from tcpmesh.net.routing import Way, another_may_do, is_of_the_service, no_route
 from tcpmesh.net.sockets import tune_plain
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
@@ -227,9 +227,11 @@ class OutboundConnection(DecidingConnection):
             self._end(refusal)
             return
         self.plane.sink.attempt_failed(self.record, refusal.code, refusal.reason)
-        self.plane.limiting.release(
-            self
-        )  # it is allowed nowhere until the next decision, whether limits count it or not
+        if is_of_the_service(refusal.code):  # else its attempts are noted
+            self.record.note_passed_over(refusal.code, refusal.reason)
+        self.record.dst_addr = self.record.dst_identity = self.record.errno = ""
+        # Whether limits count it or not: it is allowed nowhere until the next decision.
+        self.plane.limiting.release(self)
         self._try(following)
 
     def _early_loss(self, loss: Loss) -> bool:

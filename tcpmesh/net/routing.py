@@ -30,7 +30,7 @@ from tcpmesh.errors import Refusal
 from tcpmesh.route_settings import OutboundRoute
 from tcpmesh.route_table import RouteTable
 
-__all__ = ["Way", "another_may_do", "another_name", "no_route", "ways"]
+__all__ = ["Way", "another_may_do", "another_name", "is_of_the_service", "no_route", "ways"]
 
 # What is wrong with a service as a whole, and says nothing about another one.
 _OF_THE_SERVICE = frozenset(
@@ -84,6 +84,11 @@ def ways(routes: Iterable[OutboundRoute]) -> RouteTable[Way]:
 def another_may_do(code: Code) -> bool:
     """Whether a failure leaves hope for the next service of a failover, while no payload byte has left."""
     return code.retryable or code in _OF_THE_SERVICE
+
+
+def is_of_the_service(code: Code) -> bool:
+    """Whether a failure is that of a service, and not of one of its endpoints."""
+    return code in _OF_THE_SERVICE
 
 
 def no_route(hello: ClientHello) -> Refusal:

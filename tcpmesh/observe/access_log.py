@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from tcpmesh import codes
 from tcpmesh.errors import StartError
 from tcpmesh.observe import lines
-from tcpmesh.observe.records import ConnectionRecord, Event, as_json_line, as_mapping, rfc3339
+from tcpmesh.observe.records import PASSED_OVER, ConnectionRecord, Event, as_json_line, as_mapping, rfc3339
 from tcpmesh.observe.text import as_fields, as_value
 from tcpmesh.settings import LogSettings
 from tcpmesh.values import format_duration
@@ -178,7 +178,7 @@ def _way(record: ConnectionRecord) -> dict[str, str | int]:
     values: dict[str, str | int] = {}
     if record.queue_ms is not None:
         values["waited"] = format_duration(round(record.queue_ms / 1000, 3))
-    if record.attempts > 1:
+    if record.attempts > 1 or any(failure.endpoint.startswith(PASSED_OVER) for failure in record.failures):
         values["attempts"] = record.attempts
         told = [f"{failure.code.id} at {failure.endpoint}" for failure in record.failures[:_FAILURES]]
         more = len(record.failures) - len(told)

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_FAILURES",
     "MAX_FAILURE_TEXT",
     "MAX_TEXT",
+    "PASSED_OVER",
     "SCHEMA_VERSION",
     "ConnectionRecord",
     "Direction",
@@ -43,6 +44,7 @@ Event = Literal["open", "close"]
 MAX_TEXT = 2048
 MAX_FAILURES = 8  # that a record names, of a connection's failed attempts
 MAX_FAILURE_TEXT = 256
+PASSED_OVER = "service "  # before its name, where a failure has no endpoint
 
 
 @attrs.frozen
@@ -125,6 +127,10 @@ class ConnectionRecord:
         if len(self.failures) < MAX_FAILURES:
             text = bounded(reason, MAX_FAILURE_TEXT)
             self.failures += (FailedAttempt(endpoint, code, text, round(seconds * 1000, 3)),)
+
+    def note_passed_over(self, code: Code, reason: str) -> None:
+        """The service itself could not be had, and the next one of a failover is tried."""
+        self.note_failure(f"{PASSED_OVER}{self.dst_service}", code, reason, 0.0)
 
 
 class IRecordSink(Protocol):

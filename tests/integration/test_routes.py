@@ -26,6 +26,7 @@ from tcpmesh.codes import (
     SERVICE_CONNECTIONS,
 )
 from tcpmesh.mesh_state import NamedPolicy
+from tcpmesh.observe.access_log import as_text_line
 from tcpmesh.policy.rules import Rules
 from tcpmesh.policy_interfaces import IOutboundPolicy
 from tcpmesh.values import AuthorizationRequest, Decision, Effect
@@ -373,6 +374,19 @@ class FailoverTests(RoutesTestCase):
         record = await outer.closed()
         self.assertEqual((record.dst_service, record.attempts), ("second", 1))
         self.assertEqual([code for _, code, _ in outer.tap.attempts], [NO_ENDPOINT])
+        self.assertEqual([(one.endpoint, one.code) for one in record.failures], [("service first", NO_ENDPOINT)])
+        self.assertIn('attempts=1 failed="TM-U103 at service first"', as_text_line(record, "open", 0.0))
+
+    async def test_the_last_service_is_not_blamed_for_the_endpoint_of_another(self) -> None:
+        """It has none; what was tried before is among the failures."""
+        dead = unused_port()
+        outer = self.start_routes(self.services(dead, unused_port()), "{failover: [first, second]}")
+        state = outer.service.composition.state
+        state.swap(endpoints={**state.current.endpoints, "second": ()})
+        await in_thread(receive, self.connect(outer.port("out")))
+        record = await outer.closed()
+        self.assertEqual((record.code, record.dst_service, record.dst_addr), (NO_ENDPOINT, "second", ""))
+        self.assertEqual([one.endpoint for one in record.failures], [f"127.0.0.1:{dead}"])
 
     async def test_a_service_with_an_open_circuit_is_passed_over(self) -> None:
         """Once it has failed often enough; until then each connection pays for an attempt."""
