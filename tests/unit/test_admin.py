@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from tcpmesh.observe import admin
 from tcpmesh.observe.live import LiveConnections
 from tcpmesh.observe.metrics import Metrics
 from tcpmesh.values import TCPAddress, UnixAddress
+from tests.documents import ROOT
 from tests.unit.record_samples import HOSTILE, a_record
 
 
@@ -248,6 +251,21 @@ class TCPSiteTests(SiteCase):
         self.assertEqual(answer.status, b"HTTP/1.1 500 Internal Server Error")
         self.assertNotIn(b"secret", answer.body)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class CostTests(SynchronousTestCase):
+    """What serving a few pages costs every proxy."""
+
+    def test_imports_no_web_server(self) -> None:
+        """Twisted's has sessions, templates and remote pages, two megabytes of them."""
+        program = (
+            "import sys, tcpmesh.observe.admin;"
+            "print([name for name in sys.modules if name in ('twisted.web.server', 'twisted.spread.pb')])"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        )
+        self.assertEqual(ended.stdout, "[]\n")
 
 
 class CheckTests(SiteCase):
