@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from zope.interface import implementer
 from tcpmesh import codes
 from tcpmesh.balance.round_robin import RoundRobin
 from tcpmesh.codes import Code
+from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
 from tcpmesh.health.service_health import ServiceHealth
 from tcpmesh.interfaces import IRetryStrategy
@@ -153,6 +155,13 @@ class Proxy:
         return self.upstream.pool.counts.pending, self.upstream.pool.counts.open
 
 
+def a_leg(alpn: bytes) -> Any:
+    """A leg of which nothing is asked but this."""
+    leg: Any = object.__new__(TLSLeg)
+    leg.core = SimpleNamespace(alpn=alpn)
+    return leg
+
+
 class ShortOfTimeTests(SynchronousTestCase):
     """TM-T110 says something of an endpoint only if that had the time to answer."""
 
@@ -272,8 +281,7 @@ class ResumeTests(SynchronousTestCase):
         client, made = proxy.connect()
         proxy.attempts[0].fails()
         proxy.clock.advance(2.0)
-        leg: Any = object.__new__(TLSLeg)
-        leg.core = SimpleNamespace(alpn=b"")
+        leg = a_leg(b"")
         proxy.attempts[1].owner.attempt_succeeded(leg)
         self.assertIs(client.leg, leg)
         proxy.clock.advance(0.5)
@@ -398,3 +406,110 @@ class MisbehaviourTests(SynchronousTestCase):
         self.assertTrue(proxy.attempts[0].cancelled)
         self.assertEqual(proxy.places, (0, 0))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class Course:
+    """A service whose limits, health and retries are drawn by lot, and connections that do whatever they can."""
+
+    def __init__(self, seed: int) -> None:
+        self.lots = lots = random.Random(seed)
+        limits = ServiceLimits(lots.choice([None, 1, 2, 5]), lots.choice([None, 1, 2]), lots.choice([None, 1, 2]))
+        self.proxy = Proxy(
+            self.waits,
+            health=HealthSettings(
+                ejection=EjectionSettings(lots.choice([0, 1, 2]), Duration(1.0), max_share=1.0),
+                slow_start=lots.choice([None, Duration(2.0)]),
+                circuit=lots.choice([None, CircuitSettings(lots.choice([1, 3]), Duration(1.0))]),
+            ),
+            budget=RetryBudgetSettings(lots.choice([0.0, 0.2, 1.0]), lots.choice([0, 3, 100])),
+            limits=limits,
+            queue=QueueSettings(lots.choice([0, 1, 3, 50]) if limits != ServiceLimits() else 0),
+        )
+        self.live: dict[Client, Establishment] = {}
+        self.gone: list[Client] = []
+
+    def waits(self) -> Iterator[float]:
+        while self.lots.random() < 0.8:
+            yield self.lots.choice([0.0, 0.0, 0.01, 1.0, 5.0, 20.0])
+
+    def step(self) -> None:
+        lots, proxy = self.lots, self.proxy
+        what = lots.random()
+        if what < 0.3:
+            client, made = proxy.connect(proxy.clock.seconds() - lots.choice([0, 0, 0, 5, 9, 11]))
+            self.live[client] = made
+        elif what < 0.65:
+            self.end_an_attempt()
+        elif what < 0.75:
+            self.end_a_connection()
+        elif what < 0.78:
+            known = lots.choice([(), (A,), (B,), (A, B), (A, B, endpoint(3))])
+            proxy.health.retain(known, proxy.clock.seconds())
+            proxy.state.swap(endpoints={SERVICE: known})
+        elif what < 0.785:
+            proxy.upstream.stop()
+        elif what < 0.8:
+            proxy.broken = not proxy.broken
+        else:
+            proxy.clock.advance(lots.choice([0, 0, 0.01, 0.5, 1, 5]))
+
+    def end_an_attempt(self) -> None:
+        under_way = [attempt for attempt in self.proxy.attempts if not attempt.cancelled]
+        if not under_way:
+            return
+        attempt = self.lots.choice(under_way)
+        attempt.cancelled = True  # it has ended
+        if self.lots.random() < 0.4:
+            attempt.owner.attempt_succeeded(a_leg(self.lots.choice([b"", ALPN])))
+        else:
+            some = (codes.CONNECT_REFUSED, codes.ESTABLISH_TIMEOUT, codes.STOPPING, codes.NO_RULE_ALLOWS)
+            attempt.fails(self.lots.choice(some))
+
+    def end_a_connection(self) -> None:
+        waiting = [client for client in self.live if not client.refusals]
+        if not waiting:
+            return
+        client = self.lots.choice(waiting)
+        made = self.live[client]
+        if client.leg is None:
+            made.cancel()
+        elif self.lots.random() < 0.5 and made.resume(Loss(codes.RESET, "reset")):
+            client.leg = None
+            return
+        made.closed()
+        self.gone.append(client)
+        del self.live[client]
+
+    def finish(self) -> None:
+        """Everything that is under way comes to its end."""
+        self.proxy.broken = False
+        for _ in range(400):
+            self.proxy.clock.advance(0.25)
+            for attempt in self.proxy.attempts:
+                if not attempt.cancelled:
+                    attempt.cancelled = True
+                    attempt.fails()
+        for client, made in self.live.items():
+            if not client.refusals:
+                made.closed()
+
+
+class CourseOfEventsTests(SynchronousTestCase):
+    """Whatever happens in whatever order."""
+
+    def test_every_connection_has_one_end_and_gives_everything_back(self) -> None:
+        """Places, trials of health, timers, and who waits."""
+        for seed in range(60):
+            course = Course(seed)
+            for _ in range(120):
+                course.step()
+            course.finish()
+            for client in course.live:
+                self.assertEqual(len(client.refusals), 0 if client.leg is not None else 1, seed)
+                self.assertFalse(client.record.waiting, seed)
+            self.assertEqual([client for client in course.gone if client.refusals], [], seed)
+            proxy, pool = course.proxy, course.proxy.upstream.pool
+            self.assertEqual((*proxy.places, pool.waiting, pool.unresolved), (0, 0, 0, 0), seed)
+            self.assertEqual([counts for counts in pool.addresses.values() if counts.total], [], seed)
+            self.assertEqual((proxy.upstream.retries.pausing, proxy.clock.getDelayedCalls()), ({}, []), seed)
+        self.flushLoggedErrors(OSError)

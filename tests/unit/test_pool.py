@@ -51,6 +51,14 @@ class CandidateTests(SynchronousTestCase):
             self.assertIs(asked, endpoints)
             self.assertEqual(exclude, frozenset())
 
+    def test_what_failed_is_left_out_also_when_it_was_altered_since(self) -> None:
+        """An endpoint is its address: another weight does not make it another one."""
+        service = Service()
+        service.discover(A, B)
+        service.discover(endpoint(1, weight=99), endpoint(2, zone="eu-1a"), C)
+        for _ in range(20):
+            self.assertEqual(chosen(service.call(exclude=frozenset({A, B}))), C)
+
     def test_what_failed_for_the_connection_is_left_out_until_all_have(self) -> None:
         """Then all are open again."""
         service = Service()
@@ -396,7 +404,7 @@ class TellingTests(SynchronousTestCase):
         self.assertEqual(list(self.service.pool.addresses), [])
 
     def test_plugins_that_raise_harm_nobody(self) -> None:
-        """Each time it is logged, and the counts go on."""
+        """It is logged, and the counts go on."""
 
         class Broken(Ledger):
             def opened(self, endpoint: Endpoint) -> None:
