@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -18,7 +19,8 @@ from tcpmesh.errors import Refusal
 from tcpmesh.health.faults import ANSWERS
 from tcpmesh.health.service_health import ServiceHealth
 from tcpmesh.mesh_state import MeshStateCell
-from tcpmesh.net.check_connections import Check, _Answer
+from tcpmesh.net.check_connections import Check, TCPCheck, _Answer
+from tcpmesh.net.dialling import explain_dial_failure
 from tcpmesh.net.health_checks import CheckedService, HealthChecks
 from tcpmesh.net.plane import DataPlane, Gate
 from tcpmesh.settings import Timeouts
@@ -329,3 +331,30 @@ class AnswerTests(SynchronousTestCase):
         """A peer that claims that we have no identity or no room would be asked each second, and never be judged."""
         for code in ("TM-I101", "TM-L103", "TM-D104", "TM-X999"):
             self.assertEqual(self.said(code), f"TM-U111 the peer refused with '{code}': 'no\\n'")
+
+
+class TCPCheckTests(SynchronousTestCase):
+    """What a TCP check makes of how its dial failed."""
+
+    def outcome(self, number: int) -> str:
+        """Of a dial that fails with this error; empty when the check is good."""
+
+        class Sockets:
+            def dial(self, address: Any, _protocol: Any, _timeout: float, on_failed: Any) -> None:
+                on_failed(explain_dial_failure(address, number))
+
+        plane: Any = type("Plane", (), {"gate": Gate(10, 10), "sockets": Sockets()})
+        failures: list[Any] = []
+        TCPCheck(plane, A.address, 1.0).run().addErrback(failures.append)
+        self.assertEqual(plane.gate.connections, 0)
+        return str(failures[0].value.code) if failures else ""
+
+    def test_who_accepts_and_resets_is_up_whoever_is_faster(self) -> None:
+        """The reset may come before we look, or after: both are an accepted connection."""
+        self.assertEqual(self.outcome(errno.ECONNRESET), "")
+
+    def test_who_does_not_accept_is_down(self) -> None:
+        """Nobody listens, nobody answers, or the queue of a unix socket is full."""
+        self.assertEqual(self.outcome(errno.ECONNREFUSED), "TM-U101")
+        self.assertEqual(self.outcome(errno.ETIMEDOUT), "TM-T101")
+        self.assertEqual(self.outcome(errno.EAGAIN), "TM-U104")
