@@ -73,6 +73,7 @@ class Pool:
         )
         self._room = WaitingRoom(self, settings.queue.length)
         self._known: tuple[Endpoint, ...] | None = None
+        self._there: dict[Address, Endpoint] = {}  # the same, by address
         self._changed_at = clock.seconds()
         self._follow(cell.current)
         cell.observe(self._follow)
@@ -199,6 +200,8 @@ class Pool:
     def _choose_any(self, exclude: frozenset[Endpoint], who: Waiting) -> Endpoint | None:
         if not self._known:
             raise self._nowhere()
+        if exclude:  # which may have been altered since
+            exclude = frozenset(self._there.get(one.address, one) for one in exclude)
         return self._candidates.choose(self._known, exclude, who.source if self.balancer.wants_source else None)
 
     def _nowhere(self) -> Refusal:
@@ -247,7 +250,7 @@ class Pool:
         self._room.serve()
 
     def _forget_gone(self, endpoints: tuple[Endpoint, ...]) -> None:
-        there = {endpoint.address for endpoint in endpoints}
+        there = self._there = {endpoint.address: endpoint for endpoint in endpoints}
         for address, counts in list(self._by_address.items()):
             if address not in there and not counts.total:
                 del self._by_address[address]
