@@ -6,11 +6,12 @@ Ring 3. A plugin that raises or answers nonsense means *no endpoint* or *no retr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 from twisted.logger import Logger
 
+from tcpmesh.balance.recent import Recent
 from tcpmesh.balance_interfaces import IEstimatingBalancer, ILossBalancer, ISourceBalancer
 from tcpmesh.codes import BALANCER_FAILED
 from tcpmesh.errors import Refusal
@@ -45,6 +46,10 @@ class _Complaints:
         return 0 if count & (count - 1) else count
 
 
+def _identities(endpoints: Sequence[Endpoint]) -> frozenset[int]:
+    return frozenset(map(id, endpoints))
+
+
 @attrs.frozen(eq=False)
 class GuardedBalancer:
     """
@@ -60,6 +65,7 @@ class GuardedBalancer:
         init=False, default=attrs.Factory(lambda self: bool(ISourceBalancer.providedBy(self.balancer)), takes_self=True)
     )
     _complaints: _Complaints = attrs.field(init=False, factory=_Complaints)
+    _identities: Recent[frozenset[int]] = attrs.field(init=False, factory=lambda: Recent(_identities))
 
     def pick(
         self, endpoints: tuple[Endpoint, ...], exclude: frozenset[Endpoint], source: Address | None
@@ -78,10 +84,11 @@ class GuardedBalancer:
         except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
             self._failed(error)
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} raised an exception") from None
-        # By identity first: comparing with thousands of others takes longer than the rest of a pick.
         if endpoint is None:
             return None
-        known = isinstance(endpoint, Endpoint) and (id(endpoint) in map(id, endpoints) or endpoint in endpoints)
+        # By identity first: to compare with thousands of others takes longer than the rest of a pick.
+        is_one = id(endpoint) in self._identities.of(endpoints)
+        known = is_one or (isinstance(endpoint, Endpoint) and endpoint in endpoints)
         if not known:
             raise Refusal(BALANCER_FAILED, f"the balancer {self.plugin!r} chose something that is not an endpoint")
         if exclude and endpoint in exclude:  # what has failed for a connection is not tried again, whoever forgets it
@@ -170,7 +177,7 @@ class GuardedRetry:
         except Exception as error:  # noqa: BLE001
             self._failed(error)
             return None
-        if not 0 <= wait < _LONGEST_WAIT:
+        if not 0 <= wait <= _LONGEST_WAIT:
             if count := self._complaints.due("wait"):
                 text = "retry strategy {name!r} of service {service!r} gave the wait {wait!r}, times: {count}; no retry"
                 _log.error(text, name=self.plugin, service=self.service, wait=wait, count=count)

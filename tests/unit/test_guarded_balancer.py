@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -55,6 +56,22 @@ class GuardedBalancerTests(SynchronousTestCase):
         self.assertIs(self.pick(B), B)
         self.assertEqual(self.pick(attrs.evolve(B)), B)
         self.assertIsNone(self.pick(None))
+
+    def test_endpoints_are_gone_through_once(self) -> None:
+        """Not for every connection: there may be ten thousand."""
+
+        class Counting(tuple[Endpoint, ...]):
+            passes = 0
+
+            def __iter__(self) -> Iterator[Endpoint]:
+                self.passes += 1
+                return super().__iter__()
+
+        endpoints = Counting((A, B))
+        guarded = GuardedBalancer("orders", "choosing", Choosing(B))
+        for _ in range(10):
+            self.assertIs(guarded.pick(endpoints, NONE, None), B)
+        self.assertEqual(endpoints.passes, 1)
 
     def test_what_is_not_an_endpoint_of_the_service_is_refused(self) -> None:
         """Another port, another weight, something else altogether."""
