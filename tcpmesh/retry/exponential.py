@@ -17,10 +17,15 @@ from tcpmesh.values import Duration, RetryContext, format_duration
 
 __all__ = ["Exponential", "ExponentialFactory", "ExponentialSettings"]
 
+_MOST_ATTEMPTS = 10_000
+_LONGEST = 3600.0  # seconds: timeouts.establish can be no longer
+
 
 def _check_attempts(_instance: object, _attribute: object, value: int) -> None:
     if value < 1:
         raise ValueError(f"{value} attempts are too few; the first counts, so 1 is the least")
+    if value > _MOST_ATTEMPTS:
+        raise ValueError(f"{value} attempts are more than any connection has time for; {_MOST_ATTEMPTS} are the most")
 
 
 def _check_base(_instance: object, _attribute: object, value: float) -> None:
@@ -31,6 +36,8 @@ def _check_base(_instance: object, _attribute: object, value: float) -> None:
 def _check_max(instance: ExponentialSettings, _attribute: object, value: float) -> None:
     if value < instance.base:
         raise ValueError(f"a max of {format_duration(value)} is shorter than base, {format_duration(instance.base)}")
+    if value > _LONGEST:
+        raise ValueError(f"a max of {format_duration(value)} is longer than any connection has time for")
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """The built-in retry strategies."""
 
 import random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,9 +49,18 @@ class FixedTests(SynchronousTestCase):
         self.assertEqual(self.waits(FixedSettings(2, Duration(0.0))), [0.0])
 
     def test_contradictions_are_refused(self) -> None:
-        """No attempt at all."""
-        error = self.assertRaises(ValueError, FixedSettings, 0)
-        self.assertEqual(str(error), "0 attempts are too few; the first counts, so 1 is the least")
+        """No attempt at all, more than can be counted, a wait that nobody has time for."""
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"attempts": 0}, "0 attempts are too few; the first counts, so 1 is the least"),
+            (
+                {"attempts": 10**20},
+                f"{10**20} attempts are more than any connection has time for; 10000 are the most",
+            ),
+            ({"wait": 7200.0}, "a wait of 2h is longer than any connection has time for"),
+        ]
+        for change, message in cases:
+            error = self.assertRaises(ValueError, FixedSettings, **change)
+            self.assertEqual(str(error), message)
 
 
 class ExponentialTests(SynchronousTestCase):
@@ -87,7 +97,7 @@ class ExponentialTests(SynchronousTestCase):
         self, attempts: int, base: float, factor: float, generator: random.Random
     ) -> None:
         """However many attempts, a wait is never negative nor above max, and nothing overflows."""
-        settings = ExponentialSettings(attempts, Duration(base), Duration(base * factor))
+        settings = ExponentialSettings(attempts, Duration(base), Duration(min(base * factor, 3600.0)))
         waits = exponential(settings, generator)
         self.assertEqual(len(waits), attempts - 1)
         self.assertTrue(all(0 <= wait <= settings.max for wait in waits))
@@ -99,6 +109,8 @@ class ExponentialTests(SynchronousTestCase):
             ({"attempts": 0}, "0 attempts are too few; the first counts, so 1 is the least"),
             ({"base": 0.0}, "a base of 0ms never grows; it must be longer than nothing"),
             ({"max": 0.01}, "a max of 10ms is shorter than base, 50ms"),
+            ({"max": 7200.0}, "a max of 2h is longer than any connection has time for"),
+            ({"attempts": 10_001}, "10001 attempts are more than any connection has time for; 10000 are the most"),
         ]
         for change, message in cases:
             error = self.assertRaises(ValueError, ExponentialSettings, **change)
