@@ -147,10 +147,8 @@ class Attempt(TLSLegOwner):
         connection.shown = state.svids[workload].chain
         record = connection.record
         record.generation = state.generation
+        record.forget_endpoint()
         record.dst_addr = str(endpoint.address)
-        record.dst_identity = record.presented = record.expected = ""
-        record.connect_ms = record.handshake_ms = None
-        record.errno = ""  # an earlier attempt's
 
     def start(self) -> None:
         """Dial."""

@@ -229,7 +229,7 @@ class OutboundConnection(DecidingConnection):
         self.plane.sink.attempt_failed(self.record, refusal.code, refusal.reason)
         if is_of_the_service(refusal.code):  # else its attempts are noted
             self.record.note_passed_over(refusal.code, refusal.reason)
-        self.record.dst_addr = self.record.dst_identity = self.record.errno = ""
+        self.record.forget_endpoint()
         # Whether limits count it or not: it is allowed nowhere until the next decision.
         self.plane.limiting.release(self)
         self._try(following)

@@ -107,9 +107,8 @@ class PassthroughAttempt(LegOwner):
         self.started = plane.clock.seconds()
         record = connection.record
         record.generation = state.generation
+        record.forget_endpoint()
         record.dst_addr = str(endpoint.address)
-        record.errno = ""
-        record.connect_ms = None
 
     def start(self) -> None:
         """Dial."""

@@ -128,6 +128,12 @@ class ConnectionRecord:
             text = bounded(reason, MAX_FAILURE_TEXT)
             self.failures += (FailedAttempt(endpoint, code, text, round(seconds * 1000, 3)),)
 
+    def forget_endpoint(self) -> None:
+        """Whatever is known of the endpoint that was tried last is not about the next one."""
+        self.dst_addr = self.dst_identity = self.dst_serial = self.errno = self.presented = self.expected = ""
+        self.conn = self.alpn = self.tls_version = self.tls_group = self.tls_cipher = ""
+        self.dst_not_after = self.connect_ms = self.handshake_ms = None
+
     def note_passed_over(self, code: Code, reason: str) -> None:
         """The service itself could not be had, and the next one of a failover is tried."""
         self.note_failure(f"{PASSED_OVER}{self.dst_service}", code, reason, 0.0)

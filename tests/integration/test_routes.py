@@ -24,6 +24,7 @@ from tcpmesh.codes import (
     OUTBOUND_DENIED,
     POLICY_CONNECTIONS,
     SERVICE_CONNECTIONS,
+    TARGET_FAILED,
 )
 from tcpmesh.mesh_state import NamedPolicy
 from tcpmesh.observe.access_log import as_text_line
@@ -387,6 +388,17 @@ class FailoverTests(RoutesTestCase):
         record = await outer.closed()
         self.assertEqual((record.code, record.dst_service, record.dst_addr), (NO_ENDPOINT, "second", ""))
         self.assertEqual([one.endpoint for one in record.failures], [f"127.0.0.1:{dead}"])
+
+    async def test_the_last_endpoint_is_not_given_the_certificate_of_another(self) -> None:
+        """Who was verified and refused is not who was tried last."""
+        inner = self.inbound(unused_port())  # its application is not there
+        dead = unused_port()
+        outer = self.start_routes(self.services(inner.port("in"), dead), "{failover: [first, second]}")
+        await in_thread(receive, self.connect(outer.port("out")))
+        record = await outer.closed()
+        self.assertEqual([one.code for one in record.failures], [TARGET_FAILED, CONNECT_REFUSED])
+        self.assertEqual((record.dst_addr, record.dst_identity), (f"127.0.0.1:{dead}", ""))
+        self.assertEqual((record.dst_serial, record.dst_not_after), ("", None))
 
     async def test_a_service_with_an_open_circuit_is_passed_over(self) -> None:
         """Once it has failed often enough; until then each connection pays for an attempt."""
