@@ -23,7 +23,7 @@ from tcpmesh.discovery.endpoint_rules import MAX_ENDPOINTS, other_kind
 from tcpmesh.discovery.intake import change, take_in
 from tcpmesh.discovery.status import DiscoveryStatus
 from tcpmesh.endpoint_lines import DiscoveryLines
-from tcpmesh.errors import ConfigurationError, StartError
+from tcpmesh.errors import ConfigurationError, Problem, StartError
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
 from tcpmesh.mesh_state import MeshStateCell
 from tcpmesh.values import Address, Endpoint, ExpectedIdentity
@@ -116,22 +116,28 @@ class EndpointControl:
         """Where every discovery stands."""
         for one in self._discoveries:
             count = None if one.published is None else len(one.published)
+            reason = one.reason or one.why_none
             yield DiscoveryStatus(
-                one.service, one.plugin, count, one.said, one.failing, one.reason, one.changes, one.failures
+                one.service, one.plugin, count, one.said, one.failing, reason, one.changes, one.failures
             )
 
     def check(self) -> list[StartError | ConfigurationError]:
         """What the discoveries that can tell beforehand would complain of; nothing is started."""
         problems: list[StartError | ConfigurationError] = []
         for one in self._discoveries:
+            where = f"discovery of service {one.service!r}"
             if ICheckable.providedBy(one.discovery):
                 try:
                     one.discovery.check()  # type: ignore[attr-defined]
-                except (StartError, ConfigurationError) as error:
-                    problems.append(error)
+                except StartError as error:
+                    problems.append(StartError(error.code, f"{where}: {error.reason}"))
+                except ConfigurationError as error:
+                    # What has no line, such as a file that is not there, is at least said to be of this service.
+                    named = [each if each.mark else Problem(f"{where}: {each.message}") for each in error.problems]
+                    problems.append(ConfigurationError(named))
                 except Exception as error:  # noqa: BLE001  a plugin's failure is an answer
                     _log.failure("checking the discovery of service {service!r} failed", service=one.service)
-                    reason = f"the discovery of service {one.service!r} cannot be checked: {_named(error)}"
+                    reason = f"the {where} cannot be checked: {_named(error)}"
                     problems.append(StartError(PLUGIN_UNUSABLE, reason))
         return problems
 
@@ -275,13 +281,9 @@ class EndpointControl:
     def _publish(self, one: _Discovery, endpoints: tuple[Endpoint, ...], why_none: str = "") -> None:
         before, one.published, one.known, one.why_none = one.published, endpoints, frozenset(endpoints), why_none
         one.changes += before != endpoints
-        reasons = {service: why for service, why in self._cell.current.no_endpoints.items() if service != one.service}
-        if why_none:
-            reasons[one.service] = why_none
-        self._cell.swap(
-            endpoints={**self._cell.current.endpoints, one.service: endpoints},
-            no_endpoints=reasons,
-        )
+        reasons = {**self._cell.current.no_endpoints, one.service: why_none}
+        reasons = {service: why for service, why in reasons.items() if why}
+        self._cell.swap(endpoints={**self._cell.current.endpoints, one.service: endpoints}, no_endpoints=reasons)
         one.lines.changed(before, endpoints, change(before or (), endpoints), quiet=one.starting, why_none=why_none)
 
 

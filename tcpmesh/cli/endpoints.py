@@ -127,6 +127,8 @@ def _discovery(discovery: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"  discovery  {_text(discovery['plugin'])}, {said}, {_count(discovery['changes'], 'change')}"
     if discovery["failing_since"] is not None:
         yield f"  PROBLEM    it fails since {_text(discovery['failing_since'])}: {_text(discovery['reason'])}"
+    elif discovery["reason"]:
+        yield f"  PROBLEM    it says that there are no endpoints: {_text(discovery['reason'])}"
 
 
 def _traffic(service: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ class DiscoveryStatus:
 
     :ivar said: when it last said which endpoints there are; None before the first time.
     :ivar failing: since when it has failed; None while it does not.
+    :ivar reason: why it fails; while it does not, why there are no endpoints, if it says so.
     """
 
     service: str

@@ -49,7 +49,9 @@ class CheckTests(SynchronousTestCase):
             )
             return ended.stderr.decode()
 
-        self.assertEqual(check(1), f"tcpmesh: {endpoints}: there is no such file or directory\n")
+        self.assertEqual(
+            check(1), f"tcpmesh: discovery of service 'orders': {endpoints}: there is no such file or directory\n"
+        )
         endpoints.write_text("- 127.0.0.1:4143\n- {address: '127.0.0.2:4143', wieght: 2}\n- db.example.org:4143\n")
         self.assertEqual(
             check(1),

@@ -183,6 +183,14 @@ class EndpointsTests(AdminSocketCase):
         self.assertIn("  PROBLEM    it fails since 2023-11-14T22:13:20.000Z: no ", out)
         self.assertTrue(out.replace("\n", "").isprintable())
 
+        def said(answer: Any) -> None:
+            answer["services"][0]["discovery"] |= {"reason": f"{HOSTILE} does not exist"}
+
+        status, out, _ = self.ask(change=said)
+        self.assertEqual(status, 1)
+        self.assertIn("  PROBLEM    it says that there are no endpoints: ", out)
+        self.assertTrue(out.replace("\n", "").isprintable())
+
     def test_lists_no_more_than_somebody_reads(self) -> None:
         """Of a large service among others the first fifty; all of one that is named, and the JSON has all anyway."""
         self.fleet.add("orders", *(endpoint(number) for number in range(60)))

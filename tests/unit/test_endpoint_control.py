@@ -16,7 +16,7 @@ from tcpmesh.discovery.circles import OwnListeners
 from tcpmesh.discovery.intake import change, take_in
 from tcpmesh.endpoint_control import PACE, EndpointControl
 from tcpmesh.endpoint_lines import AGAIN, BURST, OTHER
-from tcpmesh.errors import ConfigurationError, Problem, StartError
+from tcpmesh.errors import ConfigurationError, Mark, Problem, StartError
 from tcpmesh.identity.spiffe import SpiffeId
 from tcpmesh.interfaces import ICheckable, IDiscoveryObserver, IReloadable, IServiceDiscovery
 from tcpmesh.mesh_state import MeshState, MeshStateCell
@@ -175,6 +175,7 @@ class DeliveryTests(ControlCase):
             self.clock.advance(PACE)
             discovery.observer.endpoints_changed((), reason)
             self.assertEqual((self.endpoints(), self.cell.current.no_endpoints), ((), {"orders": reason}))
+            self.assertEqual([(one.failing, one.reason) for one in self.control.statuses()], [(None, reason)])
         self.assertEqual(
             self.lines(),
             [
@@ -559,8 +560,20 @@ class AskedTests(ControlCase):
         """Those that a start would have, and what is raised instead."""
         discovery = self.started()
         self.assertEqual(self.control.check(), [])
-        discovery.checks = ConfigurationError([Problem("wrong")])
-        self.assertEqual(self.control.check(), [discovery.checks])
+        placed = Problem("wrong", Mark("endpoints.yaml", 3, 4))
+        discovery.checks = ConfigurationError([placed, Problem("endpoints.yaml: it is not there")])
+        [error] = self.control.check()
+        assert isinstance(error, ConfigurationError)
+        self.assertEqual(
+            list(error.problems),
+            [placed, Problem("discovery of service 'orders': endpoints.yaml: it is not there")],
+        )
+        discovery.checks = StartError(PLUGIN_UNUSABLE, "/e/x.yaml: there is no such file or directory")
+        [error] = self.control.check()
+        self.assertEqual(
+            str(error),
+            f"{PLUGIN_UNUSABLE.id} discovery of service 'orders': /e/x.yaml: there is no such file or directory",
+        )
         discovery.checks = RuntimeError("oh")
         [error] = self.control.check()
         assert isinstance(error, StartError)
