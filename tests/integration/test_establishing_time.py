@@ -76,10 +76,15 @@ class DeadlineTests(EstablishTestCase):
         await self.assert_refused(outer)
         record = await outer.closed()
         self.assertEqual((record.code, record.attempts, outer.tap.attempts), (codes.CONNECT_REFUSED, 1, []))
-        self.assertTrue(record.reason.endswith("Connection refused"), record.reason)
+        self.assertTrue(
+            record.reason.endswith(
+                "Connection refused; no retry: after a wait of 1h the time would be over (timeouts.establish)"
+            ),
+            record.reason,
+        )
 
     async def test_says_that_a_wait_would_be_too_long(self) -> None:
-        """A wait below the hour that strategies may have."""
+        """Also a wait below the hour that is the longest."""
         outer = self.outbound(
             unused_port(), service=", retry: {plugin: fixed, attempts: 2, wait: 30s}", times="establish: 20s"
         )
