@@ -62,8 +62,8 @@ def hasty_listeners(settings: Settings) -> Iterator[Problem]:
         if times.establish < times.connect:
             yield Problem(
                 f"outbound[{index}] ({outbound.name}): timeouts.establish, {format_duration(times.establish)}, ends "
-                f"attempts before timeouts.connect, {format_duration(times.connect)}, can, and none is followed by "
-                "another",
+                f"attempts before timeouts.connect, {format_duration(times.connect)}, can: none is followed by "
+                "another, and who is silent is never ejected",
                 outbound.mark,
             )
 

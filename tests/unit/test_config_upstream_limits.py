@@ -69,8 +69,8 @@ class HastyListenerTests(ConfigTestCase):
         [found] = warnings(self.load(text))
         self.assertEqual(
             found.message,
-            "outbound[0] (out): timeouts.establish, 2s, ends attempts before timeouts.connect, 3s, can, and none is "
-            "followed by another",
+            "outbound[0] (out): timeouts.establish, 2s, ends attempts before timeouts.connect, 3s, can: none is "
+            "followed by another, and who is silent is never ejected",
         )
         self.assertEqual(found.mark, mark)
 
