@@ -45,11 +45,12 @@ class LiveProxy:
     def dial(self, address: Address, protocol: Any, timeout: float, on_failed: Callable[[Refusal], None]) -> Any:
         """(tcpmesh.net.sockets.Sockets)."""
         record = protocol.keeper.record
-        client = self._field.by_port[protocol.keeper.src.transport.peer.port]
+        accepted = protocol.keeper.src.transport
+        client = self._field.by_ports[accepted.own.port, accepted.peer.port]
         self.dials.append(Dialled(client, address, record.bytes_sent, record.bytes_recv))
         dial = self._sockets.dial(address, protocol, timeout, on_failed)
         if dial.fileno() >= 0:
-            self._field.by_port[dial._socket.getsockname()[1]] = client
+            self._field.by_ports[address.port, dial._socket.getsockname()[1]] = client  # type: ignore[union-attr]
         return dial
 
 
@@ -66,7 +67,8 @@ class LiveField:
     def __init__(self, reactor: Any, context: Callable[[Who], SSL.Context]) -> None:
         self._reactor = reactor
         self._context = context
-        self.by_port: dict[int, Client] = {}
+        # By the ports of both ends: the kernel gives one port to several connections, when they go to different ones.
+        self.by_ports: dict[tuple[int, int], Client] = {}
         self.clients: list[Client] = []
         self.sessions: list[Session] = []
         self.outbound: Any = None
@@ -96,7 +98,7 @@ class LiveField:
 
     def _begin(self, session: Session, port: int) -> None:
         end: Any = session.end
-        end.client = self.by_port[port]
+        end.client = self.by_ports[end.socket.getsockname()[1], port]
         self.sessions.append(session)
         self._ends.append(end)
         end.start(session.step)
@@ -108,7 +110,7 @@ class LiveField:
         client = Client(plan, len(self.clients) + 1, end, self._reactor)
         client.address = TCPAddress(*sock.getsockname())
         end.client = client
-        self.by_port[client.address.port] = client
+        self.by_ports[port, client.address.port] = client
         self.clients.append(client)
         self._ends.append(end)
         end.start(client.step)
@@ -131,6 +133,6 @@ class LiveField:
             for kept in (proxy.sink.accepted_records, proxy.sink.open_records, proxy.sink.close_records):
                 kept.clear()
         self._ends.clear()
-        self.by_port.clear()
+        self.by_ports.clear()
         self.clients.clear()
         self.sessions.clear()
