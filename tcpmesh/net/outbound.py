@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tcpmesh.codes import NO_BYTE
+from tcpmesh.codes import NO_BYTE, STOPPING
 from tcpmesh.dataplane.client_hello import ClientHello, ClientHelloReader
 from tcpmesh.dataplane.contexts import own_svid
 from tcpmesh.errors import Refusal
@@ -80,6 +80,8 @@ class OutboundConnection(DecidingConnection):
             way = self.listener.ways.find(hello.server_name)
             if way is None:
                 self._end(no_route(hello))
+            elif self.plane.stopping:
+                self._end(Refusal(STOPPING, "this proxy is stopping"))
             else:
                 prelude.hand_over(ReplayingLeg(self, self, early=reader.rest))
                 self._go(way)

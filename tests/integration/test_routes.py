@@ -24,6 +24,7 @@ from tcpmesh.codes import (
     OUTBOUND_DENIED,
     POLICY_CONNECTIONS,
     SERVICE_CONNECTIONS,
+    STOPPING,
     TARGET_FAILED,
 )
 from tcpmesh.mesh_state import NamedPolicy
@@ -181,6 +182,18 @@ class ServerNameTests(RoutesTestCase):
         received = await in_thread(self.plain, outer.port("out"), b"SELECT 1\n")
         self.assertEqual((received.length, received.ending), (0, "ECONNRESET"))
         self.assertEqual((await outer.closed()).code, NOT_TLS)
+        self.assertFalse(self.target.was_dialled)
+
+    async def test_a_hello_that_comes_while_the_proxy_stops(self) -> None:
+        """Is better sent elsewhere: nobody is dialled for it."""
+        outer = self.start_routes(self.service("one", self.target.port), "{sni: a.test, service: one}")
+        client = self.connect(outer.port("out"))
+        await until(lambda: bool(outer.live), "it is accepted")
+        stopping = outer.service.stopService()
+        client.sendall(first_bytes(self.client_context(), "a.test"))
+        self.assertEqual((await in_thread(receive, client)).ending, "ECONNRESET")
+        self.assertEqual((await outer.closed()).code, STOPPING)
+        await stopping
         self.assertFalse(self.target.was_dialled)
 
     async def test_without_names_nobody_is_waited_for(self) -> None:
