@@ -20,13 +20,13 @@ __all__ = ["GO_PROGRAMS", "go_program", "program", "skip_or_fail"]
 # Where Debian puts servers that are not on an ordinary user's path.
 _ELSEWHERE = ("/usr/sbin", "/usr/lib/postgresql/*/bin")
 
-# What go install makes each of, and where, below the user's cache, "make spire" and "make ghostunnel" put it.
+# What installs each, and where, below the user's cache, "make spire" and its like put it.
 GO_PROGRAMS = {
-    "spire-server": ("github.com/spiffe/spire/cmd/spire-server@v1.15.3", "tcpmesh/spire-v1.15.3"),
-    "spire-agent": ("github.com/spiffe/spire/cmd/spire-agent@v1.15.3", "tcpmesh/spire-v1.15.3"),
-    "opa": ("github.com/open-policy-agent/opa@v1.9.0", "tcpmesh/opa-v1.9.0"),
-    "ghostunnel": ("github.com/ghostunnel/ghostunnel@v1.11.1", "tcpmesh-bench/ghostunnel-v1.11.1"),
-    "kafka_brokers": ("in tests/integration/kafka_brokers; make kafka", "tcpmesh/kafka-brokers-2"),
+    "spire-server": ("go install github.com/spiffe/spire/cmd/spire-server@v1.15.3", "tcpmesh/spire-v1.15.3"),
+    "spire-agent": ("go install github.com/spiffe/spire/cmd/spire-agent@v1.15.3", "tcpmesh/spire-v1.15.3"),
+    "opa": ("go install github.com/open-policy-agent/opa@v1.9.0", "tcpmesh/opa-v1.9.0"),
+    "ghostunnel": ("go install github.com/ghostunnel/ghostunnel@v1.11.1", "tcpmesh-bench/ghostunnel-v1.11.1"),
+    "kafka_brokers": ("make kafka", "tcpmesh/kafka-brokers-2"),
 }
 
 
@@ -63,10 +63,10 @@ def go_program(name: str) -> str:
 
     Looked for in the directory that TCPMESH_SPIRE names, where ``make`` puts it, and on the path.
     """
-    module, below = GO_PROGRAMS[name]
+    command, below = GO_PROGRAMS[name]
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     places = [os.environ.get("TCPMESH_SPIRE"), str(Path(cache, below))]
     found = shutil.which(name, path=os.pathsep.join(filter(None, places))) or shutil.which(name)
     if found is None:
-        skip_or_fail(f"{name} is not installed (go install {module})", name)
+        skip_or_fail(f"{name} is not installed ({command})", name)
     return found

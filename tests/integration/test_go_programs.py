@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -95,8 +96,12 @@ class FindingTests(EnvironmentTestCase):
     def test_make_installs_the_same(self) -> None:
         """Modules, versions and directories of the Makefile are those that the tests know."""
         lines = [line.split() for line in (ROOT / "Makefile").read_text().splitlines() if "@$(GO_PROGRAM)" in line]
-        made = {(module, place.strip('"')) for _, module, place in lines}
-        self.assertEqual(made, {(module, f"$(CACHE)/{below}") for module, below in GO_PROGRAMS.values()})
+        made = {(f"go install {module}", place.strip('"')) for _, module, place in lines}
+        known = {(command, f"$(CACHE)/{below}") for command, below in GO_PROGRAMS.values()}
+        self.assertEqual({one for one in known if one[0].startswith("go install ")}, made)
+        built = re.search(r"^kafka:\n\t@\S+ \S+ \"(.+)\"$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert built is not None
+        self.assertEqual(known - made, {("make kafka", built[1])})
 
 
 class InstallingTests(EnvironmentTestCase):
