@@ -274,7 +274,7 @@ class FailingPluginTests(SynchronousTestCase):
             "class Settings: pass\n"
             "@implementer(IAuthorizationPolicy)\n"
             "class Policy:\n"
-            "    def decide(self, request): raise KeyError(Odd(request.sni))\n"
+            "    def decide(self, request): raise KeyError(Odd(request.alpn))\n"
             "    def describe(self): return []\n"
             "class Odd(str):\n"
             "    __repr__ = str.__str__\n"
@@ -287,7 +287,7 @@ class FailingPluginTests(SynchronousTestCase):
         Path(directory / "tcpmesh.yaml").write_text(f"{head}authorization: [{{plugin: raising}}]\n")
         command = (*TCPMESH, "explain", "--from", "spiffe://shop.example/web", "--to", "orders-in")
         environment = {**os.environ, "PYTHONPATH": f"{directory / 'path'}:{ROOT}"}
-        ended = run(*command, "--sni", "\x1b[7mred\u202e", directory=directory, environment=environment, status=None)
+        ended = run(*command, "--alpn", "\x1b[7mred\u202e", directory=directory, environment=environment, status=None)
         self.assertEqual(ended.returncode, 2)
         self.assertIn(b"\n    builtins.KeyError: \\x1b[7mred\\u202e\n", ended.stderr)
         for line in (ended.stdout + ended.stderr).decode("ascii").splitlines():
