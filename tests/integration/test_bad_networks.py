@@ -81,7 +81,9 @@ class BadNetworkTests(FieldTestCase):
                 machine=self.machines[name],
             )
 
-    def start_outer(self, first: str = f"{ADDRESSES['one']}:{PORT}", *, user_timeout: str = "60s") -> ProxyProcess:
+    def start_outer(
+        self, first: str = f"{ADDRESSES['one']}:{PORT}", *, user_timeout: str = "60s", connect: str = "1s"
+    ) -> ProxyProcess:
         """The proxy on the client's machine; it tries the machine ``one`` first while that is well."""
         second = f"{ADDRESSES['two']}:{PORT}"
         where = f'{{address: "{first}", priority: 0}}, {{address: "{second}", priority: 1}}'
@@ -92,7 +94,7 @@ class BadNetworkTests(FieldTestCase):
             + f"discovery: {{plugin: static, endpoints: [{where}]}}, "
             + "retry: {plugin: exponential, attempts: 3, base: 1ms, max: 2ms}}}\n"
             + f'outbound: [{{name: to-orders, listen: "127.0.0.1:{OUTBOUND}", service: orders, workload: web}}]\n'
-            + f"timeouts: {{connect: 1s, user_timeout: {user_timeout}}}\n",
+            + f"timeouts: {{connect: {connect}, user_timeout: {user_timeout}}}\n",
             machine=self.client,
         )
 
@@ -177,7 +179,7 @@ class BadNetworkTests(FieldTestCase):
         tried = run(*self.client.enter, self.tc, *narrow, status=None)
         if tried.returncode:
             skip_or_fail(f"tc has no tbf here: {tried.stderr.decode(errors='replace').strip()}")
-        outer = self.start_outer()
+        outer = self.start_outer(connect="20s")  # time for SYNs that are lost
         for _ in range(3):
             self.talk("one")
         for record in outer.closed(3):
