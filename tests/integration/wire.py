@@ -47,24 +47,32 @@ class Wire:
         with socket.create_connection(("127.0.0.1", self._target), timeout=PATIENCE) as far:
             for each in (near, far):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            passed = {near: 0, far: 0}
-            reading = [near, far]
-            while reading:
-                for source in select.select(reading, [], [], PATIENCE)[0]:
-                    sink = far if source is near else near
-                    data = bytearray(source.recv(65536))
-                    if not data:
-                        reading.remove(source)
-                        sink.shutdown(socket.SHUT_WR)
-                        continue
-                    if (source is near) == (self._flip_towards == "server"):
-                        self._damage(data, passed[source])
-                    passed[source] += len(data)
-                    if self._cut and sum(passed.values()) > self._after:
-                        self._end(near, far)
-                        return
-                    for start in range(0, len(data), self._piece):
-                        sink.sendall(data[start : start + self._piece])
+            try:
+                self._forward(near, far)
+            except OSError:
+                # Whoever was reset is so at the other end, too; closed with nothing unread, that one would see a FIN.
+                reset(near)
+                reset(far)
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        passed = {near: 0, far: 0}
+        reading = [near, far]
+        while reading:
+            for source in select.select(reading, [], [], PATIENCE)[0]:
+                sink = far if source is near else near
+                data = bytearray(source.recv(65536))
+                if not data:
+                    reading.remove(source)
+                    sink.shutdown(socket.SHUT_WR)
+                    continue
+                if (source is near) == (self._flip_towards == "server"):
+                    self._damage(data, passed[source])
+                passed[source] += len(data)
+                if self._cut and sum(passed.values()) > self._after:
+                    self._end(near, far)
+                    return
+                for start in range(0, len(data), self._piece):
+                    sink.sendall(data[start : start + self._piece])
 
     def _damage(self, data: bytearray, offset: int) -> None:
         if self._flip is not None and 0 <= self._flip - offset < len(data):
