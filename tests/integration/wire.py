@@ -48,13 +48,17 @@ class Wire:
             for each in (near, far):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                self._forward(near, far)
+                is_cut = self._forward(near, far)
             except OSError:
                 # Whoever was reset is so at the other end, too; closed with nothing unread, that one would see a FIN.
                 reset(near)
                 reset(far)
+            else:
+                if is_cut:
+                    self._end(near, far)
 
-    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+    def _forward(self, near: socket.socket, far: socket.socket) -> bool:
+        """Until both have ended; true if it is to be cut before."""
         passed = {near: 0, far: 0}
         reading = [near, far]
         while reading:
@@ -69,10 +73,10 @@ class Wire:
                     self._damage(data, passed[source])
                 passed[source] += len(data)
                 if self._cut and sum(passed.values()) > self._after:
-                    self._end(near, far)
-                    return
+                    return True
                 for start in range(0, len(data), self._piece):
                     sink.sendall(data[start : start + self._piece])
+        return False
 
     def _damage(self, data: bytearray, offset: int) -> None:
         if self._flip is not None and 0 <= self._flip - offset < len(data):
