@@ -13,19 +13,10 @@ import attrs
 from zope.interface import implementer
 
 from tcpmesh.interfaces import IRetryStrategy, IRetryStrategyFactory, PluginContext
+from tcpmesh.retry.bounds import check_attempts, check_longest
 from tcpmesh.values import Duration, RetryContext, format_duration
 
 __all__ = ["Exponential", "ExponentialFactory", "ExponentialSettings"]
-
-_MOST_ATTEMPTS = 10_000
-_LONGEST = 3600.0  # seconds: timeouts.establish can be no longer
-
-
-def _check_attempts(_instance: object, _attribute: object, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{value} attempts are too few; the first counts, so 1 is the least")
-    if value > _MOST_ATTEMPTS:
-        raise ValueError(f"{value} attempts are more than any connection has time for; {_MOST_ATTEMPTS} are the most")
 
 
 def _check_base(_instance: object, _attribute: object, value: float) -> None:
@@ -36,8 +27,7 @@ def _check_base(_instance: object, _attribute: object, value: float) -> None:
 def _check_max(instance: ExponentialSettings, _attribute: object, value: float) -> None:
     if value < instance.base:
         raise ValueError(f"a max of {format_duration(value)} is shorter than base, {format_duration(instance.base)}")
-    if value > _LONGEST:
-        raise ValueError(f"a max of {format_duration(value)} is longer than any connection has time for")
+    check_longest("max", value)
 
 
 @attrs.frozen
@@ -48,7 +38,7 @@ class ExponentialSettings:
     The whole interval ("full jitter") spreads clients that failed together best.
     """
 
-    attempts: int = attrs.field(default=3, validator=_check_attempts)
+    attempts: int = attrs.field(default=3, validator=check_attempts)
     base: Duration = attrs.field(default=Duration(0.05), validator=_check_base)
     max: Duration = attrs.field(default=Duration(1.0), validator=_check_max)
 

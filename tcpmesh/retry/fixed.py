@@ -13,31 +13,21 @@ import attrs
 from zope.interface import implementer
 
 from tcpmesh.interfaces import IRetryStrategy, IRetryStrategyFactory, PluginContext
-from tcpmesh.values import Duration, RetryContext, format_duration
+from tcpmesh.retry.bounds import check_attempts, check_longest
+from tcpmesh.values import Duration, RetryContext
 
 __all__ = ["Fixed", "FixedFactory", "FixedSettings"]
 
-_MOST_ATTEMPTS = 10_000
-_LONGEST = 3600.0  # seconds: timeouts.establish can be no longer
-
-
-def _check_attempts(_instance: object, _attribute: object, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{value} attempts are too few; the first counts, so 1 is the least")
-    if value > _MOST_ATTEMPTS:
-        raise ValueError(f"{value} attempts are more than any connection has time for; {_MOST_ATTEMPTS} are the most")
-
 
 def _check_wait(_instance: object, _attribute: object, value: float) -> None:
-    if value > _LONGEST:
-        raise ValueError(f"a wait of {format_duration(value)} is longer than any connection has time for")
+    check_longest("wait", value)
 
 
 @attrs.frozen
 class FixedSettings:
     """``attempts`` includes the first; ``wait`` is what lies between a failure and the next attempt."""
 
-    attempts: int = attrs.field(default=3, validator=_check_attempts)
+    attempts: int = attrs.field(default=3, validator=check_attempts)
     wait: Duration = attrs.field(default=Duration(0.1), validator=_check_wait)
 
 
