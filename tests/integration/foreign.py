@@ -98,6 +98,18 @@ def foreign_context(pki: Pki, name: str, *, trust: Pki | None = None) -> SSL.Con
     return context
 
 
+def hello(client: ForeignTLS) -> bytes:
+    """The handshake, a word and its echo, then the end."""
+    client.handshake()
+    client.sendall(b"hello")
+    received = client.recv(100)
+    client.close_notify()
+    while client.recv(100):
+        pass
+    client.fin()
+    return received
+
+
 class ForeignTestCase(MeshTestCase):
     """Has foreign peers on either side."""
 

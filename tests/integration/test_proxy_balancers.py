@@ -11,7 +11,7 @@ from tcpmesh.codes import CLEAN, NO_BYTE
 from tests.integration import program
 from tests.integration.applications import until
 from tests.integration.balancers import envoy, haproxy, nginx
-from tests.integration.foreign import ForeignTestCase, ForeignTLS, foreign_context
+from tests.integration.foreign import ForeignTestCase, ForeignTLS, foreign_context, hello
 from tests.integration.mesh import MeshTestCase, Proxy, echo, in_thread
 from tests.integration.processes import free_port
 from tests.integration.servers import Server, run
@@ -24,18 +24,6 @@ ACCEPT = ", proxy_protocol: {accept_from: [127.0.0.1]}"
 def name_of(connection: socket.socket) -> str:
     host, port = connection.getsockname()
     return f"{host}:{port}"
-
-
-def exchange(client: ForeignTLS) -> bytes:
-    """The handshake, a word and its echo, and an end in order."""
-    client.handshake()
-    client.sendall(b"hello")
-    answer = client.recv(100)
-    client.close_notify()
-    while client.recv(100):
-        pass
-    client.fin()
-    return answer
 
 
 def ask(client: socket.socket) -> bytes:
@@ -63,7 +51,7 @@ class InFrontTests(ForeignTestCase):
         front = free_port()
         await in_thread(start, front, inner.port("orders-in"))
         client = ForeignTLS(self.connect(front), foreign_context(self.pki, "web"), server=False)
-        self.assertEqual(await in_thread(exchange, client), b"hello")
+        self.assertEqual(await in_thread(hello, client), b"hello")
         await until(lambda: [each for each in inner.tap.close if each.code is not NO_BYTE], "it ended")
         [record] = [each for each in inner.tap.close if each.code is not NO_BYTE]
         self.assertEqual((record.src_addr, record.src_identity), (name_of(client.socket), WEB))
@@ -240,7 +228,7 @@ class BehindTests(ForeignTestCase):
         inner = self.start_inbound(port, more=", proxy_protocol: {send: v2}")
         client = ForeignTLS(self.connect(inner.port("orders-in")), foreign_context(self.pki, "web"), server=False)
         client.tls.set_tlsext_host_name(b"orders.example.com")
-        self.assertEqual(await in_thread(exchange, client), b"hello")
+        self.assertEqual(await in_thread(hello, client), b"hello")
         await in_thread(server.wait_until, lambda: "name=orders.example.com" in server.both(), "it logs no name")
 
 

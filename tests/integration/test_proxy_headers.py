@@ -17,7 +17,7 @@ from tcpmesh.net.tls import TLSLeg
 from tcpmesh.values import TCPAddress, UnixAddress
 from tests.integration.applications import END, RESET, Received, receive, reset, until
 from tests.integration.endings import ControlledTime
-from tests.integration.foreign import ForeignTLS, foreign_context
+from tests.integration.foreign import ForeignTLS, foreign_context, hello
 from tests.integration.mesh import PATIENCE, Proxy, echo, in_thread
 from tests.integration.refusals import RefusalTestCase
 from tests.integration.unix import UnixTestCase
@@ -36,18 +36,6 @@ authorization:
   - {name: all, action: allow, from: [{any: authenticated}]}
   - {name: few, action: limit, from: [{any: authenticated}], limit: {connections: 1, per: [source]}}
 """
-
-
-def hello(client: ForeignTLS) -> bytes:
-    """The handshake, a word and its echo, then the end."""
-    client.handshake()
-    client.sendall(b"hello")
-    received = client.recv(100)
-    client.close_notify()
-    while client.recv(100):
-        pass
-    client.fin()
-    return received
 
 
 class HeaderTestCase(RefusalTestCase):
