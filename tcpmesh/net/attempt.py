@@ -6,13 +6,10 @@ Ring 3. It ends in exactly one of two ways, and tells its owner which.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from cryptography import x509
+from typing import Any
 
 from tcpmesh.codes import (
     CLOSED_BEFORE_OK,
-    CONNECT_TIMEOUT,
     ESTABLISH_TIMEOUT,
     HANDSHAKE_TIMEOUT,
     HANDSHAKE_TRUNCATED,
@@ -25,15 +22,13 @@ from tcpmesh.dataplane.preface import ALPN, Preface
 from tcpmesh.errors import Refusal
 from tcpmesh.mesh_state import MeshState
 from tcpmesh.net.dialled_leg import dialled_leg
-from tcpmesh.net.dialling import Dial
-from tcpmesh.net.leg_owners import LegKeeper, Loss, TLSLegOwner
+from tcpmesh.net.endpoint_attempt import AttemptOwner, EndpointAttempt, UpstreamConnection
+from tcpmesh.net.leg_owners import Loss, TLSLegOwner
 from tcpmesh.net.legs import Leg
 from tcpmesh.net.plane import DataPlane
 from tcpmesh.net.tls import TLSLeg
 from tcpmesh.net.upstream import Upstream
 from tcpmesh.net.upstream_core import upstream_core
-from tcpmesh.observe.records import ConnectionRecord
-from tcpmesh.proxy_protocol_settings import ProxyProtocolVersion
 from tcpmesh.settings import Timeouts
 from tcpmesh.values import Endpoint
 
@@ -41,73 +36,14 @@ from tcpmesh.values import Endpoint
 FROM_PEERS = ("TM-P", "TM-U106", "TM-O102", "TM-O199", "TM-I5", "TM-I6", "TM-L106", "TM-L107")
 
 
-class UpstreamConnection(LegKeeper, Protocol):
-    """The connection that an attempt is for: its record, and the keeper of its legs' descriptors."""
-
-    record: ConnectionRecord
-    shown: tuple[x509.Certificate, ...]
-
-    def leg_opened(self, leg: Leg) -> None:
-        """One more socket belongs to the connection."""
-
-    def note_peer(self, leg: TLSLeg) -> None:
-        """Write down what the handshake told."""
-
-    def header_for_server(self, version: ProxyProtocolVersion) -> bytes:
-        """What a server is sent before TLS that wants to know whom it is for."""
-
-
-class IAttempt(Protocol):
-    """What an Establishment needs of an attempt."""
-
-    started: float  # by the clock
-
-    @property
-    def wire(self) -> TLSLeg | None:
-        """The leg to the endpoint, if it speaks TLS."""
-
-    def start(self) -> None:
-        """Dial."""
-
-    def cancel(self) -> None:
-        """Stop; the owner is told nothing."""
-
-    def withdraw(self, refusal: Refusal) -> None:
-        """Its peer is no longer allowed: it has failed."""
-
-
-class AttemptOwner(Protocol):
-    """Who is told how it ended."""
-
-    def attempt_succeeded(self, leg: Leg) -> None:
-        """The peer is verified and has accepted; nothing was read from it beyond its preface."""
-
-    def attempt_failed(self, refusal: Refusal) -> None:
-        """It came to nothing; the socket, if there was one, is closing."""
-
-
-class Attempt(TLSLegOwner):
+class Attempt(EndpointAttempt, TLSLegOwner):
     """
-    One attempt; :meth:`start` begins it.
+    One attempt over mutual TLS.
 
-    :param until: by the clock, when everything must be done: a step that this cuts short fails with ESTABLISH_TIMEOUT.
     :raises Refusal: (from the constructor) when this proxy has no identity to show.
     """
 
-    __slots__ = (
-        "_connection",
-        "_deadline",
-        "_dial",
-        "_done",
-        "_endpoint",
-        "_leg",
-        "_owner",
-        "_phase_started",
-        "_plane",
-        "_timeouts",
-        "_until",
-        "started",
-    )
+    __slots__ = ("_deadline", "_phase_started")
 
     def __init__(
         self,
@@ -123,12 +59,7 @@ class Attempt(TLSLegOwner):
     ) -> None:
         settings = upstream.settings
         core = upstream_core(upstream, endpoint, workload, plane, state, ALPN)
-        self._owner = owner
-        self._connection = connection
-        self._endpoint = endpoint
-        self._timeouts = timeouts
-        self._until = until
-        self._plane = plane
+        super().__init__(owner, connection, endpoint, timeouts, plane, state, until)
         announces = settings.proxy_protocol != "none"
         self._leg = dialled_leg(
             (lambda _transport: connection.header_for_server(settings.proxy_protocol)) if announces else None,
@@ -140,49 +71,17 @@ class Attempt(TLSLegOwner):
             client=True,
             truncation_is_end=settings.truncation == "eof",
         )
-        self._dial: Dial | None = None
         self._deadline: Any = None
-        self._done = False
-        self.started = self._phase_started = plane.clock.seconds()
+        self._phase_started = self.started
         connection.shown = state.svids[workload].chain
-        record = connection.record
-        record.generation = state.generation
-        record.forget_endpoint()
-        record.dst_addr = str(endpoint.address)
-
-    def start(self) -> None:
-        """Dial."""
-        seconds = min(self._timeouts.connect, max(0.0, self._until - self.started))
-        self._dial = self._plane.sockets.dial(self._endpoint.address, self._leg, seconds, self._not_connected)
-
-    def cancel(self) -> None:
-        """Stop; the owner is told nothing."""
-        self._end()
-        if self._dial is not None:
-            self._dial.cancel()
-        if self._leg.transport is not None:
-            self._leg.reset()
 
     @property
     def wire(self) -> TLSLeg:
-        """The leg to the endpoint, connected or not."""
-        return self._leg
-
-    def withdraw(self, refusal: Refusal) -> None:
-        """Its peer is no longer allowed: it has failed."""
-        if self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
-        if self._leg.transport is not None:
-            self._leg.reset()
-        self._fail(refusal)
+        """The leg to the endpoint, connected or not. (EndpointAttempt)"""
+        leg: TLSLeg = self._leg
+        return leg
 
     # --- the steps
-
-    def _not_connected(self, refusal: Refusal) -> None:
-        if refusal.code is CONNECT_TIMEOUT and self._until - self.started < self._timeouts.connect:
-            refusal = Refusal(ESTABLISH_TIMEOUT, refusal.reason, refusal.errno)
-        self._fail(refusal)
 
     def connected(self) -> None:
         """TCP is connected: the handshake begins."""
@@ -228,19 +127,8 @@ class Attempt(TLSLegOwner):
 
     # --- the ends
 
-    def _succeed(self) -> None:
-        self._end()
-        self._owner.attempt_succeeded(self._leg)
-
-    def _fail(self, refusal: Refusal) -> None:
-        if not self._done:
-            self._end()
-            if refusal.errno:
-                self._connection.record.errno = refusal.errno
-            self._owner.attempt_failed(refusal)
-
     def _end(self) -> None:
-        self._done = True
+        super()._end()
         self._cancel_deadline()
 
     def leg_refused(self, leg: TLSLeg, refusal: Refusal) -> None:

@@ -15,8 +15,9 @@ from twisted.logger import Logger
 from tcpmesh.codes import CANCELLED, CIRCUIT_OPEN, CLOSED_BEFORE_OK, ESTABLISH_TIMEOUT, INTERNAL, STOPPING
 from tcpmesh.dataplane.preface import ALPN
 from tcpmesh.errors import Refusal
-from tcpmesh.net.attempt import Attempt, IAttempt
+from tcpmesh.net.attempt import Attempt
 from tcpmesh.net.booking import Booking
+from tcpmesh.net.endpoint_attempt import EndpointAttempt
 from tcpmesh.net.establishment_owner import EstablishmentOwner
 from tcpmesh.net.leg_owners import Loss
 from tcpmesh.net.legs import Leg
@@ -61,7 +62,7 @@ class Establishment:
         *,
         position: int | None = None,
         started: float | None = None,
-        make_attempt: Callable[..., IAttempt] = Attempt,
+        make_attempt: Callable[..., EndpointAttempt] = Attempt,
     ) -> None:
         now = plane.clock.seconds()
         self._owner = owner
@@ -81,7 +82,7 @@ class Establishment:
         self._last: AttemptFailure | None = None  # for the reason when the time is over
         self._had_time = False  # whether an attempt failed that was not merely cut short
         self._booking: Booking | None = None  # of the attempt under way, or of the established connection
-        self._attempt: IAttempt | None = None
+        self._attempt: EndpointAttempt | None = None
         self._established: Leg | None = None
         self._waiter: Waiter | None = None
         self._wait: Any = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tcpmesh.errors import Refusal
-from tcpmesh.net.attempt import UpstreamConnection
+from tcpmesh.net.endpoint_attempt import UpstreamConnection
 from tcpmesh.net.legs import Leg
 from tcpmesh.values import Address
 
